@@ -1,0 +1,1 @@
+"""diffjax: diffusion, score-based and variational latent-variable models as pure functions."""

@@ -1,0 +1,31 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="diffjax",
+    version="0.1.0",
+    description="Diffusion, score-based and variational latent-variable models as pure functions in JAX",
+    python_requires=">=3.11",
+    packages=find_packages(include=["diffjax", "diffjax.*"]),
+    install_requires=[
+        "absl-py",
+        "array-record",
+        "flax>=0.12",
+        "grain",
+        "importlib_resources",  # TFDS's official builders import it and do not declare it
+        "jax>=0.10",
+        "jaxtyping",
+        "ml-collections",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        "pillow",
+        "scikit-learn",
+        "tensorboardX",
+        "tensorflow-datasets",
+        "tqdm",
+    ],
+    extras_require={
+        "test": ["beartype", "equinox", "pytest", "scipy"],
+        "dev": ["mypy", "ruff"],
+    },
+)
