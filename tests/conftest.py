@@ -1,0 +1,10 @@
+"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions that `experiments.main` uses."""
+
+import os
+
+from experiments.platform import CPU_FLAGS
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *CPU_FLAGS]
+)
