@@ -1,0 +1,61 @@
+"""The numbers of a training run: the section `training` of an experiment's configuration, checked once at the door."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from diffjax.errors import InputError
+
+
+class TrainingConfig(NamedTuple):
+    """All counts are in optimiser steps unless said otherwise. The numbers are DDPM's for CIFAR-10 (Ho et al. 2020, B)."""
+
+    steps: int = 800_000
+    batch_size: int = 128  # examples a step, over all devices and processes
+    learning_rate: float = 2e-4  # Adam's, after the warm-up
+    warmup: int = 5_000  # steps of linear growth of the learning rate; 0 = none
+    grad_clip: float = 1.0  # largest global norm of the gradient; 0 = off
+    ema_decay: float = 0.9999  # of the running mean of the parameters; 0 = the mean is the parameters
+    flip: bool = False  # mirror each image left-right with probability 1/2
+    seed: int = 0
+    log_every: int = 100
+    eval_every: int = 10_000  # 0 = only at the end
+    save_every: int = 5_000  # 0 = only at the end
+    keep_every: int = 100_000  # these checkpoints stay for ever, beside the last two; 0 = only the last two
+    parallel: str = "jit"  # "jit" over a mesh, or "pmap"
+
+
+_LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "seed": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
+_LEAST["keep_every"] = 0
+
+
+def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
+    """A checked `TrainingConfig` from a mapping such as `config.training` (a ConfigDict or a dict).
+
+    Fields which are not given keep their default. Raises `InputError` for an unknown field or a value out of range.
+    """
+    for name in fields:
+        if name not in TrainingConfig._fields:
+            near = difflib.get_close_matches(name, TrainingConfig._fields, n=1) or [", ".join(TrainingConfig._fields)]
+            raise InputError(f"training.{name} is not a field of the training section; did you mean {near[0]}?")
+    config = TrainingConfig(**{name: fields[name] for name in fields})
+    for name, least in _LEAST.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"training.{name} = {value!r} must be an integer of at least {least}")
+    if not (_is_number(config.learning_rate) and 0 < config.learning_rate < math.inf):
+        raise InputError(f"training.learning_rate = {config.learning_rate!r} must be a finite number above 0")
+    if not (_is_number(config.grad_clip) and 0 <= config.grad_clip < math.inf):
+        raise InputError(f"training.grad_clip = {config.grad_clip!r} must be a finite number, 0 to switch clipping off")
+    if not (_is_number(config.ema_decay) and 0 <= config.ema_decay < 1):
+        raise InputError(f"training.ema_decay = {config.ema_decay!r} must be at least 0 and below 1")
+    if not isinstance(config.flip, bool):
+        raise InputError(f"training.flip = {config.flip!r} must be True or False")
+    if config.parallel not in ("jit", "pmap"):
+        raise InputError(f"training.parallel = {config.parallel!r} must be 'jit' or 'pmap'")
+    return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

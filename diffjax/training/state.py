@@ -1,0 +1,61 @@
+"""What a training run carries from step to step, and the optimiser that moves it.
+
+With n = 0, 1, ... the number of updates made so far, an update is
+
+    g      <- g min(1, c / |g|)                                  clip by the global norm c
+    params <- params - lr_n Adam(g)                              Kingma & Ba 2015; beta = (0.9, 0.999), eps = 1e-8
+    lr_n   =  learning_rate min(1, (n + 1) / warmup)             linear warm-up; the first step already moves
+    ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
+
+The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`: without it the mean would remember the
+random initial parameters for 1 / (1 - ema_decay) steps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from diffjax.training.config import TrainingConfig
+
+
+class TrainState(NamedTuple):
+    """A pytree of arrays: all that a checkpoint must hold for the run to go on as if it had never stopped."""
+
+    step: Int[Array, ""]  # updates made so far
+    params: Any
+    ema: Any  # the running mean of params: what one evaluates and samples from
+    opt_state: Any
+    times: Any  # the state of the time sampler, None without one
+
+
+def init_state(key: PRNGKeyArray, model: Any, tx: optax.GradientTransformation, time_sampler: Any = None) -> TrainState:
+    """The state before the first step; `ema` is a copy of the parameters, since both will be donated."""
+    params = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        opt_state=tx.init(params),
+        times=None if time_sampler is None else time_sampler.init(),
+    )
+
+
+def learning_rate(config: TrainingConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The learning rate of the update which follows `step` updates."""
+    return config.learning_rate * jnp.minimum(1.0, (jnp.asarray(step) + 1) / max(config.warmup, 1))
+
+
+def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
+    """Clipping by the global norm (`grad_clip`, 0 = off), then Adam with the warmed-up `learning_rate`."""
+    clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
+    return optax.chain(clip, optax.adam(lambda step: learning_rate(config, step)))
+
+
+def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, params: Any) -> Any:
+    """The running mean after the update number `step` (counted from 0) has given `params`."""
+    step = jnp.asarray(step)
+    decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda mean, new: mean + (1 - decay).astype(mean.dtype) * (new - mean), ema, params)

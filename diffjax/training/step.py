@@ -1,0 +1,90 @@
+"""One training step: a pure function of (state, key, batch), the same whatever devices the batch lies on.
+
+The randomness of example i of step n is `fold_in(key_n, i)`, key_n derived from `fold_in(key, n)` and i the example's
+place in the *global* batch. So dropout, noise, times and flips do not depend on how many devices or processes share the
+batch, and a resumed run draws what the uninterrupted one would have drawn. The price is that the loss must be a sum over
+examples: it is called on batches of one under `vmap`, which folds back into one batched convolution, so it costs nothing.
+A model whose examples talk to each other (batch normalisation) does not fit.
+
+With a time sampler, the step draws times t_i and weights w_i for the whole batch, and descends
+
+    (1/N) sum_i w_i loss(x_i, t_i)
+
+which stays an unbiased estimate of E_t[loss] when w_i is one over the density from which t_i came (Nichol & Dhariwal
+2021, section 3.3). The sampler then learns from every pair (t_i, loss_i) of the global batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from diffjax.training.config import TrainingConfig
+from diffjax.training.state import TrainState, learning_rate, update_ema
+
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+Step = Callable[..., tuple[TrainState, Metrics]]
+
+
+def make_step(
+    model: Any, tx: optax.GradientTransformation, config: TrainingConfig, *, time_sampler: Any = None
+) -> Step:
+    """Returns `step(state, key, batch, axis_name=None) -> (state, metrics)`.
+
+    `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
+    batch, or, inside `pmap` with `axis_name`, the device's share of it. `metrics` are device scalars: `loss` (weighted
+    mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`.
+    `time_sampler` has `init() -> state`, `sample(state, key, n) -> (t, weights)`, `update(state, t, losses) -> state`.
+    """
+
+    def step(state: TrainState, key: PRNGKeyArray, batch: Batch, axis_name: str | None = None):
+        n_local = next(iter(batch.values())).shape[0]
+        shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+        first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * n_local
+        time_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))
+        keys = jax.vmap(lambda i: jax.random.fold_in(example_key, i))(first + jnp.arange(n_local))
+        weights = jnp.ones(n_local)
+        if time_sampler is not None:
+            # Every device draws all the times: stratified times only make sense for the batch as a whole.
+            t, all_weights = time_sampler.sample(state.times, time_key, n_local * shards)
+            local_t, weights = (jax.lax.dynamic_slice_in_dim(a, first, n_local) for a in (t, all_weights))
+            batch = {**batch, "t": local_t}
+
+        def mean_loss(params):
+            losses = jax.vmap(lambda k, example: _example_loss(model, config, params, k, example))(keys, batch)
+            return jnp.mean(weights * losses), losses
+
+        (loss, losses), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        if axis_name is not None:
+            loss, grads = jax.lax.pmean((loss, grads), axis_name)
+            losses = jax.lax.all_gather(losses, axis_name, tiled=True)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema=update_ema(config, state.step, state.ema, params),
+            opt_state=opt_state,
+            times=None if time_sampler is None else time_sampler.update(state.times, t, losses),
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": learning_rate(config, state.step),
+        }
+        return new_state, metrics
+
+    return step
+
+
+def _example_loss(model: Any, config: TrainingConfig, params: Any, key: PRNGKeyArray, example: Batch):
+    flip_key, loss_key = jax.random.split(key)
+    if config.flip:
+        image = example["image"]  # (height, width, channels)
+        mirrored = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+        example = {**example, "image": mirrored}
+    return model.loss(params, loss_key, jax.tree.map(lambda x: x[None], example))[0]
