@@ -1,0 +1,196 @@
+"""The U-Net of DDPM: Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020, appendix B.
+
+    down:  num_blocks residual blocks a resolution, then a stride-2 convolution; every output is kept as a skip
+    mid:   block, attention, block
+    up:    num_blocks + 1 residual blocks a resolution, each on concat(h, skip), then 2x nearest neighbour + convolution
+
+    residual block   h = conv2(dropout(swish(norm2(conv1(swish(norm1(x))) + W swish(temb)))));  x + h
+    attention        softmax(q k' / sqrt(C)) v over all positions, one head;                    x + W h
+    time             temb = W1 swish(W0 [sin(time w), cos(time w)]),  w_i = 10000^(-i / (half - 1))
+
+The last layer of every residual branch and of the network starts at zero, so at the start the network is the constant 0
+and each block the identity. Layers have the names of the original code, so that `published` can map its checkpoints.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import InputError
+
+FAN_AVG = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+ZERO = nn.initializers.zeros_init()
+
+
+def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch size"]:
+    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, both ends included."""
+    half = size // 2
+    frequencies = jnp.exp(-jnp.log(10000.0) / (half - 1) * jnp.arange(half))
+    angles = time.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def group_norm(channels: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
+    """Normalisation in 32 groups, or in the largest number below 32 that divides `channels`."""
+    groups = max(g for g in range(1, 33) if channels % g == 0)
+    return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)
+
+
+class Block(nn.Module):
+    """Residual block: (batch, H, W, C), (batch, T) -> (batch, H, W, channels)."""
+
+    channels: int
+    dropout: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, temb: Array) -> Array:
+        h = nn.swish(group_norm(x.shape[-1], self.dtype, "norm1")(x))
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=FAN_AVG, name="conv1")(h)
+        t = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_proj")(nn.swish(temb))
+        h = h + t[:, None, None, :]
+        h = nn.swish(group_norm(self.channels, self.dtype, "norm2")(h))
+        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)(h)
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv2")(h)
+        if x.shape[-1] != self.channels:
+            x = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="nin_shortcut")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Self-attention with one head over the positions of an image: (batch, H, W, C) -> the same."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        h = group_norm(channels, self.dtype, "norm")(x).reshape(batch, height * width, channels)
+        q, k, v = (nn.Dense(channels, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h) for name in "qkv")
+        logits = jnp.einsum("bqc,bkc->bqk", q, k) * channels**-0.5
+        weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
+        h = jnp.einsum("bqk,bkc->bqc", weights, v)
+        h = nn.Dense(channels, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(h)
+        return x + h.reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """The network of the paper; the defaults are its CIFAR-10 setting, 35,746,307 parameters, but for dropout (0.1).
+
+    Attributes:
+      channels: width at the first resolution, even and at least 4.
+      multipliers: width of each resolution in units of `channels`; each next resolution has half the size.
+      num_blocks: residual blocks a resolution on the way down (one more on the way up).
+      attention: heights of the feature maps that get an attention after each block, 16 for 16x16.
+      out_channels: channels of the output.
+      dropout: rate before the second convolution of a block, needs `rngs={"dropout": key}` when train is True.
+      num_classes: None, or the number of classes to condition on.
+      dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
+      remat: recompute each block on the way back instead of keeping its activations.
+    """
+
+    channels: int = 128
+    multipliers: Sequence[int] = (1, 2, 2, 2)
+    num_blocks: int = 2
+    attention: Sequence[int] = (16,)
+    out_channels: int = 3
+    dropout: float = 0.0
+    num_classes: int | None = None
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        time: Float[Array, " batch"],
+        label: Int[Array, " batch"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width out_channels"]:
+        """A function of a noisy image, the position of its noise level and perhaps its class.
+
+        Args:
+          x: images.
+          time: what enters the sinusoid; the paper's 0 .. 999.
+          label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given", so that
+            one network gives both predictions of classifier-free guidance.
+          train: whether to drop out.
+
+        Raises:
+          InputError: sizes, attention resolutions, time or label do not fit.
+        """
+        self._check(x, time, label)
+        size = 4 * self.channels
+        rate = self.dropout if train else 0.0
+        block_class = nn.remat(Block) if self.remat else Block
+        attention_class = nn.remat(Attention) if self.remat else Attention
+
+        temb = sinusoid(time, self.channels)
+        temb = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_dense0")(temb)
+        temb = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_dense1")(nn.swish(temb))
+        if self.num_classes is not None:
+            label = jnp.full(time.shape, self.num_classes) if label is None else label
+            temb = temb + nn.Embed(self.num_classes + 1, size, dtype=self.dtype, name="label_embedding")(label)
+
+        def conv(h: Array, channels: int, name: str, stride: int = 1) -> Array:
+            strides = (stride, stride)
+            return nn.Conv(channels, (3, 3), strides, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h)
+
+        def block(h: Array, level: int, name: str, index: int) -> Array:
+            channels = self.channels * self.multipliers[level]
+            h = block_class(channels, rate, self.dtype, name=f"{name}_block_{index}")(h, temb)
+            if h.shape[1] in self.attention:
+                h = attention_class(self.dtype, name=f"{name}_attn_{index}")(h)
+            return h
+
+        last = len(self.multipliers) - 1
+        skips = [conv(x, self.channels, "conv_in")]
+        for level in range(last + 1):
+            for index in range(self.num_blocks):
+                skips.append(block(skips[-1], level, f"down_{level}", index))
+            if level < last:
+                skips.append(conv(skips[-1], skips[-1].shape[-1], f"down_{level}_downsample", stride=2))
+
+        width = skips[-1].shape[-1]
+        h = block_class(width, rate, self.dtype, name="mid_block_1")(skips[-1], temb)
+        h = attention_class(self.dtype, name="mid_attn")(h)
+        h = block_class(width, rate, self.dtype, name="mid_block_2")(h, temb)
+
+        for level in reversed(range(last + 1)):
+            for index in range(self.num_blocks + 1):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}", index)
+            if level > 0:
+                h = conv(h.repeat(2, axis=1).repeat(2, axis=2), h.shape[-1], f"up_{level}_upsample")
+
+        h = nn.swish(group_norm(h.shape[-1], self.dtype, "norm_out")(h))
+        h = nn.Conv(self.out_channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv_out")(h)
+        return h.astype(jnp.float32)
+
+    def _check(self, x: Array, time: Array, label: Array | None) -> None:
+        levels = len(self.multipliers)
+        factor = 2 ** (levels - 1)
+        if self.channels < 4 or self.channels % 2:
+            raise InputError(f"channels is {self.channels}; the sinusoid of time needs an even number, at least 4")
+        if x.ndim != 4:
+            raise InputError(f"x has shape {x.shape}; give images as (batch, height, width, channels)")
+        height, width = x.shape[1:3]
+        if height % factor or width % factor:
+            raise InputError(
+                f"an image of {height}x{width} cannot be halved {levels - 1} times; pad it to multiples of {factor} "
+                f"or give fewer than {levels} multipliers"
+            )
+        resolutions = [height >> level for level in range(levels)]
+        if missing := sorted(set(self.attention) - set(resolutions)):
+            raise InputError(
+                f"attention at {missing}, but an image of height {height} has feature maps of height {resolutions}; "
+                "choose among these"
+            )
+        if time.shape != x.shape[:1]:
+            raise InputError(f"time has shape {time.shape}; give one number an image, {x.shape[:1]}")
+        if label is not None and self.num_classes is None:
+            raise InputError("label is given, but num_classes is None; set num_classes to the number of classes")
+        if label is not None and label.shape != x.shape[:1]:
+            raise InputError(f"label has shape {label.shape}; give one class an image, {x.shape[:1]}")
