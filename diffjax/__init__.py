@@ -1,1 +1,31 @@
-"""diffjax: diffusion, score-based and variational latent-variable models as pure functions."""
+"""diffjax: diffusion, score-based and variational latent-variable models as pure functions over arrays.
+
+The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax networks, `diffjax.training` and
+`diffjax.data` the machinery of a run; each is imported by who needs it.
+"""
+
+from diffjax import (
+    bounds,
+    distributions,
+    errors,
+    losses,
+    predictions,
+    processes,
+    reference,
+    samplers,
+    schedules,
+    time_sampling,
+)
+
+__all__ = [
+    "bounds",
+    "distributions",
+    "errors",
+    "losses",
+    "predictions",
+    "processes",
+    "reference",
+    "samplers",
+    "schedules",
+    "time_sampling",
+]

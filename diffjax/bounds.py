@@ -1,0 +1,160 @@
+"""Bounds on log p(x), in nats per example, unreduced.
+
+Diffusion (Sohl-Dickstein et al. 2015; Ho et al. 2020, eq. 5), on a grid 0 = t_0 < t_1 < ... < t_T = 1:
+
+    -log p(x_0) ≤ KL(q(x_{t_T} | x_0) ‖ p(x_{t_T}))                                             L_T, prior
+                + Σ_{i=2..T} E KL(q(x_{t_{i-1}} | x_{t_i}, x_0) ‖ p(x_{t_{i-1}} | x_{t_i}))     L_{i-1}, diffusion
+                + E -log p(x_0 | x_{t_1})                                                       L_0, reconstruction
+
+Importance weighting (Burda et al. 2016): log p(x) ≥ E log (1/K) Σ_k w_k.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, PRNGKeyArray
+
+from diffjax.distributions import Distribution, Normal
+from diffjax.errors import InputError
+from diffjax.predictions import Predict, convert
+from diffjax.processes import Process, Variance
+
+Decoder = Callable[[Array, Array], Distribution]
+
+
+class DiffusionTerms(NamedTuple):
+    """The costs that make up the bound, in nats: `total` is an upper bound on -log p(x_0).
+
+    prior: (batch,), L_T.
+    diffusion: (T-1, batch), row i is L_{i+1}, the cost of x_{t_{i+1}} given x_{t_{i+2}}.
+    reconstruction: (batch,), L_0.
+    squared_error: (T, batch), ‖x_0 - x̂_0(x_t)‖² at t_1..t_T, for the rate-distortion curve.
+    """
+
+    prior: Float[Array, " batch"]
+    diffusion: Float[Array, "terms batch"]
+    reconstruction: Float[Array, " batch"]
+    squared_error: Float[Array, "terms+1 batch"]
+
+    @property
+    def total(self) -> Float[Array, " batch"]:
+        return self.prior + self.diffusion.sum(0) + self.reconstruction
+
+
+def diffusion(
+    process: Process,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    times: Float[Array, " num_steps+1"],
+    variance: Variance = "posterior",
+    decoder: Decoder | None = None,
+    num_terms: int | None = None,
+) -> DiffusionTerms:
+    """The bound of a diffusion model, one draw of x_t per term, as one scan: memory does not grow with T.
+
+    Args:
+        times: the grid from 0 to 1, in either order; `schedule.times` is the whole chain, any sub-sequence is a
+            shorter chain with its own, looser, bound.
+        variance: of the reverse kernel, see `Gaussian.reverse`.
+        decoder: (mean, variance) -> p(x_0 | x_{t_1}). None is the Normal itself, for continuous data;
+            `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1].
+        num_terms: None sums every L_1..L_{T-1}. A number draws that many, each example its own and one in each of
+            as many strata of the chain, scaled so that their sum is an unbiased estimate; `diffusion` and
+            `squared_error` then have that many rows (each entry at a time of its own). T-1 or more is None.
+
+    Raises:
+        InputError: if the grid has no step, or only one and a variance other than "forward" (β̃ does not exist).
+    """
+    times = jnp.sort(jnp.asarray(times))
+    num_steps = times.shape[0] - 1
+    if num_steps < (1 if variance == "forward" else 2):
+        raise InputError(f"times has {num_steps + 1} entries: variance={variance!r} needs at least 3, 'forward' 2")
+    if num_terms is not None and num_terms < 1:
+        raise InputError(f"num_terms must be at least 1 or None, not {num_terms}")
+    if num_terms is not None and num_terms >= num_steps - 1:
+        num_terms = None  # the whole sum costs no more and has no variance
+    batch = x0.shape[:1]
+    first_key, scan_key = jax.random.split(key)
+
+    def term(_: None, step: Array) -> tuple[None, tuple[Array, Array]]:
+        step_key = jax.random.fold_in(scan_key, step)
+        index = 2 + jnp.broadcast_to(step, batch)
+        if num_terms is not None:
+            step_key, index_key = jax.random.split(step_key)
+            u = (step + jax.random.uniform(index_key, batch)) / num_terms
+            index = 2 + jnp.minimum((u * (num_steps - 1)).astype(int), num_steps - 2)
+        s, t = times[index - 1], times[index]
+        xt = process.marginal(x0, t).sample(step_key)
+        return None, step_cost(process, predict, x0, xt, s, t, variance)
+
+    rows = num_steps - 1 if num_terms is None else num_terms
+    _, (costs, errors) = jax.lax.scan(term, None, jnp.arange(rows))
+    if num_terms is not None:
+        costs = costs * ((num_steps - 1) / num_terms)
+
+    t = jnp.broadcast_to(times[1], batch)
+    x1 = process.marginal(x0, t).sample(first_key)
+    first, first_error = reconstruction_cost(process, predict, x0, x1, t, variance, decoder)
+    last = process.marginal(x0, times[-1]).kl(process.prior(x0.shape))
+    return DiffusionTerms(_event_sum(last), costs, first, jnp.concatenate([first_error[None], errors]))
+
+
+def step_cost(
+    process: Process, predict: Predict, x0: Array, xt: Array, s: ArrayLike, t: ArrayLike, variance: Variance
+) -> tuple[Array, Array]:
+    """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,). Needs s > 0."""
+    prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
+    kl = process.posterior(x0, xt, s, t).kl(process.reverse(prediction, xt, s, t, variance))
+    return _event_sum(kl), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
+
+
+def reconstruction_cost(
+    process: Process,
+    predict: Predict,
+    x0: Array,
+    xt: Array,
+    t: ArrayLike,
+    variance: Variance,
+    decoder: Decoder | None = None,
+) -> tuple[Array, Array]:
+    """-log p(x_0 | x_t) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,)."""
+    prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
+    kernel = process.reverse(prediction, xt, jnp.zeros_like(t), t, variance)
+    log_prob = (decoder or Normal)(kernel.mean, kernel.variance).log_prob(x0)
+    return -_event_sum(log_prob), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
+
+
+def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Progressive lossy coding: what x̂_0 costs and how good it is as x_1 .. x_{t_1} arrive (Ho et al. 2020, 4.3).
+
+    Args:
+        terms: all of them (num_terms=None).
+
+    Returns:
+        Rate in bits per dimension and root-mean-square error in units of the data, both (T,), means over the batch;
+        entry i belongs to a receiver who has x_{t_{i+1}}, so both are ordered as the grid is.
+    """
+    later = jnp.cumsum(terms.diffusion[::-1], axis=0)[::-1]
+    rate = terms.prior + jnp.concatenate([later, jnp.zeros_like(later[:1])])
+    mean_square = terms.squared_error.mean(1) / math.prod(event_shape)
+    return bits_per_dim(rate.mean(1), event_shape), jnp.sqrt(mean_square)
+
+
+def bits_per_dim(nats: ArrayLike, event_shape: tuple[int, ...]) -> Array:
+    """Nats per example -> bits per dimension of an event of this shape."""
+    return jnp.asarray(nats) / (math.prod(event_shape) * math.log(2.0))
+
+
+def importance_weighted(log_weights: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
+    """log (1/K) Σ_k w_k over `axis`, in nats: the value of the bound itself (Burda et al. 2016, eq. 8)."""
+    return jax.nn.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])
+
+
+def _event_sum(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1).sum(1)

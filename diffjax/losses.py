@@ -1,0 +1,125 @@
+"""Training losses of diffusion models, per example and unreduced.
+
+    simple    E ‖eps - eps̃(x_t, t)‖²                         (Ho et al. 2020, eq. 14)
+    weighted  E w(λ_t) ‖eps - eps̃(x_t, t)‖²                  (Kingma & Gao 2023 list most choices of w)
+    vlb       T L_t for a random t: unbiased for the bound without its constant prior term
+    hybrid    simple + 0.001 vlb, the mean held fixed in vlb   (Nichol & Dhariwal 2021, eq. 16)
+
+A loss takes the times at which it is evaluated: how they are drawn is `time_sampling`'s affair.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from diffjax.bounds import Decoder, bits_per_dim, reconstruction_cost, step_cost
+from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
+from diffjax.processes import Gaussian, Variance
+
+Weight = Callable[[Array], Array]
+
+
+def simple(
+    process: Gaussian,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    t: Float[Array, " batch"],
+    kind: Kind = "eps",
+) -> Float[Array, " batch"]:
+    """Mean over the event of ‖target - prediction‖² at times t, both as `kind` (Ho et al. 2020, eq. 14).
+
+    On N(0, I) data the least possible value at t is alpha_bar_t for eps.
+    """
+    return weighted(process, predict, key, x0, t, jnp.ones_like, kind)
+
+
+def weighted(
+    process: Gaussian,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    t: Float[Array, " batch"],
+    weight: Weight,
+    kind: Kind = "eps",
+) -> Float[Array, " batch"]:
+    """`simple` times weight(log_snr(t))."""
+    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    xt = _noised(process, x0, eps, t)
+    error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
+    return weight(process.schedule.log_snr(t)) * _event_mean(error**2)
+
+
+def min_snr(gamma: float = 5.0) -> Weight:
+    """Weight of the eps-loss that equals min(SNR, γ) on the x_0-loss (Hang et al. 2023)."""
+    return lambda log_snr: jnp.minimum(1.0, gamma * jnp.exp(-log_snr))
+
+
+def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
+    """(k + SNR)^-γ on the eps-loss (Choi et al. 2022, eq. 8)."""
+    return lambda log_snr: (k + jnp.exp(log_snr)) ** -gamma
+
+
+def vlb(
+    process: Gaussian,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    s: Float[Array, " batch"],
+    t: Float[Array, " batch"],
+    num_steps: int,
+    variance: Variance = "posterior",
+    decoder: Decoder | None = None,
+) -> Float[Array, " batch"]:
+    """num_steps times the bound's cost of the step (s, t), in nats; at s = 0 that cost is the reconstruction.
+
+    With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which no
+    parameter changes.
+    """
+    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    xt = _noised(process, x0, eps, t)
+    prediction = predict(xt, t)  # one evaluation serves both costs
+
+    def fixed(_: Array, __: Array) -> Prediction:
+        return prediction
+
+    # The KL does not exist at s = 0; evaluate it elsewhere there, or its gradient would be 0 · inf.
+    inner, _ = step_cost(process, fixed, x0, xt, jnp.where(s == 0, 0.5 * t, s), t, variance)
+    first, _ = reconstruction_cost(process, fixed, x0, xt, t, variance, decoder)
+    return num_steps * jnp.where(s == 0, first, inner)
+
+
+def hybrid(
+    process: Gaussian,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    s: Float[Array, " batch"],
+    t: Float[Array, " batch"],
+    num_steps: int,
+    decoder: Decoder | None = None,
+    weight: float = 0.001,
+) -> Float[Array, " batch"]:
+    """simple + weight · vlb in bits per dimension, where vlb teaches the learned variance and not the mean.
+
+    Both at the same noise, from one evaluation of the network (Nichol & Dhariwal 2021, section 3.1; bits per
+    dimension as in their code, so that 0.001 means what it means there).
+    """
+    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    prediction = predict(_noised(process, x0, eps, t), t)
+    held = replace(prediction, value=jax.lax.stop_gradient(prediction.value))
+    bound = vlb(process, lambda *_: held, key, x0, s, t, num_steps, "learned", decoder)
+    return simple(process, lambda *_: prediction, key, x0, t) + weight * bits_per_dim(bound, x0.shape[1:])
+
+
+def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:
+    q = process.marginal(x0, t)
+    return q.mean + jnp.sqrt(q.variance) * eps
+
+
+def _event_mean(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1).mean(1)

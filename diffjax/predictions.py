@@ -1,0 +1,143 @@
+"""What a network's output means, and conversion between the meanings.
+
+x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every conversion goes through the pair
+(x_0, eps): N in, N out, never N x N functions.
+
+    eps    the noise                                  (Ho et al. 2020)
+    x0     the data
+    v      alpha eps - sigma x_0                      (Salimans & Ho 2022)
+    score  ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.errors import InputError
+from diffjax.schedules import Schedule, broadcast_to
+
+Kind = Literal["eps", "x0", "v", "score"]
+KINDS = ("eps", "x0", "v", "score")
+Network = Callable[[Array, Array], Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prediction:
+    """An estimate made from x_t.
+
+    value: (batch, *event), of the given `kind`.
+    log_var: None, or (batch, *event), where the log-variance of the reverse kernel lies between the two extremes
+        log β̃ (0, "posterior") and log β (1, "forward") of Nichol & Dhariwal 2021, eq. 15.
+    """
+
+    value: Float[Array, "*shape"]
+    kind: Kind = field(metadata={"static": True})
+    log_var: Float[Array, "*shape"] | None = None
+
+
+Predict = Callable[[Array, Array], Prediction]  # (xt (batch, *event), t (batch,)) -> Prediction
+
+
+def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predict:
+    """Makes a Predict of any function (xt, t) -> array.
+
+    Args:
+        kind: what the array is: one of "eps", "x0", "v", "score".
+        fn: takes xt (batch, *event) and t (batch,) in [0, 1]: losses, bounds and samplers all call it so.
+        learned_variance: fn's last axis holds twice the channels of xt; the second half, in [-1, 1] where trained,
+            places the reverse log-variance: log_var = (out + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
+
+    Raises:
+        InputError: on an unknown kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, not {kind!r}")
+
+    def predict(xt: Array, t: Array) -> Prediction:
+        out = fn(xt, t)
+        if not learned_variance:
+            return Prediction(out, kind)
+        value, raw = jnp.split(out, 2, axis=-1)
+        return Prediction(value, kind, 0.5 * (raw + 1.0))
+
+    return predict
+
+
+def eps(fn: Network, learned_variance: bool = False) -> Predict:
+    """fn predicts the noise."""
+    return predictor("eps", fn, learned_variance)
+
+
+def x0(fn: Network, learned_variance: bool = False) -> Predict:
+    """fn predicts the data."""
+    return predictor("x0", fn, learned_variance)
+
+
+def v(fn: Network, learned_variance: bool = False) -> Predict:
+    """fn predicts v = alpha eps - sigma x_0."""
+    return predictor("v", fn, learned_variance)
+
+
+def score(fn: Network, learned_variance: bool = False) -> Predict:
+    """fn predicts ∇ log p_t(x_t)."""
+    return predictor("score", fn, learned_variance)
+
+
+def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) -> tuple[Array, Array]:
+    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted."""
+    alpha = broadcast_to(schedule.alpha(t), xt)
+    sigma = broadcast_to(schedule.sigma(t), xt)
+    value = prediction.value
+    match prediction.kind:
+        case "eps":
+            return (xt - sigma * value) / alpha, value
+        case "x0":
+            return value, (xt - alpha * value) / sigma
+        case "score":
+            return (xt + sigma**2 * value) / alpha, -sigma * value
+        case "v":
+            power = alpha**2 + sigma**2
+            return (alpha * xt - sigma * value) / power, (sigma * xt + alpha * value) / power
+
+
+def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) -> Array:
+    """The value of the given kind that belongs to (x_0, eps) at time t: also a network's training target."""
+    alpha = broadcast_to(schedule.alpha(t), x0)
+    sigma = broadcast_to(schedule.sigma(t), x0)
+    match kind:
+        case "eps":
+            return eps
+        case "x0":
+            return x0
+        case "score":
+            return -eps / sigma
+        case "v":
+            return alpha * eps - sigma * x0
+    raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, not {kind!r}")
+
+
+def convert(prediction: Prediction, kind: Kind, process, xt: Array, t: ArrayLike) -> Array:
+    """The predicted value as another kind, (batch, *event). `process` is anything with a `schedule`."""
+    if prediction.kind == kind:
+        return prediction.value
+    return unpair(kind, process.schedule, *pair(prediction, process.schedule, xt, t), t)
+
+
+def clip(predict: Predict, process, low: float = -1.0, high: float = 1.0) -> Predict:
+    """Predict with x_0 clipped to the data's range.
+
+    The result is of kind x0, so whoever needs eps recomputes it from the clipped x_0 and the step stays consistent.
+    """
+
+    def clipped(xt: Array, t: Array) -> Prediction:
+        prediction = predict(xt, t)
+        return Prediction(jnp.clip(convert(prediction, "x0", process, xt, t), low, high), "x0", prediction.log_var)
+
+    return clipped

@@ -1,0 +1,115 @@
+"""Diffusion processes: Markov chains q(x_t | x_0) that end in a prior, with every conditional in closed form.
+
+Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for s < t (Kingma et al. 2021, appendix A):
+
+    q(x_t | x_s)       N(alpha_{t|s} x_s, sigma²_{t|s}),  alpha_{t|s} = alpha_t/alpha_s,  sigma²_{t|s} = r sigma_t²
+    q(x_s | x_t, x_0)  N(exp(λ_t - λ_s) (alpha_s/alpha_t) x_t + alpha_s r x_0,  r sigma_s²)
+    with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
+
+Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do.
+"""
+
+from typing import Literal, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.distributions import Distribution, Normal
+from diffjax.errors import InputError
+from diffjax.predictions import Prediction, convert
+from diffjax.schedules import Schedule, broadcast_to
+
+Variance = Literal["posterior", "forward", "learned"]
+
+
+class Process(Protocol):
+    """The conditionals of a diffusion. Times are (), or of the leading axes of x, in [0, 1]; s < t."""
+
+    def prior(self, shape: tuple[int, ...]) -> Distribution: ...
+    def marginal(self, x0: Array, t: ArrayLike) -> Distribution: ...
+    def transition(self, xs: Array, s: ArrayLike, t: ArrayLike) -> Distribution: ...
+    def posterior(self, x0: Array, xt: Array, s: ArrayLike, t: ArrayLike) -> Distribution: ...
+    def reverse(
+        self, prediction: Prediction, xt: Array, s: ArrayLike, t: ArrayLike, variance: Variance
+    ) -> Distribution: ...
+
+
+class Gaussian(NamedTuple):
+    """The Gaussian process of a schedule."""
+
+    schedule: Schedule
+
+    def prior(self, shape: tuple[int, ...]) -> Normal:
+        """p(x_1): the one prior that samplers draw from and bounds score with."""
+        return Normal(jnp.zeros(shape), jnp.full(shape, self.schedule.prior_std**2))
+
+    def marginal(self, x0: Float[Array, "*shape"], t: ArrayLike) -> Normal:
+        """q(x_t | x_0)."""
+        return Normal(broadcast_to(self.schedule.alpha(t), x0) * x0, broadcast_to(self.schedule.sigma(t), x0) ** 2)
+
+    def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
+        """q(x_t | x_s)."""
+        alpha = self.schedule.alpha(t) / self.schedule.alpha(s)
+        return Normal(broadcast_to(alpha, xs) * xs, broadcast_to(self._forward_variance(s, t), xs))
+
+    def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
+        """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
+        alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
+        drop = self.schedule.log_snr(t) - self.schedule.log_snr(s)
+        keep = broadcast_to(jnp.exp(drop) * alpha_s / alpha_t, xt)
+        pull = broadcast_to(-jnp.expm1(drop) * alpha_s, xt)
+        return Normal(keep * xt + pull * x0, broadcast_to(self._posterior_variance(s, t), xt))
+
+    def reverse(
+        self,
+        prediction: Prediction,
+        xt: Float[Array, "*shape"],
+        s: ArrayLike,
+        t: ArrayLike,
+        variance: Variance = "posterior",
+    ) -> Normal:
+        """p(x_s | x_t): the posterior with the predicted x_0 in place of x_0, and one of three variances.
+
+        "posterior" is β̃ (exact if the data is a point), "forward" is β (exact if the data is N(0, I)), "learned"
+        interpolates their logarithms by `prediction.log_var` (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021,
+        eq. 15). At s = 0, where β̃ = 0, the kernel takes the β̃ of the step of equal length above it, (t, 2t), as
+        DDPM does.
+
+        Raises:
+            InputError: on an unknown variance, or "learned" without `log_var`.
+        """
+        x0 = convert(prediction, "x0", self, xt, t)
+        mean = self.posterior(x0, xt, s, t).mean
+        first = jnp.asarray(s) == 0
+        lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * jnp.asarray(t), 1.0), t)
+        small = broadcast_to(self._posterior_variance(lower, upper), xt)
+        large = broadcast_to(self._forward_variance(s, t), xt)
+        match variance:
+            case "posterior":
+                return Normal(mean, small)
+            case "forward":
+                return Normal(mean, large)
+            case "learned":
+                v = prediction.log_var
+                if v is None:
+                    raise InputError(
+                        "variance='learned' needs a prediction with log_var: predict with learned_variance"
+                    )
+                return Normal(mean, jnp.exp(v * jnp.log(large) + (1 - v) * jnp.log(small)))
+        raise InputError(f"variance must be 'posterior', 'forward' or 'learned', not {variance!r}")
+
+    def _noise_share(self, s: ArrayLike, t: ArrayLike) -> Array:
+        return -jnp.expm1(self.schedule.log_snr(t) - self.schedule.log_snr(s))
+
+    def _forward_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
+        return self._noise_share(s, t) * self.schedule.sigma(t) ** 2
+
+    def _posterior_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
+        return self._noise_share(s, t) * self.schedule.sigma(s) ** 2
+
+
+def gaussian(schedule: Schedule) -> Gaussian:
+    """The Gaussian process x_t = alpha(t) x_0 + sigma(t) eps of a schedule."""
+    return Gaussian(schedule)

@@ -1,0 +1,160 @@
+"""Noise schedules: x_t = alpha(t) x_0 + sigma(t) eps, with t in [0, 1].
+
+A variance-preserving schedule is one increasing function, the integrated rate L(t) = -log alpha_bar(t), and
+
+    alpha = exp(-L/2),   sigma = sqrt(-expm1(-L)),   log_snr = log(alpha²/sigma²) = -log(expm1(L)),
+
+none of which cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.)
+
+A discrete chain β_1..β_T (Ho et al. 2020) sits on the grid t = i/T with L(i/T) = -Σ_{j≤i} log(1 - β_j). Between two
+grid points L is linear in t: the diffusion whose rate is constant within a step. Tables are summed in float64.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.errors import InputError
+
+
+class Schedule(Protocol):
+    """alpha, sigma and log_snr as functions of t in [0, 1], elementwise, and the standard deviation of the prior."""
+
+    @property
+    def prior_std(self) -> ArrayLike: ...
+    def alpha(self, t: ArrayLike) -> Array: ...
+    def sigma(self, t: ArrayLike) -> Array: ...
+    def log_snr(self, t: ArrayLike) -> Array: ...
+
+
+class _VariancePreserving:
+    """alpha² + sigma² = 1, everything from `integrated_rate(t)`."""
+
+    prior_std = 1.0
+
+    def integrated_rate(self, t: ArrayLike) -> Array:
+        raise NotImplementedError
+
+    def alpha(self, t: ArrayLike) -> Array:
+        return jnp.exp(-0.5 * self.integrated_rate(t))
+
+    def sigma(self, t: ArrayLike) -> Array:
+        return jnp.sqrt(-jnp.expm1(-self.integrated_rate(t)))
+
+    def log_snr(self, t: ArrayLike) -> Array:
+        """log(alpha²/sigma²): +inf at t = 0."""
+        rate = self.integrated_rate(t)
+        # log(expm1(L)) without overflow for large L: L + log(1 - exp(-L)).
+        return -rate - jnp.log(-jnp.expm1(-rate))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Discrete(_VariancePreserving):
+    """A chain of T steps. `table` is L(i/T), i = 0..T; `betas` are β_1..β_T."""
+
+    betas: Float[Array, " num_steps"]
+    table: Float[Array, " num_steps+1"]
+
+    @property
+    def num_steps(self) -> int:
+        return self.table.shape[0] - 1
+
+    @property
+    def times(self) -> Float[Array, " num_steps+1"]:
+        """The grid i/T, i = 0..T, ascending from 0 to 1."""
+        return jnp.arange(self.num_steps + 1) / self.num_steps
+
+    def integrated_rate(self, t: ArrayLike) -> Array:
+        position = jnp.asarray(t, self.table.dtype) * self.num_steps
+        nearest = jnp.round(position)
+        # i/T in floating point, times T, is i up to a rounding: on the grid read the table, not a neighbour's slope.
+        rounding = 2 * jnp.finfo(position.dtype).eps * self.num_steps
+        position = jnp.where(jnp.abs(position - nearest) <= rounding, nearest, position)
+        below = jnp.clip(jnp.floor(position).astype(int), 0, self.num_steps - 1)
+        start, end = self.table[below], self.table[below + 1]
+        return start + (position - below) * (end - start)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class VP(_VariancePreserving):
+    """dx = -½β(t)x dt + √β(t) dw with β(t) linear from `beta_min` to `beta_max` (Song et al. 2021, eq. 11)."""
+
+    beta_min: ArrayLike
+    beta_max: ArrayLike
+
+    def integrated_rate(self, t: ArrayLike) -> Array:
+        t = jnp.asarray(t, float)
+        return t * self.beta_min + 0.5 * t * t * (jnp.asarray(self.beta_max) - self.beta_min)
+
+
+def from_betas(betas: ArrayLike) -> Discrete:
+    """The chain whose x_t at t = i/T has alpha_bar = prod(1 - betas[:i]).
+
+    Args:
+        betas: (T,), each in (0, 1). Concrete values are checked and summed in float64; traced values (learned
+            betas) are summed in their own precision and stay differentiable.
+
+    Raises:
+        InputError: if betas is not a vector of numbers in (0, 1).
+    """
+    if isinstance(betas, jax.core.Tracer):
+        rates = -jnp.log1p(-betas)
+        return Discrete(betas, jnp.concatenate([jnp.zeros(1, rates.dtype), jnp.cumsum(rates)]))
+    values = np.asarray(betas, np.float64)
+    if values.ndim != 1 or values.size == 0 or not ((values > 0) & (values < 1)).all():
+        raise InputError(f"betas must be a non-empty vector of numbers in (0, 1), not {_brief(values)}")
+    table = np.concatenate([[0.0], np.cumsum(-np.log1p(-values))])
+    return Discrete(jnp.asarray(values, float), jnp.asarray(table, float))
+
+
+def linear(num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Discrete:
+    """betas equidistant from `beta_start` to `beta_end` (Ho et al. 2020; alpha_bar_T = 4.0358e-5 as it stands)."""
+    return from_betas(np.linspace(beta_start, beta_end, _steps(num_steps)))
+
+
+def cosine(num_steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Discrete:
+    """alpha_bar ∝ cos²((t + s)/(1 + s) · π/2), betas clipped at `max_beta` (Nichol & Dhariwal 2021, eq. 17)."""
+    t = np.arange(_steps(num_steps) + 1) / num_steps
+    return _from_alpha_bar(np.cos((t + s) / (1 + s) * np.pi / 2) ** 2, max_beta)
+
+
+def sigmoid(
+    num_steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+) -> Discrete:
+    """alpha_bar ∝ sigmoid(-(start + t (end - start))/τ), moved to fall from 1 to 0 (Jabri et al. 2023, appendix B)."""
+    t = np.arange(_steps(num_steps) + 1) / num_steps
+    fall = 1 / (1 + np.exp((start + t * (end - start)) / tau))
+    return _from_alpha_bar((fall - fall[-1]) / (fall[0] - fall[-1]), max_beta)
+
+
+def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> VP:
+    """The continuous-time limit of `linear` (Song et al. 2021, appendix C)."""
+    return VP(beta_min, beta_max)
+
+
+def broadcast_to(t: ArrayLike, x: Array) -> Array:
+    """t, of shape () or of the leading axes of x, with axes of size 1 added behind until it broadcasts against x."""
+    t = jnp.asarray(t)
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def _from_alpha_bar(alpha_bar: np.ndarray, max_beta: float) -> Discrete:
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta))
+
+
+def _steps(num_steps: int) -> int:
+    if num_steps < 1:
+        raise InputError(f"num_steps must be at least 1, not {num_steps}")
+    return num_steps
+
+
+def _brief(values: np.ndarray) -> str:
+    return np.array2string(values, threshold=6, precision=4)

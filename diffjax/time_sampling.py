@@ -1,0 +1,95 @@
+"""How the times of a training batch are drawn: `init() -> state`, `sample(state, key, num) -> (t, weights)`, `update`.
+
+t lies on the grid i/T, i = 1..T; E[weights · f(t)] is the mean of f over the grid for every sampler, so the choice
+changes the variance of a loss and not its mean.
+
+    uniform          independent draws
+    low_discrepancy  one draw shifted by 1/num: num equidistant points mod 1  (Kingma et al. 2021, appendix I.1)
+    loss_aware       p_t ∝ √E[L_t²] over the last losses seen at t, weights 1/(T p_t)  (Nichol & Dhariwal 2021, eq. 18)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int, PRNGKeyArray
+
+
+class TimeSampler(NamedTuple):
+    """Three pure functions; `state` is any pytree of arrays, () where there is nothing to remember.
+
+    init() -> state
+    sample(state, key, num) -> t (num,) in (0, 1], weights (num,)
+    update(state, t (num,), losses (num,)) -> state
+    """
+
+    init: Callable[[], Any]
+    sample: Callable[[Any, PRNGKeyArray, int], tuple[Array, Array]]
+    update: Callable[[Any, Array, Array], Any]
+
+
+class History(NamedTuple):
+    """The last losses at every step of the chain: losses (T, length) as a ring, seen (T,) how many there ever were."""
+
+    losses: Float[Array, "num_steps length"]
+    seen: Int[Array, " num_steps"]
+
+
+def uniform(num_steps: int) -> TimeSampler:
+    """Independent and uniform on the grid; weights 1."""
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        return _grid(jax.random.uniform(key, (num,)), num_steps), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
+def low_discrepancy(num_steps: int) -> TimeSampler:
+    """Each t uniform on the grid, all of them evenly spread; weights 1."""
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        shift_key, order_key = jax.random.split(key)
+        u = (jax.random.uniform(shift_key) + jnp.arange(num) / num) % 1.0
+        # In random order, so that an example's place in the batch says nothing about its time.
+        return _grid(jax.random.permutation(order_key, u), num_steps), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
+def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSampler:
+    """p_t ∝ √ mean of the last `length` squared losses at t, mixed with `floor` of uniform; uniform until all are seen.
+
+    Give `update` the losses whose mean is to have little variance (the terms of L_vlb in the paper).
+    """
+
+    def init() -> History:
+        return History(jnp.zeros((num_steps, length)), jnp.zeros(num_steps, int))
+
+    def probabilities(state: History) -> Array:
+        weight = jnp.sqrt(jnp.mean(state.losses**2, axis=1))
+        learned = (1 - floor) * weight / jnp.maximum(weight.sum(), 1e-30) + floor / num_steps
+        return jnp.where(jnp.all(state.seen >= length), learned, 1 / num_steps)
+
+    def sample(state: History, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        p = probabilities(state)
+        index = jax.random.categorical(key, jnp.log(p), shape=(num,))
+        return (index + 1) / num_steps, 1 / (num_steps * p[index])
+
+    def update(state: History, t: Array, losses: Array) -> History:
+        index = jnp.round(t * num_steps).astype(int) - 1
+
+        def push(state: History, item: tuple[Array, Array]) -> tuple[History, None]:
+            i, loss = item
+            place = state.seen[i] % length
+            return History(state.losses.at[i, place].set(loss), state.seen.at[i].add(1)), None
+
+        return jax.lax.scan(push, state, (index, losses))[0]
+
+    return TimeSampler(init, sample, update)
+
+
+def _grid(u: Array, num_steps: int) -> Array:
+    """u in [0, 1) -> the grid i/T, i = 1..T."""
+    return (jnp.minimum((u * num_steps).astype(int), num_steps - 1) + 1) / num_steps
