@@ -1,0 +1,7 @@
+"""Images as uint8 arrays: where they come from (`load`) and in what order they are seen (`batches`, `epoch`)."""
+
+from diffjax.data.dataset import Dataset, from_arrays
+from diffjax.data.pipeline import batches, epoch
+from diffjax.data.sources import load
+
+__all__ = ["Dataset", "batches", "epoch", "from_arrays", "load"]

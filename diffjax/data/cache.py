@@ -1,0 +1,60 @@
+"""Decoded image sets on disk, so that a set is decoded once per machine.
+
+One uncompressed .npz a set, in $DIFFJAX_CACHE or ~/.cache/diffjax. Its name holds a hash of everything the arrays
+depend on, so an entry is never stale. Its zip container holds a CRC-32 of each array, which numpy checks on reading, so
+damage is noticed. It is written under a temporary name and renamed, so there is never half a file. The cache can only
+save time: whatever fails here, the set is decoded again.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+Arrays = tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]
+
+
+def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:
+    """(images, labels) from the cache, or from make(), which is then cached.
+
+    title: opens the file's name, for people. facts: everything the arrays depend on, as JSON values.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path = _directory() / f"{title.replace('/', '_')}-{digest[:32]}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["images"], file["labels"]
+        except Exception as error:  # a damaged file fails in many ways, and they all have one cure
+            logging.getLogger(__name__).warning("Decoding again, as cache file %s is damaged: %s", path, error)
+    images, labels = make()
+    try:
+        _write(path, images, labels)
+    except OSError as error:
+        logging.getLogger(__name__).warning("Not cached, the next run decodes again: %s", error)
+    return images, labels
+
+
+def _directory() -> Path:
+    return Path(os.environ.get("DIFFJAX_CACHE") or "~/.cache/diffjax").expanduser()
+
+
+def _write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        try:
+            np.savez(file, images=images, labels=labels)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
+            os.replace(file.name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
+            raise

@@ -1,0 +1,205 @@
+"""Where images come from: scikit-learn's digits, which need no download, and any image set of TensorFlow Datasets.
+
+A TFDS set lies in DIR/name[/config]/version as dataset_info.json, features.json and record files. Only the array_record
+format can be read without TensorFlow. What is on disk is decided by looking at these files, never by asking TFDS to
+prepare a set: offline it would retry for minutes. Nothing is downloaded here: see prepare.py.
+
+A set held in memory is the lazy set decoded once, and cached (see cache.py).
+"""
+
+import difflib
+import io
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from diffjax.data.cache import Arrays, cached
+from diffjax.data.dataset import Dataset, from_arrays
+from diffjax.data.pipeline import permutation
+from diffjax.errors import InputError
+
+EMBEDDED = ("digits",)
+
+
+def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    """The "train" or "test" part of the set that config describes.
+
+    config.name: "digits", or a TFDS name such as "mnist", "celeb_a_hq/256", "cifar10:3.0.2".
+    config.dir: where TFDS keeps prepared sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    config.shape: (H, W, C). A set in memory must have it; a lazy one, or one whose images differ in size, is
+        centre-cropped and resized to it.
+    config.train_split, config.test_split: TFDS splits such as "train[:90%]"; "" for an embedded set.
+    config.in_memory: decode all of it now (small sets) or each image when it is asked for (large ones).
+
+    Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
+    """
+    if split not in ("train", "test"):
+        raise InputError(f"split={split!r} must be 'train' or 'test'.")
+    shape = tuple(config.shape)
+    if config.name in EMBEDDED:
+        if config.train_split or config.test_split:
+            raise InputError(f"data.train_split and data.test_split must be '' for the embedded set {config.name!r}.")
+        dataset = _digits(split)
+        if dataset.shape != shape:
+            raise InputError(f"data.shape={shape} disagrees with {config.name!r}: set data.shape={dataset.shape}.")
+        return dataset
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+        raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
+    directory = data_dir(config.dir)
+    path = find_prepared(directory, config.name)
+    if path is None:
+        check_name(config.name)
+        missing = "" if directory.is_dir() else ", which does not exist"
+        raise InputError(
+            f"data.name={config.name!r} is not prepared in data.dir={str(directory)!r}{missing}: correct data.dir,"
+            f" or run `python -m diffjax.data.prepare {config.name} --dir={directory}` on a machine with network."
+        )
+    field = f"data.{split}_split"
+    if not config.in_memory:
+        return _lazy(path, config.name, field, config[f"{split}_split"], shape, resize=True)
+    facts = {
+        "set": [config.name, path.name, config[f"{split}_split"], shape],
+        "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(path.glob("*.array_record*"))],
+    }
+
+    def decode() -> Arrays:
+        return _decode_all(_lazy(path, config.name, field, config[f"{split}_split"], shape, resize=False))
+
+    return from_arrays(config.name, *cached(f"{config.name}-{split}", facts, decode))
+
+
+def data_dir(given: str) -> Path:
+    """Where TFDS keeps prepared sets, by TFDS's own rule but without importing it."""
+    return Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def find_prepared(directory: Path, name: str) -> Path | None:
+    """The newest version (or that of "name:version") which is prepared as array_record; None if nothing is prepared.
+
+    Raises `InputError` if the set is there in another format only, or its dataset_info.json cannot be read.
+    """
+    base, _, wanted = name.partition(":")
+    formats = {}
+    for info in (directory / base).glob("*/dataset_info.json"):
+        version = info.parent.name
+        if re.fullmatch(r"\d+\.\d+\.\d+", version) and wanted in ("", version):
+            formats[tuple(map(int, version.split(".")))] = info.parent, read_info(info)["fileFormat"]
+    ready = {version: path for version, (path, file_format) in formats.items() if file_format == "array_record"}
+    if ready:
+        return ready[max(ready)]
+    if not formats:
+        return None
+    path, file_format = formats[max(formats)]
+    other = directory.with_name(directory.name + "-array_record")
+    source = f"--from-tfrecord={path}" if file_format == "tfrecord" else name
+    raise InputError(
+        f"data.name={name!r} is prepared in {path} as {file_format}, which only TensorFlow reads: run"
+        f" `python -m diffjax.data.prepare {source} --dir={other}` and set data.dir={str(other)!r}."
+    )
+
+
+def read_info(path: Path) -> dict:
+    """A dataset_info.json, with the fileFormat that TFDS left out before it had a second one."""
+    try:
+        return {"fileFormat": "tfrecord"} | json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): prepare this set again.") from error
+
+
+def check_name(name: str) -> None:
+    """Raises `InputError` if TFDS knows no such set, or if the set has configs and the name has none of them."""
+    import tensorflow_datasets as tfds  # half a second, which a set already in the cache need not wait for
+
+    base, _, config = name.partition(":")[0].partition("/")
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        close = difflib.get_close_matches(base, [*EMBEDDED, *known], n=3)
+        raise InputError(
+            f"data.name={name!r} is unknown: the embedded sets are {', '.join(EMBEDDED)}, any other name is looked up"
+            f" as data.dir/name/version and among the sets of TensorFlow Datasets"
+            f" (close to it: {', '.join(close) if close else 'none'})."
+        )
+    configs = list(tfds.builder_cls(base).builder_configs)
+    if configs and config not in configs:
+        raise InputError(
+            f"data.name={name!r} must name one of the configs of {base!r}: write {base}/NAME where NAME is"
+            f" {', '.join(configs[:20])}{' ...' if len(configs) > 20 else ''}."
+        )
+
+
+def _digits(split: str) -> Dataset:
+    """1797 handwritten digits of 8 x 8 with values 0 .. 16: a fixed random 1500 to train on, the other 297 to test."""
+    from sklearn.datasets import load_digits  # a second, for this set only
+
+    bunch = load_digits()
+    order = permutation(0, 0, len(bunch.target))
+    part = order[:1500] if split == "train" else order[1500:]
+    return from_arrays("digits", bunch.images[part, :, :, None].astype(np.uint8), bunch.target[part], levels=17)
+
+
+def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, int], resize: bool) -> Dataset:
+    """A prepared set, each image decoded when it is asked for. Without resize, images of one size must have `shape`."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(path)
+    features = dict(builder.info.features.items())
+    image = features.get("image")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise InputError(f"data.name={name!r} has no 8-bit feature called 'image': choose an image set.")
+    if shape[2] != image.shape[2] or (not resize and None not in image.shape and shape != image.shape):
+        raise InputError(f"data.shape={shape} disagrees with {name!r}: set data.shape={image.shape}.")
+    try:
+        # Undecoded: TFDS would decode one example at a time, at a quarter of the speed.
+        source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        size = len(source)
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"{field}={split!r} is not a part of {name!r}, which has the splits {', '.join(builder.info.splits)}: write"
+            " one of them, or a slice that is not empty such as 'train[:90%]'."
+        ) from error
+    labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
+    threads = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads)
+
+    def gather(indices):
+        examples = source.__getitems__(indices.tolist())
+        images = np.empty((len(examples), *shape), np.uint8)
+
+        def fill(part):
+            for i in part:
+                images[i] = decode_image(examples[i]["image"], shape)
+
+        list(pool.map(fill, np.array_split(np.arange(len(examples)), threads)))
+        labels = [example["label"] if labelled else 0 for example in examples]
+        return {"image": images, "label": np.array(labels, np.int32)}
+
+    return Dataset(name, shape, 256, size, gather)
+
+
+def decode_image(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """A PNG or JPEG as pixels; one of another size is cropped about its centre and resized (bicubic, antialiased)."""
+    height, width, channels = shape
+    image = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(shape)
+
+
+def _decode_all(dataset: Dataset) -> Arrays:
+    images = np.empty((len(dataset), *dataset.shape), np.uint8)
+    labels = np.empty(len(dataset), np.int32)
+    with tqdm(total=len(dataset), desc=f"decoding {dataset.name}", unit="image", disable=None) as progress:
+        for first in range(0, len(dataset), 1024):
+            part = np.arange(first, min(first + 1024, len(dataset)))
+            examples = dataset.gather(part)
+            images[part], labels[part] = examples["image"], examples["label"]
+            progress.update(len(part))
+    return images, labels
