@@ -1,8 +1,8 @@
 """Checkpoints of a run: DIRECTORY/STEP/{state, meta}, written in the background by orbax.
 
 A checkpoint is written under a temporary name and renamed when it is whole, so a directory whose name is a number is a
-finished checkpoint, whenever the process was killed. Half-written ones are removed when the directory is next opened for
-writing. Kept: the last two, and every one whose step is a multiple of `keep_every`.
+finished checkpoint, whenever the process was killed. Half-written ones are removed when the directory is next opened
+for writing. Kept: the last two, and every one whose step is a multiple of `keep_every`.
 """
 
 from pathlib import Path

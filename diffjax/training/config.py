@@ -9,7 +9,7 @@ from diffjax.errors import InputError
 
 
 class TrainingConfig(NamedTuple):
-    """All counts are in optimiser steps unless said otherwise. The numbers are DDPM's for CIFAR-10 (Ho et al. 2020, B)."""
+    """Counts are in optimiser steps unless said otherwise. The defaults are DDPM's for CIFAR-10 (Ho et al. 2020, B)."""
 
     steps: int = 800_000
     batch_size: int = 128  # examples a step, over all devices and processes

@@ -5,8 +5,8 @@
     batch     b[0:k]    b[k:2k]   ...            P("data"), k = batch / number of devices
 
 `jit` compiles the step for the whole mesh and finds the all-reduces by itself; `pmap` runs it once per device, and the
-step calls `pmean` by name. Both are called alike, through the four functions of a `Layout`. Outside of `run`, a state has
-one form in either mode: arrays without a device axis, replicated over the mesh. Checkpoints and evaluation see only that.
+step calls `pmean` by name. Both are called alike, through the four functions of a `Layout`. A fetched state has one
+form in either mode: arrays without a device axis, replicated over the mesh. Checkpoints and evaluation see only that.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
 
 
@@ -31,7 +32,9 @@ class TrainState(NamedTuple):
     times: Any  # the state of the time sampler, None without one
 
 
-def init_state(key: PRNGKeyArray, model: Any, tx: optax.GradientTransformation, time_sampler: Any = None) -> TrainState:
+def init_state(
+    key: PRNGKeyArray, model: Any, tx: optax.GradientTransformation, time_sampler: TimeSampler | None = None
+) -> TrainState:
     """The state before the first step; `ema` is a copy of the parameters, since both will be donated."""
     params = model.init(key)
     return TrainState(

@@ -2,9 +2,9 @@
 
 The randomness of example i of step n is `fold_in(key_n, i)`, key_n derived from `fold_in(key, n)` and i the example's
 place in the *global* batch. So dropout, noise, times and flips do not depend on how many devices or processes share the
-batch, and a resumed run draws what the uninterrupted one would have drawn. The price is that the loss must be a sum over
-examples: it is called on batches of one under `vmap`, which folds back into one batched convolution, so it costs nothing.
-A model whose examples talk to each other (batch normalisation) does not fit.
+batch, and a resumed run draws what the uninterrupted one would have drawn. The price: the loss must be a sum over
+examples, since it is called on batches of one under `vmap` (which folds them back into one batched convolution). A
+model whose examples talk to each other, by batch normalisation say, does not fit.
 
 With a time sampler, the step draws times t_i and weights w_i for the whole batch, and descends
 
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
 from diffjax.training.state import TrainState, learning_rate, update_ema
 
@@ -31,14 +32,14 @@ Step = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_step(
-    model: Any, tx: optax.GradientTransformation, config: TrainingConfig, *, time_sampler: Any = None
+    model: Any, tx: optax.GradientTransformation, config: TrainingConfig, *, time_sampler: TimeSampler | None = None
 ) -> Step:
     """Returns `step(state, key, batch, axis_name=None) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
     batch, or, inside `pmap` with `axis_name`, the device's share of it. `metrics` are device scalars: `loss` (weighted
     mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`.
-    `time_sampler` has `init() -> state`, `sample(state, key, n) -> (t, weights)`, `update(state, t, losses) -> state`.
+    `time_sampler`: see above; without one the model draws its own times, if it has any.
     """
 
     def step(state: TrainState, key: PRNGKeyArray, batch: Batch, axis_name: str | None = None):
@@ -73,7 +74,7 @@ def make_step(
         )
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config, state.step),
         }
         return new_state, metrics

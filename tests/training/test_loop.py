@@ -1,0 +1,153 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from diffjax.errors import InputError
+from diffjax.training.checkpoint import Checkpointer
+from diffjax.training.loop import TrainingDiverged, train
+
+
+def recorded(seen):
+    """The data of `tiny`, writing down (step, image) as it is asked for."""
+
+    def make_batches(start):
+        for n, batch in enumerate(tiny.make_batches(start), start + 1):
+            seen.append((n, batch["image"]))
+            yield batch
+
+    return make_batches
+
+
+def run(directory, make_batches=tiny.make_batches, model=tiny.model, on_log=None, on_eval=None, meta=None, **config):
+    return train(
+        model,
+        {**tiny.CONFIG, **config},
+        make_batches,
+        directory,
+        time_sampler=tiny.time_sampler,
+        on_log=on_log,
+        on_eval=on_eval,
+        meta=meta,
+    )
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
+    seen_once, seen_after = [], []
+    expected = run(tmp_path / "once", recorded(seen_once), parallel=mode)
+
+    script = str(Path(tiny.__file__))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, script, str(tmp_path / "killed"), "1000000", mode]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    for line in child.stdout:
+        if int(line) == 13:
+            break
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    with Checkpointer(tmp_path / "killed", read_only=True) as checkpointer:
+        kept = checkpointer.steps()
+    # The pipe may be behind the child, but not by much: it cannot have come to the end of this test's 20 steps.
+    assert kept and set(kept) <= {5, 10, 15}
+
+    resumed = run(tmp_path / "killed", recorded(seen_after), parallel=mode)
+    assert jax.tree.structure(resumed) == jax.tree.structure(expected)
+    for got, want in zip(jax.tree.leaves(resumed), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert [n for n, _ in seen_after] == list(range(kept[-1] + 1, 21))
+    for (n, got), (m, want) in zip(seen_after, seen_once[kept[-1] :], strict=True):
+        assert n == m
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_is_logged_saved_and_evaluated(tmp_path):
+    logs, evaluations = {}, {}
+    final = run(
+        tmp_path,
+        on_log=logs.__setitem__,
+        on_eval=lambda step, state: evaluations.__setitem__(step, jax.device_get(state)),
+        steps=11,
+        log_every=4,
+        eval_every=3,
+        save_every=4,
+        meta={"config": {"name": "tiny"}},
+    )
+    every = {}
+    run(tmp_path / "again", on_log=every.__setitem__, steps=11)
+    assert list(logs) == [4, 8, 11]
+    for step, window in {4: range(1, 5), 8: range(5, 9), 11: range(9, 12)}.items():
+        for name in ("loss", "grad_norm"):
+            np.testing.assert_allclose(logs[step][name], np.mean([every[n][name] for n in window]), rtol=1e-5)
+        np.testing.assert_allclose(logs[step]["learning_rate"], 1e-2 * min(1, step / 6), rtol=1e-6)
+        assert logs[step]["images_per_second"] > 0
+    assert list(evaluations) == [3, 6, 9, 11]
+    for step, state in evaluations.items():
+        assert state.step == step
+    for got, want in zip(jax.tree.leaves(evaluations[11]), jax.tree.leaves(final), strict=True):
+        np.testing.assert_array_equal(got, want)
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert checkpointer.steps() == [8, 11]
+        _, meta = checkpointer.restore(jax.eval_shape(lambda: final))
+    assert meta == {"config": {"name": "tiny"}, "step": 11, "examples_seen": 11 * tiny.BATCH}
+
+
+def test_a_finished_run_is_only_evaluated_and_a_shorter_one_refused(tmp_path):
+    first = run(tmp_path, steps=3)
+    steps = []
+    again = run(tmp_path, steps=3, on_eval=lambda step, state: steps.append(step))
+    assert steps == [3]
+    for got, want in zip(jax.tree.leaves(again), jax.tree.leaves(first), strict=True):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(InputError, match=r"training.steps = 2 lies before the checkpoint of step 3"):
+        run(tmp_path, steps=2)
+
+
+def test_a_loss_which_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp_path):
+    def make_batches(start):
+        for n, batch in enumerate(tiny.make_batches(start), start + 1):
+            yield {**batch, "label": np.where(np.arange(tiny.BATCH) == 3, -1, 0)} if n == 13 else batch
+
+    logged, evaluated = [], []
+    with pytest.raises(TrainingDiverged, match=r"diverged at step 13: its loss is nan.*of step 10, is kept") as error:
+        run(
+            tmp_path,
+            make_batches,
+            log_every=20,
+            eval_every=14,
+            on_log=lambda step, metrics: logged.append(step),
+            on_eval=lambda step, state: evaluated.append(step),
+        )
+    assert error.value.step == 13
+    assert logged == [] and evaluated == []
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert checkpointer.steps() == [5, 10]
+
+    # With the cause removed the run goes on from there and ends where a run without the accident ends.
+    resumed, expected = run(tmp_path), run(tmp_path / "other")
+    for got, want in zip(jax.tree.leaves(resumed), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_parameters_which_are_not_finite_are_not_saved_though_the_loss_was(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"at step 1: the parameters .*no checkpoint had been saved yet"):
+        run(tmp_path, learning_rate=1e39, warmup=0, save_every=1)
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert checkpointer.steps() == []
+
+
+def test_data_which_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gives 8 examples of 'image'.*training.batch_size = 16"):
+        run(tmp_path, lambda start: iter([tiny.batch_of_step(0, 8)]))
+    with pytest.raises(InputError, match=r"ended before step 3, but training.steps = 20"):
+        run(tmp_path, lambda start: iter([tiny.batch_of_step(0)] * 2))
+    with pytest.raises(InputError, match=r"training.flip = True needs"):
+        run(tmp_path, lambda start: iter([{"x": np.zeros((16, 2))}]))
+    with pytest.raises(InputError, match=r"20 cannot be divided equally between 8 devices"):
+        run(tmp_path, batch_size=20)
