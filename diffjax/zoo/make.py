@@ -1,0 +1,21 @@
+"""From a configuration to a Model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from diffjax.errors import InputError
+from diffjax.zoo import ddpm
+from diffjax.zoo.model import Model
+
+SYSTEMS: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make}
+
+
+def make(config: Any) -> Model:
+    """The system that `config.system` names, built from the rest of a configuration as `configs/*.py` return it.
+
+    Raises:
+        InputError: on an unknown system or a value the system cannot use.
+    """
+    if config.system not in SYSTEMS:
+        raise InputError(f"system must be one of {', '.join(SYSTEMS)}, not {config.system!r}")
+    return SYSTEMS[config.system](config)
