@@ -56,7 +56,9 @@ class Normal(NamedTuple):
     def kl(self, other: "Normal") -> Float[Array, "*shape"]:
         """KL(self ‖ other)."""
         r = (self.variance - other.variance) / other.variance
-        return 0.5 * ((self.mean - other.mean) ** 2 / other.variance + r - jnp.log1p(r))
+        near = jnp.abs(r) < 0.5  # a much smaller variance is lost in r = -1 + ratio, so log1p is for the near ones
+        log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, r, 0.0)), jnp.log(self.variance / other.variance))
+        return 0.5 * ((self.mean - other.mean) ** 2 / other.variance + r - log_ratio)
 
     def entropy(self) -> Float[Array, "*shape"]:
         return jnp.broadcast_to(0.5 * (jnp.log(self.variance) + LOG_2PI + 1.0), self.shape)
