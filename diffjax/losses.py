@@ -87,9 +87,10 @@ def vlb(
     def fixed(_: Array, __: Array) -> Prediction:
         return prediction
 
-    # The KL does not exist at s = 0; evaluate it elsewhere there, or its gradient would be 0 · inf.
+    # The KL does not exist at s = 0, nor the reconstruction's β̃ at t = 1: where a cost is not the one asked for,
+    # evaluate it at a time where it is finite, or its gradient would be 0 · inf.
     inner, _ = step_cost(process, fixed, x0, xt, jnp.where(s == 0, 0.5 * t, s), t, variance)
-    first, _ = reconstruction_cost(process, fixed, x0, xt, t, variance, decoder)
+    first, _ = reconstruction_cost(process, fixed, x0, xt, jnp.where(s == 0, t, 0.5 * t), variance, decoder)
     return num_steps * jnp.where(s == 0, first, inner)
 
 
