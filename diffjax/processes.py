@@ -57,7 +57,7 @@ class Gaussian(NamedTuple):
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
-        drop = self.schedule.log_snr(t) - self.schedule.log_snr(s)
+        drop = self._drop(s, t)
         keep = broadcast_to(jnp.exp(drop) * alpha_s / alpha_t, xt)
         pull = broadcast_to(-jnp.expm1(drop) * alpha_s, xt)
         return Normal(keep * xt + pull * x0, broadcast_to(self._posterior_variance(s, t), xt))
@@ -100,8 +100,14 @@ class Gaussian(NamedTuple):
                 return Normal(mean, jnp.exp(v * jnp.log(large) + (1 - v) * jnp.log(small)))
         raise InputError(f"variance must be 'posterior', 'forward' or 'learned', not {variance!r}")
 
+    def _drop(self, s: ArrayLike, t: ArrayLike) -> Array:
+        """λ_t - λ_s. λ_s is +inf where s is free of noise, and its gradient to the schedule would be inf · 0."""
+        clean = self.schedule.sigma(s) == 0
+        drop = self.schedule.log_snr(t) - self.schedule.log_snr(jnp.where(clean, t, s))
+        return jnp.where(clean, -jnp.inf, drop)
+
     def _noise_share(self, s: ArrayLike, t: ArrayLike) -> Array:
-        return -jnp.expm1(self.schedule.log_snr(t) - self.schedule.log_snr(s))
+        return -jnp.expm1(self._drop(s, t))
 
     def _forward_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
         return self._noise_share(s, t) * self.schedule.sigma(t) ** 2
