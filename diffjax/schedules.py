@@ -75,7 +75,7 @@ class Discrete(_VariancePreserving):
         position = jnp.asarray(t, self.table.dtype) * self.num_steps
         nearest = jnp.round(position)
         # i/T in floating point, times T, is i up to a rounding: on the grid read the table, not a neighbour's slope.
-        rounding = 2 * jnp.finfo(position.dtype).eps * self.num_steps
+        rounding = 2 * jnp.finfo(position.dtype).eps * nearest
         position = jnp.where(jnp.abs(position - nearest) <= rounding, nearest, position)
         below = jnp.clip(jnp.floor(position).astype(int), 0, self.num_steps - 1)
         start, end = self.table[below], self.table[below + 1]
