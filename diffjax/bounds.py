@@ -51,7 +51,7 @@ def diffusion(
     predict: Predict,
     key: PRNGKeyArray,
     x0: Float[Array, "batch *event"],
-    times: Float[Array, " num_steps+1"],
+    times: Float[Array, " num_times"],
     variance: Variance = "posterior",
     decoder: Decoder | None = None,
     num_terms: int | None = None,

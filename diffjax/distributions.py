@@ -39,8 +39,8 @@ class Distribution(Protocol):
 class Normal(NamedTuple):
     """N(mean, variance), elementwise. `mean` and `variance` broadcast against each other."""
 
-    mean: Float[Array, "*shape"]
-    variance: Float[Array, "*shape"]
+    mean: Float[Array, "*#shape"]
+    variance: Float[Array, "*#shape"]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class Normal(NamedTuple):
         dtype = jnp.result_type(self.mean, self.variance, float)
         return self.mean + jnp.sqrt(self.variance) * jax.random.normal(key, self.shape, dtype)
 
-    def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return -0.5 * ((x - self.mean) ** 2 / self.variance + jnp.log(self.variance) + LOG_2PI)
 
     def kl(self, other: "Normal") -> Float[Array, "*shape"]:
@@ -80,7 +80,7 @@ class Bernoulli(NamedTuple):
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
         return jax.random.bernoulli(key, self.mean).astype(jnp.result_type(self.logits, float))
 
-    def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return x * jax.nn.log_sigmoid(self.logits) + (1.0 - x) * jax.nn.log_sigmoid(-self.logits)
 
     def kl(self, other: "Bernoulli") -> Float[Array, "*shape"]:
@@ -104,8 +104,8 @@ class DiscretizedNormal:
     (Ho et al. 2020, eq. 13). `entropy` and `kl` are exact sums over the bins.
     """
 
-    mean: Float[Array, "*shape"]
-    variance: Float[Array, "*shape"]
+    mean: Float[Array, "*#shape"]
+    variance: Float[Array, "*#shape"]
     num_bins: int = field(default=256, metadata={"static": True})
 
     @property
@@ -117,7 +117,7 @@ class DiscretizedNormal:
         scale = 0.5 * (self.num_bins - 1)
         return jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * scale) / scale - 1.0
 
-    def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """log P(x) in nats, for x one of the bins."""
         half = 1.0 / (self.num_bins - 1)
         std = jnp.sqrt(self.variance)

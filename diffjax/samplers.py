@@ -51,7 +51,7 @@ def sample(
     stepper: Stepper,
     predict: Predict,
     key: PRNGKeyArray,
-    times: Float[Array, " num_steps+1"],
+    times: Float[Array, " num_times"],
     shape: tuple[int, ...],
     save: Callable[[State], Any] | None = None,
 ) -> Any:
@@ -77,7 +77,7 @@ def denoise(
     predict: Predict,
     key: PRNGKeyArray,
     x: Float[Array, "batch *event"],
-    times: Float[Array, " num_steps+1"],
+    times: Float[Array, " num_times"],
     save: Callable[[State], Any] | None = None,
 ) -> Any:
     """`sample` from a given x at times[0] instead of from the prior."""
@@ -100,7 +100,7 @@ def denoise(
     return state.x if save is None else (state.x, saved)
 
 
-def spaced(times: Float[Array, " num_steps+1"], num_steps: int) -> Float[Array, " num_steps'+1"]:
+def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " num_kept"]:
     """A sub-sequence of `num_steps` steps, evenly spaced, of the grid `times`; descending, both ends included.
 
     Raises:
@@ -187,7 +187,7 @@ def interpolate(
     a: Float[Array, " *event"],
     b: Float[Array, " *event"],
     weights: Float[Array, " num"],
-    times: Float[Array, " num_steps+1"],
+    times: Float[Array, " num_times"],
 ) -> Float[Array, "num *event"]:
     """Decodes (1-λ) a_t + λ b_t, for each λ in `weights`, t = times[0] (Ho et al. 2020, section 4.4 and figure 8).
 

@@ -67,7 +67,7 @@ class Discrete(_VariancePreserving):
         return self.table.shape[0] - 1
 
     @property
-    def times(self) -> Float[Array, " num_steps+1"]:
+    def times(self) -> Float[Array, " num_times"]:
         """The grid i/T, i = 0..T, ascending from 0 to 1."""
         return jnp.arange(self.num_steps + 1) / self.num_steps
 
