@@ -14,6 +14,7 @@ setup(
         "importlib_resources",  # TFDS's official builders import it and do not declare it
         "jax>=0.10",
         "jaxtyping",
+        "matplotlib",
         "ml-collections",
         "numpy",
         "optax",

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
             ),
             diffusion=dict(
                 schedule="linear",  # linear | cosine | sigmoid
+                betas=(1e-4, 0.02),  # first and last, of the linear schedule
                 num_steps=1000,
                 prediction="eps",  # eps | x0 | v | score
                 variance="forward",  # forward (fixed large) | posterior (fixed small) | learned

@@ -18,7 +18,6 @@ from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
 from diffjax.zoo.model import Batch, Curve, Figure, Film, Grid, Model
 
-SCHEDULES = {"linear": schedules.linear, "cosine": schedules.cosine, "sigmoid": schedules.sigmoid}
 TIME_SAMPLERS = {
     "uniform": time_sampling.uniform,
     "low_discrepancy": time_sampling.low_discrepancy,
@@ -35,7 +34,7 @@ def make(config: Any) -> Model:
         InputError: on an unknown choice, or a combination that cannot be, e.g. a hybrid loss without learned variance.
     """
     setting = config.diffusion
-    schedule = _choose("diffusion.schedule", setting.schedule, SCHEDULES)(setting.num_steps)
+    schedule = _schedule(setting)
     process = processes.gaussian(schedule)
     learned = setting.variance == "learned"
     _check(config, learned)
@@ -168,6 +167,17 @@ def _check(config: Any, learned: bool) -> None:
     if not 1 <= config.sampling.steps <= setting.num_steps:
         limit = f"diffusion.num_steps={setting.num_steps}"
         raise InputError(f"sampling.steps must be from 1 to {limit}, not {config.sampling.steps}")
+
+
+def _schedule(setting: Any) -> schedules.Discrete:
+    match setting.schedule:
+        case "linear":
+            return schedules.linear(setting.num_steps, *setting.betas)
+        case "cosine":
+            return schedules.cosine(setting.num_steps)
+        case "sigmoid":
+            return schedules.sigmoid(setting.num_steps)
+    raise InputError(f"diffusion.schedule must be linear, cosine or sigmoid, not {setting.schedule!r}")
 
 
 def _network(config: Any, learned: bool) -> UNet:

@@ -1,0 +1,79 @@
+"""One door to every system.
+
+python -m experiments.main                                            the digits, no download
+python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
+python -m experiments.main --mode=eval --workdir=DIR [--step=N]
+python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
+
+Training in a workdir that holds a run picks it up where it stopped. --mode=eval and --mode=sample take the workdir's
+own configuration; --config.field=value changes it for this call.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from experiments.platform import set_cpu_flags
+
+DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
+CONFIG = config_flags.DEFINE_config_file("config", str(DEFAULT), "What to run: a file with get_config().")
+WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
+STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
+NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
+SAMPLER = flags.DEFINE_string("sampler", None, "sample: ancestral, ddim, heun or dpmpp_2m; default the config's.")
+STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; default the config's.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.")
+
+
+def main(_: list[str]) -> None:
+    set_cpu_flags()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
+    # Compilation takes longer than a short run's training: keep its results between runs.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/diffjax/compiled").expanduser()))
+    from diffjax.errors import InputError
+
+    try:
+        _run()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run() -> None:
+    from diffjax.errors import InputError
+    from experiments import run, workdir
+
+    if MODE.value == "train":
+        given = flags.FLAGS["config"]
+        run.train(CONFIG.value, Path(WORKDIR.value or workdir.default(config_flags.get_config_filename(given))))
+        return
+    if not WORKDIR.value:
+        raise InputError(f"--mode={MODE.value} needs --workdir: the directory of the run")
+    path = Path(WORKDIR.value)
+    config = _config_of(path)
+    if MODE.value == "eval":
+        run.evaluate(config, path, STEP.value)
+        return
+    if SAMPLER.value is not None:
+        config.sampling.sampler = SAMPLER.value
+    if STEPS.value is not None:
+        config.sampling.steps = STEPS.value
+    run.sample(config, path, STEP.value, NUM.value, SEED.value)
+
+
+def _config_of(path: Path) -> ConfigDict:
+    """The workdir's configuration with the overrides of the command line."""
+    from experiments import workdir
+
+    config = workdir.read_config(path)
+    config.update_from_flattened_dict(config_flags.get_override_values(flags.FLAGS["config"]))
+    return config
+
+
+if __name__ == "__main__":
+    app.run(main)

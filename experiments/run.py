@@ -1,0 +1,195 @@
+"""The three things a person does with a system: train it, evaluate it, sample from it."""
+
+import os
+import platform
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffjax import data, zoo
+from diffjax.errors import InputError
+from diffjax.evaluation.likelihood import evaluate_bound
+from diffjax.training.checkpoint import Checkpointer, abstract
+from diffjax.training.config import training_config
+from diffjax.training.loop import train as train_loop
+from diffjax.training.sharding import check_batch_size
+from diffjax.training.state import init_state, optimizer
+from experiments import pictures
+from experiments.workdir import Log, claim, write_json
+
+# What follows `fold_in` on the run's key: each use of randomness outside training has a number of its own.
+GRID, BOUND, FIGURES, SAMPLE = range(4)
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Trains to `training.steps` from wherever the workdir stands, then evaluates and draws the system's figures."""
+    began = time.perf_counter()
+    settings = training_config({**config.training, "parallel": config.parallel})
+    check_batch_size(settings.batch_size, jax.device_count())
+    model = zoo.make(config)
+    jax.eval_shape(model.init, jax.random.key(0))  # a network that cannot be built says so before anything is written
+    train_set, test_set = _load(config, "train"), _load(config, "test")
+    process = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    make_batches = _batches(train_set, settings.batch_size, settings.seed, process)
+    make_batches(0)
+    claim(workdir, config)
+    print(f"workdir: {workdir}")
+
+    key = jax.random.key(settings.seed)
+    sampler = _Sampler(model, config.evaluation.grid)
+    log: Log | None = None
+    last: dict[str, float] = {}
+
+    def on_log(step: int, values: dict[str, float]) -> None:
+        nonlocal log
+        log = log or Log(workdir, step - settings.log_every)
+        last.update(values)
+        log.scalars(step, values)
+
+    def on_eval(step: int, state: Any) -> None:
+        images = sampler(state.ema, jax.random.fold_in(key, GRID))
+        picture = pictures.tile(pictures.pixels(images), pictures.square(len(images)))
+        pictures.write(workdir / "samples" / f"step_{step:08d}", zoo.Grid(images, pictures.square(len(images))))
+        if log is not None:
+            log.image(step, "samples", picture)
+
+    state = train_loop(
+        model,
+        settings,
+        make_batches,
+        workdir / "checkpoints",
+        time_sampler=model.time_sampler,
+        meta={"config": config.to_dict()},
+        on_log=on_log,
+        on_eval=on_eval,
+    )
+    report = _evaluate(model, config, state.ema, test_set) | {
+        "step": int(state.step),
+        "training_images_per_second": last.get("images_per_second"),
+        "sampling_images_per_second": sampler.images_per_second,
+    }
+    _draw_figures(model, state.ema, test_set, jax.random.fold_in(key, FIGURES), workdir)
+    _finish(report, workdir, began)
+    if log is not None:
+        log.scalars(int(state.step), {"bits_per_dim": report["bits_per_dim"]})
+        log.close()
+
+
+def evaluate(config: ConfigDict, workdir: Path, step: int | None) -> None:
+    """The bound of the EMA weights of a checkpoint on the whole test split, to eval.json and the screen."""
+    began = time.perf_counter()
+    model = zoo.make(config)
+    test_set = _load(config, "test")
+    step, params = restore_ema(config, workdir, step)
+    _finish(_evaluate(model, config, params, test_set) | {"step": step}, workdir, began)
+
+
+def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: int) -> None:
+    """Samples of a checkpoint's EMA weights: a grid as PNG, and all of them as uint8 in an .npz."""
+    if num < 1:
+        raise InputError(f"--num must be at least 1, not {num}")
+    model = zoo.make(config)
+    step, params = restore_ema(config, workdir, step)
+    size = min(num, config.evaluation.batch_size)
+    sampler = _Sampler(model, size)
+    key = jax.random.fold_in(jax.random.key(seed), SAMPLE)
+    parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // size))]
+    images = np.concatenate(parts)[:num]
+    setting = config.sampling
+    path = workdir / "samples" / f"{setting.sampler}_{setting.steps}_step_{step:08d}_seed_{seed}"
+    shown = images[: config.evaluation.grid]
+    picture = pictures.write(path, zoo.Grid(shown, pictures.square(len(shown))))
+    np.savez_compressed(path.with_suffix(".npz"), images=pictures.pixels(images))
+    print(f"{picture}\n{path.with_suffix('.npz')}\n{sampler.images_per_second:.4g} images/s")
+
+
+def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[int, Any]:
+    """The step and the EMA weights of a checkpoint, of the newest if `step` is None."""
+    settings = training_config({**config.training, "parallel": config.parallel})
+    model = zoo.make(config)
+    shapes = jax.eval_shape(
+        lambda key: init_state(key, model, optimizer(settings), model.time_sampler), jax.random.key(0)
+    )
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
+        state, _ = checkpointer.restore(abstract(shapes, here), step)
+    return int(state.step), state.ema
+
+
+class _Sampler:
+    """`model.sample`, compiled once for a number of images; `images_per_second` of the latest call."""
+
+    def __init__(self, model: zoo.Model, num: int):
+        self._sample = jax.jit(lambda params, key: model.sample(params, key, num))
+        self._num = num
+        self._compiled: Any = None
+        self.images_per_second = float("nan")
+
+    def __call__(self, params: Any, key: jax.Array) -> np.ndarray:
+        self._compiled = self._compiled or self._sample.lower(params, key).compile()
+        began = time.perf_counter()
+        images = np.asarray(self._compiled(params, key))
+        self.images_per_second = self._num / (time.perf_counter() - began)
+        return images
+
+
+def _load(config: ConfigDict, split: str) -> data.Dataset:
+    dataset = data.load(config.data, split)
+    if dataset.levels != config.data.levels:
+        raise InputError(
+            f"data.levels={config.data.levels}, but {config.data.name!r} has {dataset.levels} levels: "
+            f"set data.levels={dataset.levels}"
+        )
+    return dataset
+
+
+def _batches(dataset: data.Dataset, batch_size: int, seed: int, process: dict[str, int]):
+    return lambda start: data.batches(dataset, batch_size, seed=seed, start=start, **process)
+
+
+def _evaluate(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset) -> dict[str, Any]:
+    setting = config.evaluation
+    num = min(setting.num_examples or len(test_set), len(test_set))
+    batches = data.epoch(replace(test_set, size=num), min(setting.batch_size, num))
+    key = jax.random.fold_in(jax.random.key(config.training.seed), BOUND)
+    report = evaluate_bound(jax.jit(model.terms), params, key, batches, tuple(config.data.shape))
+    return report | {"terms_per_example": setting.num_terms or "all"}
+
+
+def _draw_figures(model: zoo.Model, params: Any, test_set: data.Dataset, key: jax.Array, workdir: Path) -> None:
+    batch = test_set.gather(np.arange(min(16, len(test_set))))
+    for name, figure in model.figures(params, key, batch).items():
+        pictures.write(workdir / "samples" / name, figure)
+
+
+def _finish(report: dict[str, Any], workdir: Path, began: float) -> None:
+    report = report | {
+        "wall_seconds": time.perf_counter() - began,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,  # Linux counts in KiB
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "devices": [device.device_kind for device in jax.devices()],
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    write_json(workdir / "eval.json", report)
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in report["terms"].items())
+    print(
+        f"step {report['step']}: {report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on "
+        f"{report['num_examples']} held-out examples ({terms}); {workdir / 'eval.json'}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
