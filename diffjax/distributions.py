@@ -127,23 +127,23 @@ class DiscretizedNormal:
         flip = lower + upper > 0
         a = jnp.where(flip, -upper, lower)
         b = jnp.where(flip, -lower, upper)
-        # An open bin is Φ(b); the inner where keeps -inf away from the gradient of the unused branch.
+        # An open bin is Φ(b); the inner wheres keep -inf, and log(1 - exp(0)), away from the unused branch's gradient.
         closed = jnp.isfinite(a)
-        ratio = log_ndtr(jnp.where(closed, a, b - 1.0)) - log_ndtr(b)
-        return log_ndtr(b) + jnp.where(closed, _log1mexp(ratio), 0.0)
+        ratio = log_ndtr(jnp.where(closed, a, b)) - log_ndtr(b)
+        return log_ndtr(b) + jnp.where(closed, _log1mexp(jnp.where(closed, ratio, -1.0)), 0.0)
 
-    def _table(self) -> Float[Array, "num_bins *shape"]:
-        ndim = max(jnp.ndim(self.mean), jnp.ndim(self.variance))
-        return self.log_prob(self.bins.reshape(-1, *[1] * ndim))
+    def _table(self) -> Float[Array, "*shape num_bins"]:
+        mean, variance = jnp.asarray(self.mean)[..., None], jnp.asarray(self.variance)[..., None]
+        return DiscretizedNormal(mean, variance, self.num_bins).log_prob(self.bins)
 
     def kl(self, other: "DiscretizedNormal") -> Float[Array, "*shape"]:
         """KL(self ‖ other), of the rounded variables."""
         table = self._table()
-        return jnp.sum(jnp.exp(table) * (table - other._table()), axis=0)
+        return jnp.sum(jnp.exp(table) * (table - other._table()), axis=-1)
 
     def entropy(self) -> Float[Array, "*shape"]:
         table = self._table()
-        return -jnp.sum(jnp.exp(table) * table, axis=0)
+        return -jnp.sum(jnp.exp(table) * table, axis=-1)
 
 
 def _log1mexp(x: Array) -> Array:
