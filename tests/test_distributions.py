@@ -1,0 +1,212 @@
+"""Distributions against scipy.stats, mpmath-free float64 formulae and counts of samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+
+from diffjax.distributions import Bernoulli, DiscretizedNormal, Normal
+
+NORMALS = [(0.0, 1.0, 0.3, 0.5), (-2.0, 1e-4, -2.001, 2e-4), (5.0, 30.0, -1.0, 7.0), (0.1, 0.3, 0.1, 0.3)]
+
+
+def kl_normal(m1, v1, m2, v2):
+    """KL by the textbook formula, in float64."""
+    m1, v1, m2, v2 = (np.asarray(x, np.float64) for x in (m1, v1, m2, v2))
+    return 0.5 * ((m1 - m2) ** 2 / v2 + v1 / v2 - 1 - np.log(v1 / v2))
+
+
+@pytest.mark.parametrize(("m1", "v1", "m2", "v2"), NORMALS)
+def test_normal_against_scipy(m1, v1, m2, v2):
+    p, q = Normal(jnp.float32(m1), jnp.float32(v1)), Normal(jnp.float32(m2), jnp.float32(v2))
+    ref = scipy.stats.norm(np.float64(p.mean), np.sqrt(np.float64(p.variance)))
+    other = scipy.stats.norm(np.float64(q.mean), np.sqrt(np.float64(q.variance)))
+    x = np.float32(ref.mean() + ref.std() * np.linspace(-6, 6, 25))
+    np.testing.assert_allclose(p.log_prob(jnp.asarray(x)), ref.logpdf(np.float64(x)), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(p.entropy(), ref.entropy(), rtol=1e-6)
+
+    def integrand(z):  # the definition of KL, by quadrature
+        x = ref.mean() + ref.std() * z
+        return scipy.stats.norm.pdf(z) * (ref.logpdf(x) - other.logpdf(x))
+
+    kl, _ = scipy.integrate.quad(integrand, -12, 12, epsabs=1e-12)
+    np.testing.assert_allclose(p.kl(q), kl, rtol=2e-5, atol=1e-7)
+
+
+def test_normal_kl_of_nearly_equal_variances():
+    # In a diffusion nearly all terms are such: v1/v2 - 1 - log(v1/v2) as written would be rounding noise of 1e-7.
+    v2 = np.float32(0.37)
+    v1 = v2 * np.float32(1) + np.float32([-3e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 3e-2])
+    kl = np.asarray(Normal(jnp.zeros(9), jnp.asarray(v1)).kl(Normal(jnp.zeros(9), jnp.full(9, v2))))
+    r = (v1.astype(np.float64) - v2) / v2
+    np.testing.assert_allclose(kl, kl_normal(0, v1, 0, v2), rtol=1e-6, atol=1e-7 * np.abs(r).max())
+    assert (np.abs(kl - kl_normal(0, v1, 0, v2)) <= 1e-7 * np.abs(r)).all()
+    assert (kl >= 0).all()
+
+
+@pytest.mark.parametrize("ratio", [1e-30, 1e-8, 1e-6, 1e-4, 0.1, 0.4999, 0.5, 0.5001, 1.4999, 1.5001, 10.0, 1e8])
+def test_normal_kl_of_very_different_variances(ratio):
+    v1, v2 = np.float32(ratio) * np.float32(0.5), np.float32(0.5)
+    kl = Normal(jnp.float32(0.1), v1).kl(Normal(jnp.float32(0.2), v2))
+    np.testing.assert_allclose(kl, kl_normal(np.float32(0.1), v1, np.float32(0.2), v2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1e-12, 0.3, 0.5, 1.0, 1.0001, 1.5, 3.0, 1e6])
+def test_normal_kl_gradient(ratio):
+    got = jax.grad(lambda v: Normal(jnp.zeros(()), v).kl(Normal(jnp.zeros(()), jnp.float32(2.0))))(
+        jnp.float32(2 * ratio)
+    )
+    np.testing.assert_allclose(got, 0.5 * (0.5 - 1 / (2 * ratio)), rtol=1e-5, atol=1e-7)
+
+
+def test_normal_samples_have_the_stated_moments():
+    n = 200_000
+    mean, variance = jnp.array([[1.0], [-3.0]]), jnp.array([0.25, 4.0, 1e-6])
+    dist = Normal(mean, variance)
+    draws = np.asarray(jax.vmap(dist.sample)(jax.random.split(jax.random.key(0), n)), np.float64)
+    assert draws.shape[1:] == dist.shape == (2, 3)
+    std = np.sqrt(np.broadcast_to(variance, (2, 3)))
+    assert (np.abs(draws.mean(0) - np.asarray(mean)) < 5 * std / np.sqrt(n)).all()
+    assert (np.abs(draws.var(0) / std**2 - 1) < 5 * np.sqrt(2 / n) + 1e-3 * (std < 1e-2)).all()
+    # Elements are independent: one draw broadcast over the shape would have the right moments too.
+    corr = np.corrcoef(draws.reshape(n, 6).T) - np.eye(6)
+    assert np.abs(corr).max() < 5 / np.sqrt(n) * 1.2
+
+
+LOGITS = np.float32([-87.0, -40.0, -17.0, -3.0, -1e-3, 0.0, 0.5, 3.0, 17.0, 40.0, 87.0])
+
+
+def test_bernoulli_against_scipy():
+    p = Bernoulli(jnp.asarray(LOGITS))
+    logits = LOGITS.astype(np.float64)
+    prob = scipy.special.expit(logits)
+    np.testing.assert_allclose(p.mean, prob, rtol=1e-5)
+    np.testing.assert_allclose(p.variance, prob * scipy.special.expit(-logits), rtol=1e-5)
+    # log P(0), log P(1), far beyond where 1 - P rounds to 1
+    np.testing.assert_allclose(p.log_prob(jnp.ones(11)), scipy.special.log_expit(logits), rtol=1e-5)
+    np.testing.assert_allclose(p.log_prob(jnp.zeros(11)), scipy.special.log_expit(-logits), rtol=1e-5)
+    moderate = np.abs(LOGITS) < 5
+    ref = scipy.stats.bernoulli(prob[moderate])
+    np.testing.assert_allclose(np.asarray(p.entropy())[moderate], ref.entropy(), rtol=1e-5)
+    # H -> |l| e^{-|l|} in the tails
+    tail = np.abs(LOGITS) > 16
+    l = np.abs(logits[tail])
+    np.testing.assert_allclose(np.asarray(p.entropy())[tail], (l + 1) * np.exp(-l), rtol=1e-4)
+
+
+def test_bernoulli_kl_at_every_pair_of_logits():
+    a, b = (x.astype(np.float64) for x in np.meshgrid(LOGITS, LOGITS))
+    le = scipy.special.log_expit
+    want = scipy.special.expit(a) * (le(a) - le(b)) + scipy.special.expit(-a) * (le(-a) - le(-b))
+    got = np.asarray(Bernoulli(jnp.asarray(a, jnp.float32)).kl(Bernoulli(jnp.asarray(b, jnp.float32))))
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-7)
+    grads = jax.grad(lambda a, b: Bernoulli(a).kl(Bernoulli(b)).sum(), (0, 1))(jnp.asarray(a), jnp.asarray(b))
+    # d/da = σ'(a)(a - b), d/db = σ(b) - σ(a)
+    slope = scipy.special.expit(a) * scipy.special.expit(-a)
+    np.testing.assert_allclose(grads[0], slope * (a - b), rtol=1e-4, atol=1e-5)  # σ(17) rounds to 1
+    np.testing.assert_allclose(grads[1], scipy.special.expit(b) - scipy.special.expit(a), rtol=1e-4, atol=1e-6)
+
+
+def test_bernoulli_sample_frequencies():
+    n = 100_000
+    p = Bernoulli(jnp.array([-100.0, -2.0, 0.0, 1.0, 100.0]))
+    draws = np.asarray(jax.vmap(p.sample)(jax.random.split(jax.random.key(1), n)))
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    mean = np.asarray(p.mean, np.float64)
+    assert (np.abs(draws.mean(0) - mean) <= 5 * np.sqrt(mean * (1 - mean) / n) + 1e-12).all()
+
+
+# Discretised Normal ----------------------------------------------------------------------------------------------
+
+MEANS = np.float32([-3.0, -1.0, -0.9961, -0.3, 0.0, 0.02, 0.77, 1.0, 1.5])
+STDS = np.float32([1e-3, 3e-3, 1e-2, 0.1, 1.0, 10.0])
+
+
+def bin_log_probs(mean, std, num_bins):
+    """log P of every bin, (num_bins, *shape), in float64: each difference from the side where nothing cancels."""
+    centre = np.linspace(-1.0, 1.0, num_bins).reshape(-1, *[1] * np.ndim(mean))
+    edge = 1.0 / (num_bins - 1)
+    low = np.where(centre < -1 + edge / 2, -np.inf, (centre - edge - mean) / std)
+    high = np.where(centre > 1 - edge / 2, np.inf, (centre + edge - mean) / std)
+    low, high = np.where(low + high > 0, -high, low), np.where(low + high > 0, -low, high)
+    with np.errstate(divide="ignore"):
+        a, b = scipy.special.log_ndtr(low), scipy.special.log_ndtr(high)
+        return b + np.log1p(-np.exp(a - b))
+
+
+@pytest.mark.parametrize("num_bins", [2, 17, 256])
+def test_bins_against_float64_and_sum_to_one(num_bins):
+    mean, std = (x.ravel() for x in np.meshgrid(MEANS, STDS))
+    variance = np.float32(std) ** 2
+    dist = DiscretizedNormal(jnp.asarray(mean), jnp.asarray(variance), num_bins)
+    got = np.asarray(jax.jit(lambda x: dist.log_prob(x))(dist.bins[:, None]), np.float64)
+    want = bin_log_probs(mean.astype(np.float64), np.sqrt(variance.astype(np.float64)), num_bins)
+    assert (got <= 0).all()
+    np.testing.assert_allclose(np.exp(got).sum(0), 1.0, atol=2e-5)
+    # Float32 inputs limit this, not the formula: a half-width of 1/255 around x carries the rounding of x, 6e-8, over
+    # std, and the slope of log P in its argument is about |x - mean|/std. The wide Normals lose 6e-8/width of Φ.
+    z = np.abs(np.linspace(-1, 1, num_bins)[:, None] - mean) / std
+    tolerance = 1e-4 + 2e-6 * z**2 + 3e-7 * (1 + z) / std + 2e-7 * std * num_bins
+    assert (np.abs(got - want) <= tolerance).all(), np.abs(got - want).max()
+
+
+def test_bin_probability_by_hand():
+    # num_bins = 3: bins (-∞, -½], (-½, ½], (½, ∞); N(0, ½²) puts Φ(1) - Φ(-1) in the middle.
+    p = np.exp(jax.jit(DiscretizedNormal(jnp.zeros(1), jnp.full(1, 0.25), 3).log_prob)(jnp.array([-1.0, 0.0, 1.0])))
+    np.testing.assert_allclose(p, [0.15865525, 0.68268949, 0.15865525], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_bins", [17, 256])
+def test_discretized_gradient_is_finite_and_right(num_bins):
+    mean, std = (jnp.asarray(x.ravel()) for x in np.meshgrid(np.append(MEANS, [-30.0, 30.0]), STDS))
+
+    def total(mean, log_std):
+        dist = DiscretizedNormal(mean, jnp.exp(2 * log_std), num_bins)
+        return dist.log_prob(dist.bins[:, None])
+
+    grads = jax.jit(jax.jacfwd(lambda shift, scale: total(mean + shift, jnp.log(std) + scale), (0, 1)))(0.0, 0.0)
+    back = jax.jit(jax.grad(lambda m, s: total(m, s).sum(), (0, 1)))(mean, jnp.log(std))
+    for g in (*grads, *back):
+        assert np.isfinite(g).all()
+    # against finite differences of the float64 formula, where the probability is not astronomically small
+    m, s = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    h = 1e-5 * s
+    slope = (bin_log_probs(m + h, s, num_bins) - bin_log_probs(m - h, s, num_bins)) / (2 * h)
+    want = bin_log_probs(m, s, num_bins)
+    check = (want > -50) & (s >= 1e-2) & (s <= 1)
+    scale = 1 / np.broadcast_to(s, want.shape)
+    assert check.sum() > 1000 * num_bins / 256
+    assert (np.abs(np.asarray(grads[0]) - slope) / scale)[check].max() < 5e-3
+
+
+@pytest.mark.parametrize(("num_bins", "mean", "std"), [(17, 0.3, 0.4), (17, -1.4, 0.5), (256, 0.1, 0.02)])
+def test_discretized_sample_frequencies(num_bins, mean, std):
+    n = 100_000
+    dist = DiscretizedNormal(jnp.full(n, mean), jnp.full(n, std**2), num_bins)
+    draws = np.asarray(jax.jit(dist.sample)(jax.random.key(2)))
+    index = (draws + 1) * (num_bins - 1) / 2
+    assert np.abs(index - index.round()).max() < 1e-4, "samples must sit on the bins"
+    count = np.bincount(index.round().astype(int), minlength=num_bins)
+    expected = n * np.exp(bin_log_probs(np.float64(mean), np.float64(std), num_bins))
+    keep = expected > 5
+    chi2 = ((count - expected)[keep] ** 2 / expected[keep]).sum()
+    assert scipy.stats.chi2(keep.sum() - 1).sf(chi2) > 1e-6
+    assert count[~keep].sum() < 5 * np.sqrt(expected[~keep].sum() + 1) + 5
+    # a sample scores as the bin it fell in
+    want = bin_log_probs(np.float64(mean), np.float64(std), num_bins)[index.round().astype(int)]
+    np.testing.assert_allclose(jax.jit(dist.log_prob)(jnp.asarray(draws)), want, atol=2e-3)
+
+
+def test_discretized_kl_and_entropy_are_sums_over_bins():
+    mean, var = np.float64([[0.1, -1.2], [0.9, 0.0]]), np.float64([0.04, 0.5])
+    p = DiscretizedNormal(jnp.asarray(mean, jnp.float32), jnp.asarray(var, jnp.float32), 17)
+    q = DiscretizedNormal(jnp.float32(0.3), jnp.float32(0.2), 17)
+    lp = bin_log_probs(mean, np.sqrt(var), 17)
+    lq = bin_log_probs(np.full_like(mean, 0.3), np.sqrt(0.2), 17)
+    entropy, kl, nothing = jax.jit(lambda p, q: (p.entropy(), p.kl(q), p.kl(p)))(p, q)
+    np.testing.assert_allclose(entropy, -(np.exp(lp) * lp).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(kl, (np.exp(lp) * (lp - lq)).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-7)
