@@ -76,7 +76,8 @@ class Discrete(_VariancePreserving):
         nearest = jnp.round(position)
         # i/T in floating point, times T, is i up to a rounding: on the grid read the table, not a neighbour's slope.
         rounding = 2 * jnp.finfo(position.dtype).eps * nearest
-        position = jnp.where(jnp.abs(position - nearest) <= rounding, nearest, position)
+        snap = jnp.where(jnp.abs(position - nearest) <= rounding, nearest - position, 0.0)
+        position = position + jax.lax.stop_gradient(snap)  # a plain jnp.round would make d/dt zero on the grid
         below = jnp.clip(jnp.floor(position).astype(int), 0, self.num_steps - 1)
         start, end = self.table[below], self.table[below + 1]
         return start + (position - below) * (end - start)
