@@ -76,7 +76,7 @@ def check(schedule, t, rate, wobble=0.0):
     assert (error <= 1e-6 * np.abs(want) + (2e-7 + (wobble / np.maximum(rate, 1e-30))[positive]) * condition).all()
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", list(CHAINS))
 @pytest.mark.parametrize("num_steps", LENGTHS)
 def test_every_grid_point(name, num_steps):
     make, reference = CHAINS[name]
@@ -100,7 +100,7 @@ def test_every_grid_point(name, num_steps):
         )
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", list(CHAINS))
 @pytest.mark.parametrize("num_steps", [17, 1000, 4000])
 def test_between_grid_points(name, num_steps):
     make, reference = CHAINS[name]

@@ -1,0 +1,132 @@
+"""Kinds of prediction against their definitions on an exact mixture, and their conversions."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax import predictions, processes, reference, schedules
+from diffjax.errors import InputError
+from diffjax.predictions import KINDS, Prediction
+
+SCHEDULE = schedules.cosine(100)
+PROCESS = processes.gaussian(SCHEDULE)
+MIX = reference.GaussianMixture(
+    jnp.array([0.3, 0.7]),
+    jnp.array([[1.0, -0.5], [-1.0, 0.8]]),
+    jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.5, 0.0], [0.0, 0.1]]]),
+)
+T = jnp.array([0.01, 0.2, 0.5, 0.505, 0.8, 0.97])
+XT = jax.random.normal(jax.random.key(0), (6, 2)) * 1.3
+
+
+def exact(kind):
+    """E[kind | x_t] of the mixture in numpy float64, by Bayes' rule over the components: no score, no pair."""
+    out = []
+    for x, alpha, sigma in zip(
+        np.float64(XT), np.float64(SCHEDULE.alpha(T)), np.float64(SCHEDULE.sigma(T)), strict=True
+    ):
+        weights, x0s = [], []
+        for w, m, c in zip(*(np.float64(a) for a in MIX), strict=True):
+            cov = alpha**2 * c + sigma**2 * np.eye(2)
+            r = np.linalg.solve(cov, x - alpha * m)
+            weights.append(w * np.exp(-0.5 * (x - alpha * m) @ r) / np.sqrt(np.linalg.det(cov)))
+            x0s.append(m + alpha * c @ r)  # Gaussian conditioning
+        x0 = np.average(x0s, axis=0, weights=weights)
+        eps = (x - alpha * x0) / sigma
+        out.append({"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}[kind])
+    return np.stack(out)
+
+
+@pytest.mark.parametrize(("kind", "to"), itertools.product(KINDS, KINDS))
+def test_every_conversion_matches_bayes_and_returns(kind, to):
+    given = Prediction(jnp.asarray(exact(kind), jnp.float32), kind)
+    got = predictions.convert(given, to, PROCESS, XT, T)
+    np.testing.assert_allclose(got, exact(to), rtol=5e-4, atol=5e-4)  # x0 -> eps divides by sigma = 0.016
+    back = predictions.convert(Prediction(got, to), kind, PROCESS, XT, T)
+    np.testing.assert_allclose(back, exact(kind), rtol=5e-4, atol=5e-4)
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    def log_density(x, t):
+        return MIX.at(SCHEDULE.alpha(t), SCHEDULE.sigma(t)).log_prob(x)
+
+    score = jax.jit(jax.vmap(jax.grad(log_density)))(XT, T)
+    np.testing.assert_allclose(score, exact("score"), rtol=1e-4, atol=1e-4)
+    eps = predictions.convert(Prediction(score, "score"), "eps", PROCESS, XT, T)
+    np.testing.assert_allclose(MIX.predict(SCHEDULE)(XT, T).value, eps, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pair_reproduces_xt(kind):
+    prediction = Prediction(jax.random.normal(jax.random.key(1), XT.shape), kind)
+    x0, eps = predictions.pair(prediction, SCHEDULE, XT, T)
+    alpha, sigma = SCHEDULE.alpha(T)[:, None], SCHEDULE.sigma(T)[:, None]
+    np.testing.assert_allclose(alpha * x0 + sigma * eps, XT, rtol=1e-4, atol=1e-4)
+    # a training target is the value of a perfect prediction
+    np.testing.assert_allclose(predictions.unpair(kind, SCHEDULE, x0, eps, T), prediction.value, rtol=2e-3, atol=2e-3)
+
+
+def test_pair_needs_no_variance_preservation():
+    # v is alpha eps - sigma x0 whatever alpha² + sigma² is.
+    class Wide:
+        prior_std = 3.0
+
+        def alpha(self, t):
+            return jnp.full(jnp.shape(t), 0.8)
+
+        def sigma(self, t):
+            return 3.0 * jnp.asarray(t)
+
+    x0, eps = jnp.array([[1.0, 2.0]]), jnp.array([[0.5, -1.0]])
+    t = jnp.array([0.7])
+    for kind in KINDS:
+        value = predictions.unpair(kind, Wide(), x0, eps, t)
+        got = predictions.pair(Prediction(value, kind), Wide(), 0.8 * x0 + 2.1 * eps, t)
+        np.testing.assert_allclose(got[0], x0, rtol=1e-5)
+        np.testing.assert_allclose(got[1], eps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_recomputes_eps(kind):
+    value = exact(kind) + 3.0 * (np.arange(6)[:, None] % 2)
+    predict = predictions.predictor(kind, lambda xt, t: jnp.asarray(value, jnp.float32))
+    x0, _ = predictions.pair(predict(XT, T), SCHEDULE, XT, T)
+    assert np.abs(x0).max() > 0.5
+    clipped = predictions.clip(predict, PROCESS, -0.5, 0.5)(XT, T)
+    got_x0, got_eps = predictions.pair(clipped, SCHEDULE, XT, T)
+    np.testing.assert_allclose(got_x0, np.clip(x0, -0.5, 0.5), atol=1e-6)
+    alpha, sigma = SCHEDULE.alpha(T)[:, None], SCHEDULE.sigma(T)[:, None]
+    np.testing.assert_allclose(got_eps, (XT - alpha * np.clip(x0, -0.5, 0.5)) / sigma, rtol=1e-4, atol=1e-4)
+
+
+def test_learned_variance_splits_the_channels():
+    def network(xt, t):
+        return jnp.concatenate([2 * xt, jnp.full_like(xt, -1.0).at[:, 1].set(0.5)], axis=-1)
+
+    for make in (predictions.eps, predictions.x0, predictions.v, predictions.score):
+        prediction = make(network, learned_variance=True)(XT, T)
+        assert prediction.kind == make.__name__
+        np.testing.assert_array_equal(prediction.value, 2 * XT)
+        # (out + 1)/2: -1 is log β̃, 1 is log β
+        np.testing.assert_allclose(prediction.log_var, np.broadcast_to([0.0, 0.75], XT.shape))
+    kept = predictions.clip(predictions.eps(network, True), PROCESS)(XT, T)
+    np.testing.assert_allclose(kept.log_var, np.broadcast_to([0.0, 0.75], XT.shape))
+
+
+def test_scalar_time_and_vmap_over_kind_free_pytree():
+    prediction = Prediction(XT, "v")
+    per_example = predictions.convert(prediction, "x0", PROCESS, XT, jnp.full(6, 0.3))
+    np.testing.assert_allclose(predictions.convert(prediction, "x0", PROCESS, XT, 0.3), per_example, rtol=1e-6)
+    mapped = jax.vmap(lambda p, x, t: predictions.convert(p, "x0", PROCESS, x, t))(prediction, XT, jnp.full(6, 0.3))
+    np.testing.assert_allclose(mapped, per_example, rtol=1e-5)
+    assert jax.jit(lambda p: p)(prediction).kind == "v"
+
+
+def test_unknown_kind():
+    with pytest.raises(InputError, match="kind"):
+        predictions.predictor("noise", lambda x, t: x)
+    with pytest.raises(InputError, match="kind"):
+        predictions.convert(Prediction(XT, "eps"), "noise", PROCESS, XT, T)
