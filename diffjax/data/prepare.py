@@ -37,7 +37,7 @@ def download(name: str, directory: Path) -> Path:
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise InputError(f"{name} cannot be downloaded by a program: place its files in {manual} ({instructions})")
-    urls = list(builder.url_infos)
+    urls = list(builder.url_infos or ())
     if (urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS) and importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"TFDS unpacks {name} with TensorFlow: run `pip install tensorflow-cpu` (only this command needs it),"

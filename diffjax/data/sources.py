@@ -10,6 +10,7 @@ A set held in memory is the lazy set decoded once, and cached (see cache.py).
 import difflib
 import io
 import json
+import logging
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -165,12 +166,26 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
             f"{field}={split!r} is not a part of {name!r}, which has the splits {', '.join(builder.info.splits)}: write"
             " one of them, or a slice that is not empty such as 'train[:90%]'."
         ) from error
+
+    def read(indices: list[int]) -> list[dict]:
+        try:
+            return source.__getitems__(indices)
+        except RuntimeError as error:  # array_record checks a hash of every record it reads
+            raise InputError(f"A record file in {path} is missing or damaged ({error}): prepare it again.") from error
+
+    if image.encoding_format is None and size and read([0])[0]["image"].startswith(b"\xff\xd8"):
+        logging.getLogger(__name__).warning(
+            "%s in %s holds JPEG images: if the original is lossless, as CIFAR-10 is, then bits per dimension and FID"
+            " on this copy do not compare with published ones.",
+            name,
+            path,
+        )
     labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
     threads = os.cpu_count() or 1
     pool = ThreadPoolExecutor(threads)
 
     def gather(indices):
-        examples = source.__getitems__(indices.tolist())
+        examples = read(indices.tolist())
         images = np.empty((len(examples), *shape), np.uint8)
 
         def fill(part):
