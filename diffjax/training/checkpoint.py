@@ -1,8 +1,8 @@
 """Checkpoints of a run: DIRECTORY/STEP/{state, meta}, written in the background by orbax.
 
 A checkpoint is written under a temporary name and renamed when it is whole, so a directory whose name is a number is a
-finished checkpoint, whenever the process was killed. Half-written ones are removed when the directory is next opened
-for writing. Kept: the last two, and every one whose step is a multiple of `keep_every`.
+finished checkpoint, whenever the process was killed. Half-written ones are ignored, and removed before the next save.
+Kept: the last two, and every one whose step is a multiple of `keep_every`.
 """
 
 from pathlib import Path
@@ -30,7 +30,8 @@ class Checkpointer:
         keep = [LatestN(2), *([EveryNSteps(keep_every)] if keep_every else [])]
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=("state", "meta"),
+            # Named, so that a directory which this process has not yet saved to can be looked into.
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,

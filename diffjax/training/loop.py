@@ -80,7 +80,8 @@ def train(
     check_batch_size(config.batch_size, len(devices or jax.devices()))
     tx = optimizer(config)
     layout = parallelize(make_step(model, tx, config, time_sampler=time_sampler), config.parallel, devices)
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    # By name: under "rbg" keys vmap does not draw per example, and the result would depend on the layout.
+    init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     initialize = jax.jit(lambda key: init_state(key, model, tx, time_sampler))
 
     with Checkpointer(directory, config.keep_every) as checkpointer:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from tiny import DEVICES
 
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer
@@ -35,6 +36,7 @@ def run(directory, make_batches=tiny.make_batches, model=tiny.model, on_log=None
         on_log=on_log,
         on_eval=on_eval,
         meta=meta,
+        devices=jax.devices()[:DEVICES],
     )
 
 
@@ -149,5 +151,5 @@ def test_data_which_does_not_fit_is_refused(tmp_path):
         run(tmp_path, lambda start: iter([tiny.batch_of_step(0)] * 2))
     with pytest.raises(InputError, match=r"training.flip = True needs"):
         run(tmp_path, lambda start: iter([{"x": np.zeros((16, 2))}]))
-    with pytest.raises(InputError, match=r"20 cannot be divided equally between 8 devices"):
-        run(tmp_path, batch_size=20)
+    with pytest.raises(InputError, match=r"15 cannot be divided equally between 2 devices"):
+        run(tmp_path, batch_size=15)

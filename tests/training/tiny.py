@@ -16,6 +16,7 @@ from diffjax.training.loop import train
 
 BATCH = 16
 BINS = 10
+DEVICES = 2  # of the loop's tests; the layouts have their own
 CONFIG = {
     "steps": 20,
     "batch_size": BATCH,
@@ -100,4 +101,5 @@ if __name__ == "__main__":
         sys.argv[1],
         time_sampler=time_sampler,
         on_log=lambda step, metrics: print(step, flush=True),
+        devices=jax.devices()[:DEVICES],
     )
