@@ -1,0 +1,124 @@
+"""How times are drawn: unbiased for every sampler, and the variance each is meant to save."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from diffjax import time_sampling
+
+STEPS = 40
+PROFILE = 5.0 * np.exp(-np.arange(STEPS) / 4.0) + 0.02  # like L_vlb's: the first steps carry nearly all of it
+
+
+def filled(sampler, losses, rounds=10):
+    """The sampler's state after it has seen losses[i] at every grid time, `rounds` times."""
+    state = sampler.init()
+    grid = (jnp.arange(STEPS) + 1) / STEPS
+    for _ in range(rounds):
+        state = jax.jit(sampler.update)(state, grid, jnp.asarray(losses, jnp.float32))
+    return state
+
+
+def make(name):
+    if name == "loss_aware":
+        sampler = time_sampling.loss_aware(STEPS)
+        return sampler, filled(sampler, PROFILE)
+    sampler = getattr(time_sampling, name)(STEPS)
+    return sampler, sampler.update(sampler.init(), jnp.ones(3), jnp.ones(3))
+
+
+def estimates(name, num=16, repeats=4000):
+    """`repeats` estimates of the mean of PROFILE over the grid, from batches of `num` times, and the times."""
+    sampler, state = make(name)
+    keys = jax.random.split(jax.random.key(0), repeats)
+    t, weights = jax.jit(jax.vmap(lambda key: sampler.sample(state, key, num)))(keys)
+    index = np.asarray(t, np.float64) * STEPS - 1
+    assert np.abs(index - index.round()).max() < 1e-4, "times must be on the grid i/T, i = 1..T"
+    index = index.round().astype(int)
+    assert index.min() == 0 and index.max() == STEPS - 1
+    return (np.float64(weights) * PROFILE[index]).mean(1), index
+
+
+@pytest.mark.parametrize("name", ["uniform", "low_discrepancy", "loss_aware"])
+def test_unbiased(name):
+    values, _ = estimates(name)
+    assert abs(values.mean() - PROFILE.mean()) < 5 * values.std() / np.sqrt(len(values))
+
+
+@pytest.mark.parametrize("name", ["uniform", "low_discrepancy"])
+def test_each_time_is_uniform(name):
+    _, index = estimates(name)
+    for column in (0, 7):  # of one place in the batch, over batches: independent draws, so chi-square holds
+        count = np.bincount(index[:, column], minlength=STEPS)
+        assert scipy.stats.chisquare(count).pvalue > 1e-6
+
+
+def test_low_discrepancy_hits_every_stratum():
+    for num in (STEPS, 10, 7):
+        sampler = time_sampling.low_discrepancy(STEPS)
+        t, weights = jax.vmap(lambda key, num=num, s=sampler: s.sample((), key, num))(
+            jax.random.split(jax.random.key(1), 200)
+        )
+        assert (np.asarray(weights) == 1).all()
+        index = (np.asarray(t, np.float64) * STEPS).round().astype(int) - 1
+        for row in index:
+            counts = np.bincount(row, minlength=STEPS)
+            if num == STEPS:
+                assert counts.max() <= 2 and (counts == 1).mean() > 0.9  # once each, up to a rounding at the edges
+            # Any window holds its share of equidistant points to within one, and one more for roundings at its ends;
+            # independent draws of 40 miss by 7.
+            windows = np.convolve(np.concatenate([counts, counts]), np.ones(8), "valid")
+            assert np.abs(windows - num / 5).max() <= 2
+    order = (np.diff(index, axis=1) > 0).mean()
+    assert 0.4 < order < 0.6, "an example's place says nothing about its time"
+
+
+def test_variance_is_reduced():
+    variance = {name: estimates(name)[0].var() for name in ("uniform", "low_discrepancy", "loss_aware")}
+    np.testing.assert_allclose(variance["uniform"], PROFILE.var() / 16, rtol=0.2)
+    assert variance["low_discrepancy"] < 0.2 * variance["uniform"]
+    # p ∝ L makes every weighted loss the same but for the floor of uniform draws, a thousandth.
+    assert variance["loss_aware"] < 0.01 * variance["uniform"]
+
+
+def numpy_loss_aware(history, length, floor):
+    """Nichol & Dhariwal 2021, eq. 18, as lists: their code's warm-up and uniform mixing."""
+    if any(len(h) < length for h in history):
+        return np.full(STEPS, 1 / STEPS)
+    w = np.array([np.sqrt(np.mean(np.square(h[-length:]))) for h in history])
+    return (1 - floor) * w / w.sum() + floor / STEPS
+
+
+def test_loss_aware_against_lists():
+    rng = np.random.default_rng(0)
+    sampler = time_sampling.loss_aware(STEPS)
+    update, sample = jax.jit(sampler.update), jax.jit(sampler.sample, static_argnums=2)
+    state, history = sampler.init(), [[] for _ in range(STEPS)]
+    seen_uniform = seen_learned = False
+    for i in range(60):
+        # batches with repeated times, more than the history holds of some
+        index = rng.integers(0, STEPS, 32) if i % 2 else np.repeat(rng.permutation(STEPS)[:16], 2)
+        losses = rng.gamma(1.0, 1.0, 32) * (1 + index)
+        state = update(state, jnp.asarray((index + 1) / STEPS, jnp.float32), jnp.asarray(losses, jnp.float32))
+        for j, l in zip(index, losses, strict=True):
+            history[j].append(l)
+        if i % 6 == 5:
+            want = numpy_loss_aware(history, 10, 0.001)
+            t, weights = sample(state, jax.random.key(i), 2000)
+            drawn = (np.asarray(t) * STEPS).round().astype(int) - 1
+            np.testing.assert_allclose(weights, 1 / (STEPS * want[drawn]), rtol=1e-4)
+            count = np.bincount(drawn, minlength=STEPS)
+            assert scipy.stats.chisquare(count, want * 2000).pvalue > 1e-7
+            full = min(len(h) for h in history) >= 10
+            seen_uniform |= not full
+            seen_learned |= full
+            assert full or np.asarray(weights == 1).all()
+    assert seen_uniform and seen_learned
+
+
+def test_loss_aware_survives_zero_losses():
+    sampler = time_sampling.loss_aware(STEPS)
+    t, weights = sampler.sample(filled(sampler, np.zeros(STEPS)), jax.random.key(0), 1000)
+    assert np.isfinite(weights).all() and len(np.unique(np.asarray(t))) == STEPS
