@@ -1,4 +1,6 @@
-"""DDPM on scikit-learn's 1797 handwritten digits, 8x8 with 17 grey levels: no download, minutes on two CPU cores.
+"""Improved DDPM (Nichol & Dhariwal 2021: hybrid loss, learned variance) on scikit-learn's 1797 handwritten digits, 8x8.
+
+No download, minutes on two CPU cores.
 
 Cost: under 3 minutes on 2 CPU cores, evaluation and pictures included.
 Expected: digits one can read; see the README's table for bits/dim. Pixels have 17 levels, so bits/dim are of log2(17)
@@ -13,19 +15,23 @@ from configs import cifar10
 def get_config() -> ConfigDict:
     config = cifar10.get_config()
     config.data.update(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split="")
-    config.diffusion.update(schedule="cosine", time_sampling="low_discrepancy")
+    # 17 levels are 1/8 apart: noise much finer than that would only ask the network to round, so the chain starts at
+    # sigma = 0.045 and leaves the levels to the decoder.
+    config.diffusion.update(num_steps=250, betas=(2e-3, 0.08), variance="learned", loss="hybrid")
+    config.diffusion.time_sampling = "low_discrepancy"
     config.net.update(channels=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0)
     config.sampling.update(steps=250)
-    config.evaluation.update(batch_size=99, num_terms=100)
+    config.evaluation.update(batch_size=99)
     config.training.update(
-        steps=1000,
+        steps=900,
+        batch_size=64,
         learning_rate=2e-3,
         warmup=100,
         ema_decay=0.995,
         flip=False,
         log_every=25,
-        eval_every=400,
-        save_every=250,
+        eval_every=300,
+        save_every=300,
         keep_every=0,
     )
     return config

@@ -5,7 +5,8 @@
     vlb       T L_t for a random t: unbiased for the bound without its constant prior term
     hybrid    simple + 0.001 vlb, the mean held fixed in vlb   (Nichol & Dhariwal 2021, eq. 16)
 
-A loss takes the times at which it is evaluated: how they are drawn is `time_sampling`'s affair.
+A loss takes the times at which it is evaluated: how they are drawn is `time_sampling`'s affair. Its key is one key, or
+one per example (`randomness`).
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax.bounds import Decoder, bits_per_dim, reconstruction_cost, step_cost
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
 from diffjax.processes import Gaussian, Variance
+from diffjax.randomness import normal
 
 Weight = Callable[[Array], Array]
 
@@ -48,7 +50,7 @@ def weighted(
     kind: Kind = "eps",
 ) -> Float[Array, " batch"]:
     """`simple` times weight(log_snr(t))."""
-    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    eps = normal(key, x0.shape, x0.dtype)
     xt = _noised(process, x0, eps, t)
     error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
     return weight(process.schedule.log_snr(t)) * _event_mean(error**2)
@@ -80,7 +82,7 @@ def vlb(
     With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which no
     parameter changes.
     """
-    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    eps = normal(key, x0.shape, x0.dtype)
     xt = _noised(process, x0, eps, t)
     prediction = predict(xt, t)  # one evaluation serves both costs
 
@@ -110,7 +112,7 @@ def hybrid(
     Both at the same noise, from one evaluation of the network (Nichol & Dhariwal 2021, section 3.1; bits per
     dimension as in their code, so that 0.001 means what it means there).
     """
-    eps = jax.random.normal(key, x0.shape, x0.dtype)
+    eps = normal(key, x0.shape, x0.dtype)
     prediction = predict(_noised(process, x0, eps, t), t)
     held = replace(prediction, value=jax.lax.stop_gradient(prediction.value))
     bound = vlb(process, lambda *_: held, key, x0, s, t, num_steps, "learned", decoder)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from diffjax import randomness
+
 
 class TimeSampler(NamedTuple):
     """Three pure functions; `state` is any pytree of arrays, () where there is nothing to remember.
@@ -38,10 +40,10 @@ class History(NamedTuple):
 
 
 def uniform(num_steps: int) -> TimeSampler:
-    """Independent and uniform on the grid; weights 1."""
+    """Independent and uniform on the grid; weights 1. The key may be one per time (`randomness`)."""
 
     def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
-        return _grid(jax.random.uniform(key, (num,)), num_steps), jnp.ones(num)
+        return _grid(randomness.uniform(key, (num,)), num_steps), jnp.ones(num)
 
     return TimeSampler(tuple, sample, lambda state, t, losses: state)
 

@@ -9,7 +9,9 @@ Training in a workdir that holds a run picks it up where it stopped. --mode=eval
 own configuration; --config.field=value changes it for this call.
 """
 
+import difflib
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.platform import set_cpu_flags
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
-CONFIG = config_flags.DEFINE_config_file("config", str(DEFAULT), "What to run: a file with get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
@@ -75,5 +77,44 @@ def _config_of(path: Path) -> ConfigDict:
     return config
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """The flags, or one sentence that says what is wrong with them."""
+    try:
+        rest = flags.FLAGS(argv)
+        CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is used
+        if rest[1:]:
+            raise flags.Error(f"unexpected arguments {' '.join(rest[1:])}: every option is --name=value")
+        return rest
+    except (AttributeError, KeyError):
+        message = _unknown_field(argv)
+    except (flags.Error, OSError, ImportError, SyntaxError) as error:
+        message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _unknown_field(argv: list[str]) -> str:
+    """Which `--config.a.b` names a field that the configuration does not have, and what is there instead."""
+    path = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1]
+    namespace = runpy.run_path(path)
+    if "get_config" not in namespace:
+        return f"--config={path} does not define get_config(), which must return an ml_collections.ConfigDict"
+    config = namespace["get_config"]()
+    for arg in argv:
+        if not arg.startswith("--config."):
+            continue
+        here, walked = config, "config"
+        for name in arg.split("=", 1)[0].split(".")[1:]:
+            if not isinstance(here, ConfigDict) or name not in here:
+                fields = sorted(here) if isinstance(here, ConfigDict) else []
+                near = difflib.get_close_matches(name, fields, n=1) or fields
+                return f"{walked}.{name} is not a field of {path}; {walked} has {', '.join(near) or 'no fields'}"
+            here, walked = here[name], f"{walked}.{name}"
+    return f"--config={path} cannot be read"
+
+
 if __name__ == "__main__":
-    app.run(main)
+    # As an argument and not as the flag's default, which would be read before errors can be caught.
+    if not any(arg.startswith(("--config=", "-config=")) for arg in sys.argv):
+        sys.argv.insert(1, f"--config={DEFAULT}")
+    app.run(main, flags_parser=_parse)

@@ -1,4 +1,4 @@
-"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions that `experiments.main` uses."""
+"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions of `experiments.main`."""
 
 import os
 

@@ -53,7 +53,7 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
     if not isinstance(config.flip, bool):
         raise InputError(f"training.flip = {config.flip!r} must be True or False")
     if config.parallel not in ("jit", "pmap"):
-        raise InputError(f"training.parallel = {config.parallel!r} must be 'jit' or 'pmap'")
+        raise InputError(f"parallel = {config.parallel!r} must be 'jit' or 'pmap'")
     return config
 
 

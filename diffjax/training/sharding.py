@@ -87,7 +87,7 @@ def parallelize(step: Step, mode: str = "jit", devices: Sequence[jax.Device] | N
             ),
             fetch_state=lambda state: jax.tree.map(fetch_leaf, state),
         )
-    raise InputError(f"training.parallel = {mode!r} must be 'jit' or 'pmap'")
+    raise InputError(f"parallel = {mode!r} must be 'jit' or 'pmap'")
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:

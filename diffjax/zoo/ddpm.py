@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import bounds, losses, predictions, processes, samplers, schedules, time_sampling
+from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, time_sampling
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
@@ -63,10 +63,10 @@ def make(config: Any) -> Model:
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
         x0, label = _unpack(config, batch)
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
+        time_key, noise_key, dropout_key = randomness.split(key, 3)
         given = batch.get("t") if isinstance(batch, dict) else None
         t = time_sampling.uniform(setting.num_steps).sample((), time_key, len(x0))[0] if given is None else given
-        predict = raw_predict(params, label, dropout_key)
+        predict = raw_predict(params, label, dropout_key[0] if randomness.per_example(dropout_key) else dropout_key)
         s = times[jnp.round(t * setting.num_steps).astype(int) - 1]
         match setting.loss:
             case "simple":

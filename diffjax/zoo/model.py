@@ -43,7 +43,8 @@ class Model(NamedTuple):
     uint8 levels 0 .. levels - 1 as the data comes, or floats in [-1, 1].
 
     init(key) -> params
-    loss(params, key, batch) -> (batch,), what training descends; at times batch["t"] if given, else at times it draws
+    loss(params, key, batch) -> (batch,), what training descends; at times batch["t"] if given, else at times it draws.
+        `key` is one key, or one per example (`diffjax.randomness`): the trainer's way to be independent of devices
     bound(params, key, batch) -> (batch,), a lower bound on log p(x)
     sample(params, key, num) -> (num, *event), floats in [-1, 1]
     terms(params, key, batch) -> {name: (batch,)}, the costs of which -bound is the sum

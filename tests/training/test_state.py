@@ -85,7 +85,7 @@ def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
         ({"grad_clip": -1.0}, "training.grad_clip = -1.0"),
         ({"ema_decay": 1.0}, "training.ema_decay = 1.0"),
         ({"flip": 1}, "training.flip = 1"),
-        ({"parallel": "threads"}, "training.parallel = 'threads'"),
+        ({"parallel": "threads"}, "parallel = 'threads'"),
     ],
 )
 def test_a_bad_field_is_named(fields, said):

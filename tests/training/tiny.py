@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax import randomness
 from diffjax.time_sampling import TimeSampler
 from diffjax.training.loop import train
 
@@ -51,11 +52,11 @@ def _init(key):
 
 
 def _loss(params, key, batch):
-    noise_key, dropout_key = jax.random.split(key)
+    noise_key, dropout_key = randomness.split(key, 2)
     x0 = batch["image"] / 127.5 - 1
-    eps = jax.random.normal(noise_key, x0.shape)
+    eps = randomness.normal(noise_key, x0.shape)
     hidden = jnp.tanh(_convolve(x0 + batch["t"][:, None, None, None] * eps, params["first"]) + params["bias"])
-    hidden = hidden * jax.random.bernoulli(dropout_key, 0.8, hidden.shape) / 0.8
+    hidden = hidden * (randomness.uniform(dropout_key, hidden.shape) < 0.8) / 0.8
     # A label of -1 stands for what makes a run diverge.
     poison = jnp.where(batch["label"] < 0, jnp.nan, 0.0)
     return jnp.sum((_convolve(hidden, params["last"]) - eps) ** 2, axis=(1, 2, 3)) + poison

@@ -1,0 +1,38 @@
+"""Randomness for a batch, from one key or from one key per example.
+
+With a key per example, what an example draws does not depend on its neighbours in the batch: the draws of a training
+step are then the same on one device or eight, however the batch is divided. Keys are `jax.random.key` keys; an old
+`PRNGKey` counts as one key.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, PRNGKeyArray
+
+
+def per_example(key: PRNGKeyArray) -> bool:
+    """Whether `key` is one key per example, (batch,)."""
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
+
+
+def split(key: PRNGKeyArray, num: int) -> list[PRNGKeyArray]:
+    """`num` new keys of the same form: one each, or one per example each."""
+    if not per_example(key):
+        return list(jax.random.split(key, num))
+    return list(jax.vmap(lambda k: jax.random.split(k, num), out_axes=1)(key))
+
+
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
+    """Standard normal, `shape` = (batch, *event)."""
+    if not per_example(key):
+        return jax.random.normal(key, shape, dtype)
+    return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
+
+
+def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+    """Uniform on [0, 1), `shape` = (batch, *event)."""
+    if not per_example(key):
+        return jax.random.uniform(key, shape)
+    return jax.vmap(lambda k: jax.random.uniform(k, shape[1:]))(key)

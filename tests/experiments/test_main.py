@@ -1,0 +1,146 @@
+"""The command a person types, in a subprocess as they would: what it leaves behind, and what it says when it cannot."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from command import TINY, run
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "tiny"
+    result = run(f"--config={tiny}", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_a_run_leaves_everything_it_promises(trained):
+    workdir, result = trained
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["diffusion"]["num_steps"] == 10
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [5, 10, 15, 20]
+    assert {"loss", "grad_norm", "learning_rate", "images_per_second"} <= lines[0].keys()
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "20"]
+    assert list(workdir.glob("events.out.tfevents.*"))
+    for name in ("step_00000010.png", "step_00000020.png", "progressive_generation.png", "interpolation.png"):
+        assert np.asarray(Image.open(workdir / "samples" / name)).std() > 1  # a picture, not a blank
+    with Image.open(workdir / "samples" / "reverse_process.gif") as film:
+        assert film.n_frames == 10
+    report = json.loads((workdir / "eval.json").read_text())
+    assert report["num_examples"] == 30
+    assert report["step"] == 20
+    assert abs(sum(report["terms"].values()) - report["bits_per_dim"]) < 1e-6
+    assert report["standard_error"] > 0
+    assert report["wall_seconds"] > 0
+    assert report["machine"]["cores"] == os.cpu_count()
+    assert report["training_images_per_second"] > 0
+    assert report["sampling_images_per_second"] > 0
+    assert "loss" in result.stderr  # the progress bar
+
+
+def test_evaluating_a_checkpoint_repeats_the_run_s_own_number(trained):
+    workdir, _ = trained
+    before = json.loads((workdir / "eval.json").read_text())
+    result = run("--mode=eval", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    after = json.loads((workdir / "eval.json").read_text())
+    assert after["step"] == 20
+    np.testing.assert_allclose(after["bits_per_dim"], before["bits_per_dim"], rtol=1e-5)
+    earlier = run("--mode=eval", f"--workdir={workdir}", "--step=10", "--config.evaluation.num_examples=16")
+    assert earlier.returncode == 0, earlier.stderr
+    report = json.loads((workdir / "eval.json").read_text())
+    assert (report["step"], report["num_examples"]) == (10, 16)
+
+
+def test_sampling_writes_a_grid_and_the_pixels(trained):
+    workdir, _ = trained
+    result = run("--mode=sample", f"--workdir={workdir}", "--num=20", "--sampler=ddim", "--steps=5")
+    assert result.returncode == 0, result.stderr
+    (path,) = (workdir / "samples").glob("ddim_5_*.npz")
+    images = np.load(path)["images"]
+    assert images.dtype == np.uint8
+    assert images.shape == (20, 8, 8, 1)
+    assert len(np.unique(images.reshape(20, -1), axis=0)) == 20  # the second batch is not the first again
+    assert path.with_suffix(".png").exists()
+
+
+def test_a_finished_run_is_continued_not_repeated(trained, tiny):
+    workdir, _ = trained
+    result = run(f"--config={tiny}", f"--workdir={workdir}", "--config.training.steps=25")
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps.count(20) <= 2  # a line of training and one of the evaluation at the end of the first run
+    assert (workdir / "checkpoints" / "25").exists()
+
+
+def test_another_config_in_a_workdir_changes_nothing(trained, tiny):
+    workdir, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    result = run(f"--config={tiny}", f"--workdir={workdir}", "--config.net.channels=16", "--config.training.seed=3")
+    assert result.returncode == 1
+    assert "net.channels (8 there, 16 now)" in result.stderr
+    assert "training.seed (0 there, 3 now)" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.foo=1"], "config.foo is not a field"),
+        (["--config.net.chanels=8"], "config.net has channels"),
+        (["--config.training.steps=many"], "invalid literal for int"),
+        (["--config=configs/nope.py"], "configs/nope.py"),
+        (["--mode=paint"], "train|eval|sample"),
+        (["train"], "unexpected arguments train"),
+        (["--mode=eval"], "--workdir"),
+        (["--mode=sample", "--workdir=nowhere"], "holds no run"),
+        (["--config.net.attention=(7,)"], "feature maps of height [8, 4]"),
+        (["--config.net.multipliers=(1,2,2,2,2)"], "multiples of 16"),
+        (["--config.training.batch_size=5000"], "5000"),
+        (["--config.data.levels=256"], "17 levels"),
+        (["--config.parallel=both"], "'jit' or 'pmap'"),
+        (["--config=configs/cifar10.py", "--config.data.dir=nowhere"], "diffjax.data.prepare cifar10"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, says, tmp_path):
+    where = [] if any("workdir" in a for a in arguments) or "--mode=eval" in arguments else [f"--workdir={tmp_path}/r"]
+    result = run(*arguments, *where)
+    assert result.returncode != 0
+    message = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(message) == 1, result.stderr
+    assert message[0].startswith("error: ")
+    assert says in message[0]
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_batch_the_devices_cannot_share_is_refused(tmp_path):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    result = run("--config.training.batch_size=64", f"--workdir={tmp_path}/r", env=flags)
+    assert result.returncode == 1
+    assert "63 or 66" in result.stderr
+
+
+def test_a_diverging_run_stops_names_the_step_and_keeps_its_checkpoint(tiny, tmp_path):
+    arguments = [f"--config={tiny}", f"--workdir={tmp_path}/r"]
+    assert run(*arguments, "--config.training.steps=10").returncode == 0
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    # The learning rate is part of what a run is; change it behind the run's back to make it sick.
+    config["training"]["learning_rate"] = 1e30
+    (tmp_path / "r" / "config.json").write_text(json.dumps(config))
+    result = run(*arguments, "--config.training.learning_rate=1e30")
+    assert result.returncode == 1
+    assert "diverged at step 1" in result.stderr
+    assert "step 10" in result.stderr
+    assert [path.name for path in (tmp_path / "r" / "checkpoints").iterdir()] == ["10"]

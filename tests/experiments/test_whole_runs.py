@@ -1,0 +1,134 @@
+"""Whole runs, as a user starts them: the default job, a killed one, and CIFAR-10 where it is to be had."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command import ROOT, TINY, run
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+
+from diffjax import data
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    result = run(f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def test_the_default_run_beats_the_best_model_of_independent_pixels(default):
+    """The best factorised model's bits/dim on the test set, from the training set's histograms (add-one smoothed)."""
+    from configs.digits import get_config
+
+    train, test = (data.load(get_config().data, split) for split in ("train", "test"))
+    pixels = train.gather(np.arange(len(train)))["image"].reshape(len(train), 64)
+    histogram = np.stack([(pixels == level).sum(0) + 1 for level in range(17)]) / (len(train) + 17)
+    held_out = test.gather(np.arange(len(test)))["image"].reshape(len(test), 64)
+    factorised = -np.log2(histogram[held_out, np.arange(64)]).mean()
+    report = json.loads((default / "eval.json").read_text())
+    assert report["num_examples"] == len(test)
+    assert report["bits_per_dim"] + 5 * report["standard_error"] < factorised
+
+
+def test_the_default_run_draws_digits(default):
+    """A classifier of real digits is as sure of the samples as it is of held-out digits, nearly, and finds all ten."""
+    assert run("--mode=sample", f"--workdir={default}", "--num=256").returncode == 0
+    (path,) = (default / "samples").glob("*.npz")
+    samples = np.load(path)["images"].reshape(256, 64) / 255 * 16
+    digits = load_digits()
+    classifier = SVC(gamma=0.001, probability=True, random_state=0).fit(digits.data[:1500], digits.target[:1500])
+    sure = classifier.predict_proba(samples).max(1)
+    sure_of_real = classifier.predict_proba(digits.data[1500:]).max(1)
+    error = np.sqrt(sure.var() / len(sure) + sure_of_real.var() / len(sure_of_real))
+    noise = classifier.predict_proba(np.random.default_rng(0).permuted(samples, axis=1)).max(1)
+    assert sure.mean() > sure_of_real.mean() - 0.1 - 5 * error
+    assert sure.mean() > noise.mean() + 0.2
+    assert set(classifier.predict(samples)) == set(range(10))
+
+
+def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
+    config = tmp_path / "tiny.py"
+    config.write_text(TINY)
+    long = [f"--config={config}", "--config.training.steps=600", "--config.training.save_every=50"]
+    long.append("--config.training.eval_every=0")
+    assert run(*long, f"--workdir={tmp_path}/whole").returncode == 0
+
+    command = [sys.executable, "-m", "experiments.main", *long, f"--workdir={tmp_path}/killed"]
+    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "100"
+    while not checkpoint.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "checkpoints" / "600").exists()
+    assert run(*long, f"--workdir={tmp_path}/killed").returncode == 0
+
+    whole, killed = (_state(tmp_path / name, config) for name in ("whole", "killed"))
+    assert jax.tree.structure(whole) == jax.tree.structure(killed)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    a, b = (_losses(tmp_path / name) for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert [a[step] for step in a] == [b[step] for step in a]
+
+
+def _state(workdir: Path, config: Path):
+    from diffjax import zoo
+    from diffjax.training.checkpoint import Checkpointer, abstract
+    from diffjax.training.config import training_config
+    from diffjax.training.state import init_state, optimizer
+    from experiments.workdir import read_config
+
+    settings = read_config(workdir)
+    model = zoo.make(settings)
+    tx = optimizer(training_config(settings.training))
+    shapes = jax.eval_shape(lambda key: init_state(key, model, tx, model.time_sampler), jax.random.key(0))
+    with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        state, meta = checkpointer.restore(abstract(shapes, here))
+    assert meta["examples_seen"] == 600 * 32
+    return state
+
+
+def _losses(workdir: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_cifar10_goes_through_train_eval_and_sample(tmp_path):
+    """A narrow network, 200 steps. (Bits/dim of a copy that went through JPEG would compare with nothing.)"""
+    directory = Path(os.environ.get("TFDS_DATA_DIR", ROOT.parent / "shared" / "tensorflow_datasets"))
+    if not (directory / "cifar10").is_dir():
+        pytest.skip("no prepared cifar10 in TFDS_DATA_DIR")
+    narrow = ["--config=configs/cifar10.py", f"--config.data.dir={directory}", "--config.net.channels=16"]
+    narrow += ["--config.net.multipliers=(1,2)", "--config.net.num_blocks=1", "--config.training.batch_size=16"]
+    narrow += ["--config.training.steps=200", "--config.training.eval_every=0", "--config.training.warmup=50"]
+    narrow += ["--config.evaluation.num_examples=32", "--config.evaluation.num_terms=10", "--config.evaluation.grid=4"]
+    narrow += ["--config.sampling.sampler=ddim", "--config.sampling.steps=20", f"--workdir={tmp_path}/c"]
+    narrow += ["--config.training.learning_rate=1e-3", "--config.training.ema_decay=0.9"]
+    result = run(*narrow)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "c" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.3  # the constant-0 network that training starts from has 1
+    for arguments in (["--mode=eval"], ["--mode=sample", "--num=4", "--sampler=ddim", "--steps=10"]):
+        again = run(*arguments, f"--workdir={tmp_path}/c")
+        assert again.returncode == 0, again.stderr
+    report = json.loads((tmp_path / "c" / "eval.json").read_text())
+    assert 0 < report["bits_per_dim"] < 8  # 8 bits/dim is what no model at all gives
+    (path,) = (tmp_path / "c" / "samples").glob("*.npz")
+    assert np.load(path)["images"].shape == (4, 32, 32, 3)

@@ -1,0 +1,35 @@
+"""What the README shows works: its Python runs, its files exist, its commands name real configurations and flags."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_library_examples_run_and_bound_the_likelihood(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    bound, nll = (float(x) for x in re.match(r"([-\d.]+) >= ([-\d.]+) nats", capsys.readouterr().out).groups())
+    spread = namespace["terms"].total.std() / len(namespace["data"]) ** 0.5
+    assert bound > nll - 5 * spread
+    assert bound < nll + 0.5  # a bound, and not a loose one: the predictor is exact
+    assert namespace["samples"].shape == (1000, 2)
+    # 0.3 of the mixture's weight is at x = -1: five standard errors of a share of 1000
+    assert abs((namespace["samples"][:, 0] < 0).mean() - 0.3) < 5 * (0.21 / 1000) ** 0.5
+    assert namespace["value"] > 0
+
+
+def test_pictures_and_configurations_exist():
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+    for path in re.findall(r"configs/\w+\.py", README):
+        assert (ROOT / path).is_file() or path == "configs/x.py", path
+
+
+def test_the_modules_of_the_architecture_exist():
+    for name in re.findall(r"\b(\w+\.py)\b", README.split("## Architecture")[1].split("## Limits")[0]):
+        assert list(ROOT.glob(f"*/{name}")), name
