@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
@@ -84,7 +85,8 @@ def denoise(
     times = jnp.asarray(times)
     if times.ndim != 1 or times.shape[0] < 2:
         raise InputError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
-    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all(jnp.diff(times) < 0)):
+    # numpy, because jnp would trace the comparison of even concrete times under jit
+    if not isinstance(times, jax.core.Tracer) and not (np.diff(np.asarray(times)) < 0).all():
         raise InputError("times must decrease strictly, from 1 towards 0: reverse them with times[::-1]")
 
     def body(state: State, item: tuple[Array, Array, Array]) -> tuple[State, Any]:
