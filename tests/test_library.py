@@ -1,0 +1,213 @@
+"""The library as a whole: what importing it costs, which networks it takes, and whether its annotations are true."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffjax as dj
+
+ROOT = Path(dj.__file__).parents[1]
+
+
+def run(code, *paths):
+    path = os.pathsep.join([str(ROOT), *map(str, paths)])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_import_pulls_in_no_machinery():
+    heavy = [
+        "tensorflow",
+        "tensorflow_datasets",
+        "orbax",
+        "grain",
+        "matplotlib",
+        "flax",
+        "optax",
+        "ml_collections",
+        "sklearn",
+    ]
+    code = f"import sys, diffjax; print([m for m in {heavy} if m in sys.modules])"
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_does_not_start_a_backend():
+    # Who sets flags or calls jax.distributed.initialize after the import must not come too late.
+    done = run("import diffjax; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "False"
+
+
+# Any network -----------------------------------------------------------------------------------------------------
+
+SCHEDULE = dj.schedules.cosine(8)
+PROCESS = dj.processes.gaussian(SCHEDULE)
+KERNEL = 0.3 * jax.random.normal(jax.random.key(0), (3, 2))
+BIAS = jnp.array([0.1, -0.2])
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, xt, t):
+        return nn.Dense(2)(jnp.concatenate([xt, t[:, None]], -1))
+
+
+def linen():
+    return {
+        "params": {"Dense_0": {"kernel": KERNEL, "bias": BIAS}}
+    }, lambda params: lambda xt, t: Linen().apply(params, xt, t)
+
+
+def eqx():
+    layer = equinox.nn.Linear(3, 2, key=jax.random.key(0))
+    layer = equinox.tree_at(lambda l: (l.weight, l.bias), layer, (KERNEL.T, BIAS))
+    return layer, lambda layer: lambda xt, t: jax.vmap(lambda x, t: layer(jnp.append(x, t)))(xt, t)
+
+
+def closed():
+    return (KERNEL, BIAS), lambda p: lambda xt, t: xt @ p[0][:2] + t[:, None] * p[0][2] + p[1]
+
+
+def everything(make):
+    """Loss, bound and samples of one and the same affine network, under jit, vmap and grad: sorted numbers."""
+    params, apply = make()
+    x0 = jax.random.normal(jax.random.key(1), (5, 2))
+    t, s = SCHEDULE.times[1:6], SCHEDULE.times[:5]
+
+    @jax.jit
+    def both(params, keys):
+        predict = dj.predictions.eps(apply(params))
+
+        def one(key):
+            return (
+                dj.losses.simple(PROCESS, predict, key, x0, t),
+                dj.losses.vlb(PROCESS, predict, key, x0, s, t, 8),
+                dj.bounds.diffusion(PROCESS, predict, key, x0, SCHEDULE.times).total,
+                dj.samplers.sample(dj.samplers.ancestral(PROCESS), predict, key, SCHEDULE.times[::-1], (5, 2)),
+            )
+
+        return jax.vmap(one)(keys)
+
+    def loss(params, key):
+        return dj.losses.simple(PROCESS, dj.predictions.eps(apply(params)), key, x0, t).mean()
+
+    grads = jax.jit(jax.grad(loss))(params, jax.random.key(2))
+    leaves = sorted((np.asarray(g) for g in jax.tree.leaves(grads)), key=lambda g: g.size)
+    return both(params, jax.random.split(jax.random.key(3), 2)), [np.sort(g.ravel()) for g in leaves]
+
+
+def test_flax_equinox_and_closed_forms_are_one():
+    want = everything(closed)
+    for make in (linen, eqx):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), everything(make), want)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(want))
+
+
+# Annotations -----------------------------------------------------------------------------------------------------
+
+CHECKER = """
+import typing
+
+typing.Protocol._is_runtime_protocol = True  # beartype asks isinstance of Protocols
+
+from beartype import beartype
+from beartype.roar import BeartypeDecorHintPep673Exception
+
+
+def check(f):
+    try:
+        return beartype(f)
+    except BeartypeDecorHintPep673Exception:  # Self in a Protocol's method, which nobody calls
+        return f
+"""
+
+CALLS = """
+from jaxtyping import install_import_hook
+
+with install_import_hook("diffjax", "runtime_checker.check"):
+    import diffjax as dj
+
+import jax
+import jax.numpy as jnp
+
+key, x, t = jax.random.key(0), jnp.ones((5, 2)), jnp.full(5, 0.5)
+
+
+def call_everything():
+    schedule = dj.schedules.linear(20)
+    process = dj.processes.gaussian(schedule)
+    mix = dj.reference.GaussianMixture(jnp.array([0.3, 0.7]), jnp.eye(2), jnp.stack([jnp.eye(2)] * 2))
+    predict = mix.predict(schedule)
+    learned = dj.predictions.eps(lambda x, t: jnp.concatenate([x, x], -1), learned_variance=True)
+
+    for make in (dj.schedules.linear, dj.schedules.cosine, dj.schedules.sigmoid, lambda n: dj.schedules.vp()):
+        for at in (0.3, t, jnp.ones((2, 2))):
+            s = make(9)
+            s.alpha(at), s.sigma(at), s.log_snr(at)
+    schedule.times, schedule.num_steps
+    jax.vmap(lambda b: dj.schedules.from_betas(b).alpha(0.5))(jnp.full((3, 4), 0.1))
+
+    D = dj.distributions
+    mean, var = jnp.zeros((5, 2)), jnp.ones((5, 1))  # they broadcast, as a process makes them
+    for p in (D.Normal(mean, var), D.Bernoulli(mean), D.DiscretizedNormal(mean, var, 17)):
+        p.mean, p.variance, p.sample(key), p.log_prob(x), p.kl(p), p.entropy()
+
+    process.prior((5, 2)), process.marginal(x, t), process.transition(x, 0.2, t), process.posterior(x, x, 0.2, t)
+    for variance in ("posterior", "forward", "learned"):
+        process.reverse(learned(x, t), x, 0.2, 0.5, variance)
+        dj.losses.vlb(process, learned, key, x, t - 0.05, t, 20, variance)
+        dj.bounds.diffusion(process, learned, key, x, schedule.times, variance, D.DiscretizedNormal)
+    dj.bounds.diffusion(process, predict, key, x, schedule.times, num_terms=3).total
+    dj.bounds.rate_distortion(dj.bounds.diffusion(process, predict, key, x, schedule.times), (2,))
+    dj.bounds.bits_per_dim(3.0, (2,)), dj.bounds.importance_weighted(x)
+    for kind in dj.predictions.KINDS:
+        dj.predictions.convert(dj.predictions.Prediction(x, kind), "x0", process, x, t)
+        dj.losses.simple(process, predict, key, x, t, kind)
+    dj.predictions.clip(predict, process)(x, t)
+    dj.losses.weighted(process, predict, key, x, t, dj.losses.min_snr()), dj.losses.p2()(t)
+    dj.losses.hybrid(process, learned, key, x, t - 0.05, t, 20)
+    for make in (dj.time_sampling.uniform, dj.time_sampling.low_discrepancy, dj.time_sampling.loss_aware):
+        sampler = make(20)
+        sampler.sample(sampler.update(sampler.init(), t, t), key, 8)
+    times = dj.samplers.spaced(schedule.times, 5)
+    for make in (dj.samplers.ancestral, dj.samplers.ddim, dj.samplers.heun, dj.samplers.dpmpp_2m):
+        stepper = make(process)
+        dj.samplers.sample(stepper, predict, key, times, (3, 2), save=lambda state: state.x)
+    dj.samplers.interpolate(process, stepper, predict, key, x[0], x[1], t[:3], times)
+    mix.log_prob(x), mix.score(x), mix.at(0.3, 0.2), mix.sample(key, 3)
+    jax.jit(lambda process, mix: (process.marginal(x, t), mix.score(x)))(process, mix)
+
+
+jax.eval_shape(call_everything)  # tracing meets every annotation and compiles nothing
+
+# and the checks are on: a wrong rank must not pass
+try:
+    process = dj.processes.gaussian(dj.schedules.vp())
+    dj.losses.simple(process, dj.predictions.eps(lambda x, t: x), key, x, jnp.ones((5, 2)))
+except Exception as error:
+    assert "batch" in str(error), error
+    print("checked")
+"""
+
+
+def test_annotations_hold_at_run_time(tmp_path):
+    pytest.importorskip("beartype")
+    (tmp_path / "runtime_checker.py").write_text(CHECKER)
+    done = run(CALLS, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "checked"
