@@ -20,23 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import InputError
-
-FAN_AVG = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-ZERO = nn.initializers.zeros_init()
-
-
-def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch size"]:
-    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, both ends included."""
-    half = size // 2
-    frequencies = jnp.exp(-jnp.log(10000.0) / (half - 1) * jnp.arange(half))
-    angles = time.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def group_norm(channels: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
-    """Normalisation in 32 groups, or in the largest number below 32 that divides `channels`."""
-    groups = max(g for g in range(1, 33) if channels % g == 0)
-    return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)
+from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, sinusoid
 
 
 class Block(nn.Module):
@@ -48,12 +32,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, temb: Array) -> Array:
-        h = nn.swish(group_norm(x.shape[-1], self.dtype, "norm1")(x))
+        h = nn.swish(GroupNorm(self.dtype, name="norm1")(x))
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=FAN_AVG, name="conv1")(h)
         t = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_proj")(nn.swish(temb))
         h = h + t[:, None, None, :]
-        h = nn.swish(group_norm(self.channels, self.dtype, "norm2")(h))
-        h = nn.Dropout(self.dropout, deterministic=self.dropout == 0.0)(h)
+        h = nn.swish(GroupNorm(self.dtype, name="norm2")(h))
+        h = Dropout(self.dropout)(h)
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv2")(h)
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="nin_shortcut")(x)
@@ -68,7 +52,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        h = group_norm(channels, self.dtype, "norm")(x).reshape(batch, height * width, channels)
+        h = GroupNorm(self.dtype, name="norm")(x).reshape(batch, height * width, channels)
         q, k, v = (nn.Dense(channels, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h) for name in "qkv")
         logits = jnp.einsum("bqc,bkc->bqk", q, k) * channels**-0.5
         weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
@@ -163,9 +147,9 @@ class UNet(nn.Module):
             for index in range(self.num_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}", index)
             if level > 0:
-                h = conv(h.repeat(2, axis=1).repeat(2, axis=2), h.shape[-1], f"up_{level}_upsample")
+                h = Upsample(self.dtype, name=f"up_{level}_upsample")(h)
 
-        h = nn.swish(group_norm(h.shape[-1], self.dtype, "norm_out")(h))
+        h = nn.swish(GroupNorm(self.dtype, name="norm_out")(h))
         h = nn.Conv(self.out_channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv_out")(h)
         return h.astype(jnp.float32)
 

