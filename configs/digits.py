@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
         ema_decay=0.995,
         flip=False,
         log_every=25,
-        eval_every=300,
-        save_every=300,
+        eval_every=450,
+        save_every=450,
         keep_every=0,
     )
     return config

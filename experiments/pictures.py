@@ -37,7 +37,7 @@ def square(num: int) -> int:
     return int(np.ceil(np.sqrt(num)))
 
 
-def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 256) -> np.ndarray:
+def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) -> np.ndarray:
     """uint8 (n, H, W, C) -> (height, width, 3) with lines between the images, small ones enlarged by whole pixels."""
     n, height, width, _ = images.shape
     rows = -(-n // columns)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffjax.errors import InputError
 from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, sinusoid
@@ -31,13 +31,13 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array, temb: Array) -> Array:
+    def __call__(self, x: Array, temb: Array, dropout_key: PRNGKeyArray | None) -> Array:
         h = nn.swish(GroupNorm(self.dtype, name="norm1")(x))
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=FAN_AVG, name="conv1")(h)
         t = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_proj")(nn.swish(temb))
         h = h + t[:, None, None, :]
         h = nn.swish(GroupNorm(self.dtype, name="norm2")(h))
-        h = Dropout(self.dropout)(h)
+        h = Dropout(self.dropout, name="dropout")(h, dropout_key)
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv2")(h)
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="nin_shortcut")(x)
@@ -70,7 +70,7 @@ class UNet(nn.Module):
       num_blocks: residual blocks a resolution on the way down (one more on the way up).
       attention: heights of the feature maps that get an attention after each block, 16 for 16x16.
       out_channels: channels of the output.
-      dropout: rate before the second convolution of a block, needs `rngs={"dropout": key}` when train is True.
+      dropout: rate before the second convolution of a block, where a `dropout_key` is given.
       num_classes: None, or the number of classes to condition on.
       dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
       remat: recompute each block on the way back instead of keeping its activations.
@@ -92,7 +92,7 @@ class UNet(nn.Module):
         x: Float[Array, "batch height width channels"],
         time: Float[Array, " batch"],
         label: Int[Array, " batch"] | None = None,
-        train: bool = False,
+        dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """A function of a noisy image, the position of its noise level and perhaps its class.
 
@@ -101,14 +101,13 @@ class UNet(nn.Module):
           time: what enters the sinusoid; the paper's 0 .. 999.
           label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given", so that
             one network gives both predictions of classifier-free guidance.
-          train: whether to drop out.
+          dropout_key: None does not drop out (sampling, evaluation); else one key, or one per example.
 
         Raises:
           InputError: sizes, attention resolutions, time or label do not fit.
         """
         self._check(x, time, label)
         size = 4 * self.channels
-        rate = self.dropout if train else 0.0
         block_class = nn.remat(Block) if self.remat else Block
         attention_class = nn.remat(Attention) if self.remat else Attention
 
@@ -125,7 +124,7 @@ class UNet(nn.Module):
 
         def block(h: Array, level: int, name: str, index: int) -> Array:
             channels = self.channels * self.multipliers[level]
-            h = block_class(channels, rate, self.dtype, name=f"{name}_block_{index}")(h, temb)
+            h = block_class(channels, self.dropout, self.dtype, name=f"{name}_block_{index}")(h, temb, dropout_key)
             if h.shape[1] in self.attention:
                 h = attention_class(self.dtype, name=f"{name}_attn_{index}")(h)
             return h
@@ -139,9 +138,9 @@ class UNet(nn.Module):
                 skips.append(conv(skips[-1], skips[-1].shape[-1], f"down_{level}_downsample", stride=2))
 
         width = skips[-1].shape[-1]
-        h = block_class(width, rate, self.dtype, name="mid_block_1")(skips[-1], temb)
+        h = block_class(width, self.dropout, self.dtype, name="mid_block_1")(skips[-1], temb, dropout_key)
         h = attention_class(self.dtype, name="mid_attn")(h)
-        h = block_class(width, rate, self.dtype, name="mid_block_2")(h, temb)
+        h = block_class(width, self.dropout, self.dtype, name="mid_block_2")(h, temb, dropout_key)
 
         for level in reversed(range(last + 1)):
             for index in range(self.num_blocks + 1):

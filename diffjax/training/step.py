@@ -3,7 +3,7 @@
 The randomness of example i of step n is `fold_in(key_n, i)`, key_n derived from `fold_in(key, n)` and i the example's
 place in the *global* batch. So dropout, noise, times and flips do not depend on how many devices or processes share the
 batch, and a resumed run draws what the uninterrupted one would have drawn. The loss gets these keys, one per example.
-(Calling it under `vmap` on batches of one would serve any loss, but costs 13% of a small U-Net's step on CPU in copies.)
+(Calling it under `vmap` on batches of one would serve any loss, but costs 13% of a small U-Net's step on CPU.)
 
 With a time sampler, the step draws times t_i and weights w_i for the whole batch, and descends
 

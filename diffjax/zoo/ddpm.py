@@ -49,10 +49,9 @@ def make(config: Any) -> Model:
 
     def raw_predict(params: Any, label: Array | None, dropout: Array | None = None) -> predictions.Predict:
         def fn(xt: Array, t: Array) -> Array:
-            rngs = None if dropout is None else {"dropout": dropout}
             # The sinusoid wants DDPM's step index 0 .. 999, whatever the number of steps.
             position = 1000.0 * t - 1.0
-            return jnp.asarray(net.apply({"params": params}, xt, position, label, dropout is not None, rngs=rngs))
+            return jnp.asarray(net.apply({"params": params}, xt, position, label, dropout))
 
         return predictions.predictor(setting.prediction, fn, learned)
 
@@ -66,7 +65,7 @@ def make(config: Any) -> Model:
         time_key, noise_key, dropout_key = randomness.split(key, 3)
         given = batch.get("t") if isinstance(batch, dict) else None
         t = time_sampling.uniform(setting.num_steps).sample((), time_key, len(x0))[0] if given is None else given
-        predict = raw_predict(params, label, dropout_key[0] if randomness.per_example(dropout_key) else dropout_key)
+        predict = raw_predict(params, label, dropout_key)
         s = times[jnp.round(t * setting.num_steps).astype(int) - 1]
         match setting.loss:
             case "simple":

@@ -17,7 +17,7 @@ def test_sinusoid_is_the_formula():
 
 def test_dropout_keeps_the_mean_the_rate_and_the_independence_of_neighbours():
     n, rate = 100_001, 0.1  # odd: the draws come in pairs
-    out = Dropout(rate).apply({}, jnp.ones((1, 1, n, 1)), rngs={"dropout": jax.random.key(0)})[0, 0, :, 0]
+    out = Dropout(rate).apply({}, jnp.ones((1, 1, n, 1)), jax.random.key(0))[0, 0, :, 0]
     zero = np.asarray(out == 0, float)
     assert abs(zero.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
     np.testing.assert_allclose(out[out != 0], 1 / (1 - rate), rtol=1e-4)

@@ -9,7 +9,7 @@ from diffjax.nets.unet import UNet
 
 # one jit a network: op by op these tests would take minutes
 APPLY = jax.jit(lambda net, params, *args: net.apply(params, *args), static_argnums=0)
-DROP = jax.jit(lambda net, p, x, t, key: net.apply(p, x, t, train=True, rngs={"dropout": key}), static_argnums=0)
+DROP = jax.jit(lambda net, p, x, t, key: net.apply(p, x, t, None, key), static_argnums=0)
 SMALL = UNet(channels=8, multipliers=(1, 2), num_blocks=1, attention=(4,), out_channels=2)
 
 
@@ -121,3 +121,13 @@ def test_bad_input_is_named(net, shape, label, words):
     time = jnp.zeros(2 if shape[0] == 3 else shape[0])
     with pytest.raises(InputError, match=words):
         jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(shape), time, label)
+
+
+def test_dropout_with_a_key_per_example_belongs_to_the_example():
+    net = SMALL.copy(dropout=0.5)
+    x, time = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.arange(4.0)
+    params = random_params(SMALL, 8, 8, 1)
+    keys = jax.random.split(jax.random.key(2), 4)
+    whole = DROP(net, params, x, time, keys)
+    np.testing.assert_allclose(DROP(net, params, x[2:], time[2:], keys[2:]), whole[2:], rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(DROP(net, params, x, time, keys[::-1]) - whole).max()) > 1e-3
