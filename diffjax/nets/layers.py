@@ -31,8 +31,8 @@ def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch siz
 class GroupNorm(nn.Module):
     """Normalisation in 32 groups of channels, or in the largest number below 32 that divides the channels.
 
-    Written as x a + b with one a and one b per image and channel: the statistics are sums of x and x^2 over positions,
-    and no intermediate array is as large as x. With flax's own, a training step on CPU takes an eighth longer.
+    Written as x a + b with one a and one b per image and channel, from the sums of x and x^2 over positions. On CPU
+    flax's own takes 1.6 to 5 times as long, forward and backward.
     """
 
     dtype: DTypeLike
