@@ -43,7 +43,7 @@ def test_the_default_run_beats_the_best_model_of_independent_pixels(default):
 
 
 def test_the_default_run_draws_digits(default):
-    """Samples lie as near to real digits as other real digits do (independent pixels: twice as far), of all ten kinds."""
+    """Samples lie as near to real digits as other real digits do (independent pixels: twice as far); all ten occur."""
     assert run("--mode=sample", f"--workdir={default}", "--num=256").returncode == 0
     (path,) = (default / "samples").glob("*.npz")
     samples = np.load(path)["images"].reshape(256, 64) / 255 * 16
