@@ -15,12 +15,12 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 
 from diffjax.bounds import Decoder, bits_per_dim, reconstruction_cost, step_cost
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
 from diffjax.processes import Gaussian, Variance
-from diffjax.randomness import normal
+from diffjax.randomness import Keys, normal
 
 Weight = Callable[[Array], Array]
 
@@ -28,7 +28,7 @@ Weight = Callable[[Array], Array]
 def simple(
     process: Gaussian,
     predict: Predict,
-    key: PRNGKeyArray,
+    key: Keys,
     x0: Float[Array, "batch *event"],
     t: Float[Array, " batch"],
     kind: Kind = "eps",
@@ -43,7 +43,7 @@ def simple(
 def weighted(
     process: Gaussian,
     predict: Predict,
-    key: PRNGKeyArray,
+    key: Keys,
     x0: Float[Array, "batch *event"],
     t: Float[Array, " batch"],
     weight: Weight,
@@ -69,7 +69,7 @@ def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
 def vlb(
     process: Gaussian,
     predict: Predict,
-    key: PRNGKeyArray,
+    key: Keys,
     x0: Float[Array, "batch *event"],
     s: Float[Array, " batch"],
     t: Float[Array, " batch"],
@@ -99,7 +99,7 @@ def vlb(
 def hybrid(
     process: Gaussian,
     predict: Predict,
-    key: PRNGKeyArray,
+    key: Keys,
     x0: Float[Array, "batch *event"],
     s: Float[Array, " batch"],
     t: Float[Array, " batch"],

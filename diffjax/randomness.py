@@ -9,29 +9,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Key, PRNGKeyArray
+
+Keys = PRNGKeyArray | Key[Array, " batch"]  # one key, or one per example
 
 
-def per_example(key: PRNGKeyArray) -> bool:
+def per_example(key: Keys) -> bool:
     """Whether `key` is one key per example, (batch,)."""
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
 
 
-def split(key: PRNGKeyArray, num: int) -> list[PRNGKeyArray]:
+def split(key: Keys, num: int) -> list[Keys]:
     """`num` new keys of the same form: one each, or one per example each."""
     if not per_example(key):
         return list(jax.random.split(key, num))
     return list(jax.vmap(lambda k: jax.random.split(k, num), out_axes=1)(key))
 
 
-def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
+def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
     """Standard normal, `shape` = (batch, *event)."""
     if not per_example(key):
         return jax.random.normal(key, shape, dtype)
     return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
 
 
-def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+def uniform(key: Keys, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
     """Uniform on [0, 1), `shape` = (batch, *event)."""
     if not per_example(key):
         return jax.random.uniform(key, shape)

@@ -180,7 +180,8 @@ def call_everything():
         dj.losses.simple(process, predict, key, x, t, kind)
     dj.predictions.clip(predict, process)(x, t)
     dj.losses.weighted(process, predict, key, x, t, dj.losses.min_snr()), dj.losses.p2()(t)
-    dj.losses.hybrid(process, learned, key, x, t - 0.05, t, 20)
+    for keys in (key, jax.random.split(key, 5)):
+        dj.losses.hybrid(process, learned, keys, x, t - 0.05, t, 20)
     for make in (dj.time_sampling.uniform, dj.time_sampling.low_discrepancy, dj.time_sampling.loss_aware):
         sampler = make(20)
         sampler.sample(sampler.update(sampler.init(), t, t), key, 8)
