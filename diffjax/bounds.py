@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax.distributions import Distribution, Normal
+from diffjax.distributions import Distribution
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Process, Variance
@@ -62,7 +62,7 @@ def diffusion(
         times: the grid from 0 to 1, in either order; `schedule.times` is the whole chain, any sub-sequence is a
             shorter chain with its own, looser, bound.
         variance: of the reverse kernel, see `Gaussian.reverse`.
-        decoder: (mean, variance) -> p(x_0 | x_{t_1}). None is the Normal itself, for continuous data;
+        decoder: (mean, variance) -> p(x_0 | x_{t_1}). None is the reverse kernel itself, for continuous data and bits;
             `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1].
         num_terms: None sums every L_1..L_{T-1}. A number draws that many, each example its own and one in each of
             as many strata of the chain, scaled so that their sum is an unbiased estimate; `diffusion` and
@@ -126,8 +126,8 @@ def reconstruction_cost(
     """-log p(x_0 | x_t) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,)."""
     prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
     kernel = process.reverse(prediction, xt, jnp.zeros_like(t), t, variance)
-    log_prob = (decoder or Normal)(kernel.mean, kernel.variance).log_prob(x0)
-    return -_event_sum(log_prob), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
+    last = kernel if decoder is None else decoder(kernel.mean, kernel.variance)
+    return -_event_sum(last.log_prob(x0)), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
 
 
 def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tuple[Array, Array]:

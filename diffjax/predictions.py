@@ -7,6 +7,7 @@ x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every 
     x0     the data
     v      alpha eps - sigma x_0                      (Salimans & Ho 2022)
     score  ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
+    logits log-odds of x_0 = 1, for bits: these have an x_0, their probability, and no eps
 """
 
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from jaxtyping import Float
 from diffjax.errors import InputError
 from diffjax.schedules import Schedule, broadcast_to
 
-Kind = Literal["eps", "x0", "v", "score"]
-KINDS = ("eps", "x0", "v", "score")
+Kind = Literal["eps", "x0", "v", "score", "logits"]
+KINDS = ("eps", "x0", "v", "score")  # those from which a Gaussian process gets (x_0, eps)
 Network = Callable[[Array, Array], Array]
 
 
@@ -49,7 +50,7 @@ def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predic
     """Makes a Predict of any function (xt, t) -> array.
 
     Args:
-        kind: what the array is: one of "eps", "x0", "v", "score".
+        kind: what the array is: one of "eps", "x0", "v", "score", "logits".
         fn: takes xt (batch, *event) and t (batch,) in [0, 1]: losses, bounds and samplers all call it so.
         learned_variance: fn's last axis holds twice the channels of xt; the second half, in [-1, 1] where trained,
             places the reverse log-variance: log_var = (out + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
@@ -57,8 +58,8 @@ def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predic
     Raises:
         InputError: on an unknown kind.
     """
-    if kind not in KINDS:
-        raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind not in (*KINDS, "logits"):
+        raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, logits, not {kind!r}")
 
     def predict(xt: Array, t: Array) -> Prediction:
         out = fn(xt, t)
@@ -90,6 +91,11 @@ def score(fn: Network, learned_variance: bool = False) -> Predict:
     return predictor("score", fn, learned_variance)
 
 
+def logits(fn: Network) -> Predict:
+    """fn predicts the log-odds of x_0 = 1, for a binomial process."""
+    return predictor("logits", fn)
+
+
 def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) -> tuple[Array, Array]:
     """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted."""
     alpha = broadcast_to(schedule.alpha(t), xt)
@@ -105,6 +111,7 @@ def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) ->
         case "v":
             power = alpha**2 + sigma**2
             return (alpha * xt - sigma * value) / power, (sigma * xt + alpha * value) / power
+    raise InputError(f"a prediction of kind {prediction.kind!r} has no eps: it is for binomial processes")
 
 
 def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) -> Array:
@@ -120,13 +127,15 @@ def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) 
             return -eps / sigma
         case "v":
             return alpha * eps - sigma * x0
-    raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    raise InputError(f"the pair (x0, eps) has no value of kind {kind!r}")
 
 
 def convert(prediction: Prediction, kind: Kind, process, xt: Array, t: ArrayLike) -> Array:
     """The predicted value as another kind, (batch, *event). `process` is anything with a `schedule`."""
     if prediction.kind == kind:
         return prediction.value
+    if (prediction.kind, kind) == ("logits", "x0"):
+        return jax.nn.sigmoid(prediction.value)
     return unpair(kind, process.schedule, *pair(prediction, process.schedule, xt, t), t)
 
 

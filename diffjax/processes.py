@@ -7,19 +7,27 @@ Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for 
     with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
 
 Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do.
+
+Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its value with probability exp(L_s - L_t),
+L the schedule's integrated rate, and is else drawn anew from B(r), r the prior's probability of a 1:
+
+    q(x_t | x_s)       B(k x_s + (1 - k) r),  k = exp(L_s - L_t)
+    q(x_s | x_t, x_0)  log-odds of q(x_s | x_0) plus log q(x_t | x_s = 1) - log q(x_t | x_s = 0)
+    p(x_s | x_t)       Σ_{x_0} q(x_s | x_t, x_0) p(x_0 | x_t), p(x_0 | x_t) the network's
 """
 
 from typing import Literal, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from diffjax.distributions import Distribution, Normal
+from diffjax.distributions import Bernoulli, Distribution, Normal
 from diffjax.errors import InputError
 from diffjax.predictions import Prediction, convert
-from diffjax.schedules import Schedule, broadcast_to
+from diffjax.schedules import Schedule, VariancePreserving, broadcast_to, from_betas
 
 Variance = Literal["posterior", "forward", "learned"]
 
@@ -119,3 +127,85 @@ class Gaussian(NamedTuple):
 def gaussian(schedule: Schedule) -> Gaussian:
     """The Gaussian process x_t = alpha(t) x_0 + sigma(t) eps of a schedule."""
     return Gaussian(schedule)
+
+
+class Binomial(NamedTuple):
+    """The binomial process of a variance-preserving schedule on bits: arrays of 0.0 and 1.0.
+
+    `prob` is r, the prior's probability of a 1.
+    """
+
+    schedule: VariancePreserving
+    prob: Float[Array, "..."]
+
+    def prior(self, shape: tuple[int, ...]) -> Bernoulli:
+        """p(x_1) = B(r)."""
+        return Bernoulli(jnp.broadcast_to(jnp.log(self.prob) - jnp.log1p(-self.prob), shape))
+
+    def marginal(self, x0: Float[Array, "*shape"], t: ArrayLike) -> Bernoulli:
+        """q(x_t | x_0)."""
+        return self._noised(x0, self.schedule.integrated_rate(t))
+
+    def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Bernoulli:
+        """q(x_t | x_s)."""
+        return self._noised(xs, self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s))
+
+    def posterior(
+        self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike
+    ) -> Bernoulli:
+        """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
+        # q(x_t | x_s) with the roles of the two exchanged: the probability of the x_t seen, for either value of x_s.
+        rate = broadcast_to(self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s), xt)
+        keep, fresh = jnp.exp(-rate), -jnp.expm1(-rate)
+        again = fresh * (self.prob * xt + (1 - self.prob) * (1 - xt))
+        evidence = jnp.log(keep * xt + again) - jnp.log(keep * (1 - xt) + again)
+        return Bernoulli(self.marginal(x0, s).logits + evidence)
+
+    def reverse(
+        self,
+        prediction: Prediction,
+        xt: Float[Array, "*shape"],
+        s: ArrayLike,
+        t: ArrayLike,
+        variance: Variance = "posterior",
+    ) -> Bernoulli:
+        """p(x_s | x_t), the mixture over the predicted x_0; at s = 0 the prediction itself.
+
+        The prediction is of kind "logits" (log-odds of x_0 = 1) or "x0" (its probability). There is no variance to
+        choose: any but "posterior" is an error, as is another kind.
+        """
+        if prediction.kind not in ("logits", "x0"):
+            raise InputError(f"a binomial process needs a prediction of kind 'logits' or 'x0', not {prediction.kind!r}")
+        if variance != "posterior":
+            raise InputError(f"a binomial process has no variance {variance!r}: leave it at 'posterior'")
+        value = prediction.value
+        logits = value if prediction.kind == "logits" else jnp.log(value) - jnp.log1p(-value)
+        first = jnp.asarray(s) == 0
+        # At s = 0 the posteriors are point masses with infinite log-odds: take them elsewhere, and not use them.
+        inner = jnp.where(first, 0.5 * jnp.asarray(t), s)
+        ones = jnp.ones_like(xt)
+        if_one, if_zero = self.posterior(ones, xt, inner, t).logits, self.posterior(0 * ones, xt, inner, t).logits
+        yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        on = jnp.logaddexp(yes + jax.nn.log_sigmoid(if_one), no + jax.nn.log_sigmoid(if_zero))
+        off = jnp.logaddexp(yes + jax.nn.log_sigmoid(-if_one), no + jax.nn.log_sigmoid(-if_zero))
+        return Bernoulli(jnp.where(broadcast_to(first, xt), logits, on - off))
+
+    def _noised(self, x: Array, rate: Array) -> Bernoulli:
+        rate = broadcast_to(rate, x)
+        keep, fresh = jnp.exp(-rate), -jnp.expm1(-rate)
+        return Bernoulli(jnp.log(keep * x + fresh * self.prob) - jnp.log(keep * (1 - x) + fresh * (1 - self.prob)))
+
+
+def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Binomial:
+    """The binomial process of a schedule, or of betas, the probabilities with which a step draws a bit anew.
+
+    The last beta may be 1; the paper's 1/(T - t + 1) is `1 / jnp.arange(T, 0, -1)`, with alpha_bar_t = 1 - t/T.
+
+    Raises:
+        InputError: if the prior probability is not in (0, 1), or a beta not in (0, 1).
+    """
+    if not isinstance(prior, jax.core.Tracer) and not 0 < prior < 1:
+        raise InputError(f"the prior probability must be in (0, 1), not {prior}")
+    if not isinstance(schedule, VariancePreserving):
+        schedule = from_betas(schedule, end=True)
+    return Binomial(schedule, jnp.asarray(prior, float))

@@ -20,10 +20,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax.distributions import Distribution
+from diffjax.distributions import Distribution, Normal
 from diffjax.errors import InputError
-from diffjax.predictions import Predict, Prediction, pair
-from diffjax.processes import Gaussian, Variance
+from diffjax.predictions import Predict, Prediction, convert, pair
+from diffjax.processes import Binomial, Gaussian, Variance
 from diffjax.schedules import broadcast_to
 
 
@@ -115,14 +115,16 @@ def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " 
     return jnp.sort(jnp.asarray(times))[index]
 
 
-def ancestral(process: Gaussian, variance: Variance = "posterior") -> Stepper:
-    """Draws from the reverse kernel; the step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
+def ancestral(process: Gaussian | Binomial, variance: Variance = "posterior") -> Stepper:
+    """Draws from the reverse kernel; a Gaussian step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         prediction = predict(state.x, t)
         kernel = process.reverse(prediction, state.x, s, t, variance)
-        x0, _ = pair(prediction, process.schedule, state.x, t)
-        return State(jnp.where(s == 0, kernel.mean, kernel.sample(key)), x0, process.schedule.log_snr(t))
+        x0 = convert(prediction, "x0", process, state.x, t)
+        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit.
+        x = jnp.where(s == 0, kernel.mean, kernel.sample(key)) if isinstance(kernel, Normal) else kernel.sample(key)
+        return State(x, x0, process.schedule.log_snr(t))
 
     return Stepper(process.prior, _init, step)
 

@@ -33,8 +33,8 @@ class Schedule(Protocol):
     def log_snr(self, t: ArrayLike) -> Array: ...
 
 
-class _VariancePreserving:
-    """alpha² + sigma² = 1, everything from `integrated_rate(t)`."""
+class VariancePreserving:
+    """alpha² + sigma² = 1, everything from `integrated_rate(t)`, L."""
 
     prior_std = 1.0
 
@@ -56,7 +56,7 @@ class _VariancePreserving:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Discrete(_VariancePreserving):
+class Discrete(VariancePreserving):
     """A chain of T steps. `table` is L(i/T), i = 0..T; `betas` are β_1..β_T."""
 
     betas: Float[Array, " num_steps"]
@@ -79,13 +79,15 @@ class Discrete(_VariancePreserving):
         snap = jnp.where(jnp.abs(position - nearest) <= rounding, nearest - position, 0.0)
         position = position + jax.lax.stop_gradient(snap)  # a plain jnp.round would make d/dt zero on the grid
         below = jnp.clip(jnp.floor(position).astype(int), 0, self.num_steps - 1)
-        start, end = self.table[below], self.table[below + 1]
-        return start + (position - below) * (end - start)
+        start, slope = self.table[below], self.table[below + 1] - self.table[below]
+        # A last beta of 1 makes the last slope infinite, and its product with 0 would be NaN.
+        slope = jnp.where((position == below) & jnp.isinf(slope), 0.0, slope)
+        return start + (position - below) * slope
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class VP(_VariancePreserving):
+class VP(VariancePreserving):
     """dx = -½β(t)x dt + √β(t) dw with β(t) linear from `beta_min` to `beta_max` (Song et al. 2021, eq. 11)."""
 
     beta_min: ArrayLike
@@ -96,12 +98,14 @@ class VP(_VariancePreserving):
         return t * self.beta_min + 0.5 * t * t * (jnp.asarray(self.beta_max) - self.beta_min)
 
 
-def from_betas(betas: ArrayLike) -> Discrete:
+def from_betas(betas: ArrayLike, end: bool = False) -> Discrete:
     """The chain whose x_t at t = i/T has alpha_bar = prod(1 - betas[:i]).
 
     Args:
         betas: (T,), each in (0, 1). Concrete values are checked and summed in float64; traced values (learned
             betas) are summed in their own precision and stay differentiable.
+        end: whether the last beta may be 1, so that nothing is left of x_0. Bits can bear it; a Gaussian process
+            cannot tell x_0 from eps there.
 
     Raises:
         InputError: if betas is not a vector of numbers in (0, 1).
@@ -110,9 +114,11 @@ def from_betas(betas: ArrayLike) -> Discrete:
         rates = -jnp.log1p(-betas)
         return Discrete(betas, jnp.concatenate([jnp.zeros(1, rates.dtype), jnp.cumsum(rates)]))
     values = np.asarray(betas, np.float64)
-    if values.ndim != 1 or values.size == 0 or not ((values > 0) & (values < 1)).all():
+    inner = values[:-1] if end and values.ndim == 1 and values[-1:] == 1 else values
+    if values.ndim != 1 or values.size == 0 or not ((inner > 0) & (inner < 1)).all():
         raise InputError(f"betas must be a non-empty vector of numbers in (0, 1), not {_brief(values)}")
-    table = np.concatenate([[0.0], np.cumsum(-np.log1p(-values))])
+    with np.errstate(divide="ignore"):
+        table = np.concatenate([[0.0], np.cumsum(-np.log1p(-values))])
     return Discrete(jnp.asarray(values, float), jnp.asarray(table, float))
 
 
