@@ -154,7 +154,7 @@ def test_diffusion_estimates_every_term(name, grid, variance):
     assert abs(first.mean() - want["reconstruction"]) < 5 * first.std() / np.sqrt(batch)
 
 
-@pytest.mark.parametrize("num_terms", [1, 3, 20])
+@pytest.mark.parametrize("num_terms", [1, 7])
 def test_num_terms_is_unbiased(num_terms):
     schedule, times, batch = CHAINS["linear"], GRIDS["every 20th"], 20_000
     x0 = jnp.sqrt(S2) * jax.random.normal(jax.random.key(2), (batch, 1))

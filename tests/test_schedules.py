@@ -58,12 +58,15 @@ def rate(betas, t):
     return value, slope * position * 2.0**-23
 
 
+# jitted once: the chains of one length are one pytree, whatever their betas
+EVALUATE = jax.jit(lambda schedule, t: (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t)))
+RATE = jax.jit(lambda schedule, t: schedule.integrated_rate(t))
+
+
 def check(schedule, t, rate, wobble=0.0):
     """alpha, sigma and log_snr to 1e-6, in float32, plus what the rounding of t itself is worth."""
     t = jnp.asarray(t, jnp.float32)
-    alpha, sigma, log_snr = (
-        np.float64(x) for x in jax.jit(lambda s, t: (s.alpha(t), s.sigma(t), s.log_snr(t)))(schedule, t)
-    )
+    alpha, sigma, log_snr = (np.float64(x) for x in EVALUATE(schedule, t))
     assert (np.abs(alpha / np.exp(-0.5 * rate) - 1) <= 1e-6 + 0.5 * wobble).all()
     want = np.sqrt(-np.expm1(-rate))
     positive = rate > 0
@@ -95,9 +98,7 @@ def test_every_grid_point(name, num_steps):
     ):
         check(schedule, times, exact)
         # "exact" means the table's own number at every i, not a neighbour's slope
-        np.testing.assert_array_equal(
-            jax.jit(schedule.integrated_rate)(jnp.asarray(times, jnp.float32)), np.float32(exact)
-        )
+        np.testing.assert_array_equal(RATE(schedule, jnp.asarray(times, jnp.float32)), np.float32(exact))
 
 
 @pytest.mark.parametrize("name", list(CHAINS))

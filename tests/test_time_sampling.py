@@ -58,7 +58,7 @@ def test_each_time_is_uniform(name):
 def test_low_discrepancy_hits_every_stratum():
     for num in (STEPS, 10, 7):
         sampler = time_sampling.low_discrepancy(STEPS)
-        t, weights = jax.vmap(lambda key, num=num, s=sampler: s.sample((), key, num))(
+        t, weights = jax.jit(jax.vmap(lambda key, num=num, s=sampler: s.sample((), key, num)))(
             jax.random.split(jax.random.key(1), 200)
         )
         assert (np.asarray(weights) == 1).all()
