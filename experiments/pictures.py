@@ -18,7 +18,8 @@ def write(path: Path, figure: Figure) -> Path:
             Image.fromarray(tile(pixels(images), columns)).save(path)
         case Film(frames):
             path = path.with_suffix(".gif")
-            pictures = [Image.fromarray(tile(pixels(frame), square(len(frame)))) for frame in np.asarray(frames)]
+            tiles = (tile(pixels(frame), square(len(frame)), least=256) for frame in np.asarray(frames))
+            pictures = [Image.fromarray(picture) for picture in tiles]
             durations = [80] * (len(pictures) - 1) + [2000]  # ms: rest on the result
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         case Curve(x, y, x_label, y_label):

@@ -154,9 +154,9 @@ def test_diffusion_estimates_every_term(name, grid, variance):
     assert abs(first.mean() - want["reconstruction"]) < 5 * first.std() / np.sqrt(batch)
 
 
-@pytest.mark.parametrize("num_terms", [1, 7])
+@pytest.mark.parametrize("num_terms", [1, 3])
 def test_num_terms_is_unbiased(num_terms):
-    schedule, times, batch = CHAINS["linear"], GRIDS["every 20th"], 20_000
+    schedule, times, batch = CHAINS["linear"], np.arange(6) / 5, 20_000  # a fifth more or less would show
     x0 = jnp.sqrt(S2) * jax.random.normal(jax.random.key(2), (batch, 1))
     run = jax.jit(
         lambda key: bounds.diffusion(
@@ -168,7 +168,7 @@ def test_num_terms_is_unbiased(num_terms):
     assert terms.squared_error.shape == (num_terms + 1, batch)
     got, want = terms.diffusion.sum(0), truth(CHAIN_BETAS["linear"], times, "posterior")["steps"].sum()
     se = got.std() / np.sqrt(batch)
-    assert se < 0.1 * want
+    assert 5 * se < 0.1 * want
     assert abs(got.mean() - want) < 5 * se
     # Examples have times of their own: with one shared time per row the batch mean would be far off this SE.
     if num_terms == 1:
