@@ -150,6 +150,8 @@ def test_diffusion_estimates_every_term(name, grid, variance):
     for got, exact in ((terms.diffusion, want["steps"]), (terms.squared_error, want["mse"])):
         assert got.shape == (len(exact), batch)
         assert (np.abs(got.mean(1) - exact) < 5 * got.std(1) / np.sqrt(batch) + 1e-6).all()
+    # every term has noise of its own: next to t = 0 the errors are nearly eps alone
+    assert np.abs(np.corrcoef(terms.squared_error[:3]) - np.eye(3)).max() < 5 / np.sqrt(batch)
     first = terms.reconstruction
     assert abs(first.mean() - want["reconstruction"]) < 5 * first.std() / np.sqrt(batch)
 
