@@ -120,8 +120,6 @@ GRIDS = {"whole": np.arange(1001) / 1000, "every 20th": np.arange(51) / 50, "une
     ("name", "grid", "variance"),
     [
         ("linear", "whole", "posterior"),
-        ("linear", "every 20th", "posterior"),
-        ("linear", "every 20th", "learned"),
         ("cosine", "every 20th", "forward"),
         ("cosine", "uneven", "learned"),
     ],

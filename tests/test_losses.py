@@ -79,9 +79,7 @@ def with_variance(w, v):
     return predict
 
 
-@pytest.mark.parametrize(
-    ("variance", "decoder"), [("posterior", None), ("forward", DiscretizedNormal), ("learned", DiscretizedNormal)]
-)
+@pytest.mark.parametrize(("variance", "decoder"), [("posterior", None), ("learned", DiscretizedNormal)])
 def test_vlb_is_unbiased_for_the_bound_without_its_prior(variance, decoder):
     # Every step once per example, so the mean over the chain has no variance from the choice of t.
     x0 = jnp.round((jnp.tanh(X0[:1000]) + 1) * 127.5) / 127.5 - 1
