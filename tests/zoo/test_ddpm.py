@@ -153,7 +153,7 @@ def test_class_conditioning_reaches_the_network(images):
     params = tree.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
     loss = jax.jit(model.loss)
     zero, one = (loss(params, jax.random.key(2), {"image": images[:4], "label": jnp.full(4, y)}) for y in (0, 1))
-    assert float(jnp.abs(zero / one - 1).min()) > 1e-5  # rounding is 1e-7
+    assert float(jnp.abs(zero / one - 1).min()) > 1e-3
     with pytest.raises(InputError, match="label"):
         model.loss(params, jax.random.key(2), images[:4])
 
