@@ -23,15 +23,15 @@ def get_config() -> ConfigDict:
     config.sampling.update(steps=250)
     config.evaluation.update(batch_size=99)
     config.training.update(
-        steps=900,
+        steps=800,
         batch_size=64,
         learning_rate=2e-3,
         warmup=100,
         ema_decay=0.995,
         flip=False,
         log_every=25,
-        eval_every=450,
-        save_every=450,
+        eval_every=400,
+        save_every=400,
         keep_every=0,
     )
     return config
