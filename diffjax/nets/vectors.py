@@ -1,0 +1,51 @@
+"""The small networks of Sohl-Dickstein et al. 2015 for data that are vectors (appendix D.1).
+
+RBF    w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out of every step is linear in w  (the swiss roll)
+MLP    sigmoid layers; the read-out of every step is linear in the last                        (the heartbeat)
+
+Both are shared between the steps up to the read-out, and give zero before training.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from diffjax.nets.temporal import StepReadout
+
+
+class RBF(nn.Module):
+    """Call: x (batch, dim), t (batch,) on the grid i/num_steps -> (batch, out_features).
+
+    units: K, the number of normalised radial basis functions.
+    local: whether a unit also carries x - c_k, so that the read-out is affine near every centre (K + K·dim features)
+        instead of constant (K features, as in the paper).
+    """
+
+    units: int
+    out_features: int
+    num_steps: int
+    local: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch dim"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
+        centres = self.param("centres", nn.initializers.normal(1.0), (self.units, x.shape[-1]))
+        log_width = self.param("log_width", nn.initializers.constant(-1.0), (self.units,))
+        offset = x[:, None, :] - centres
+        w = jax.nn.softmax(-0.5 * (offset**2).sum(-1) * jnp.exp(-2 * log_width), axis=-1)
+        h = jnp.concatenate([w, (w[..., None] * offset).reshape(len(x), -1)], -1) if self.local else w
+        return StepReadout(self.out_features, self.num_steps)(h, t)
+
+
+class MLP(nn.Module):
+    """Call: x (batch, dim), t (batch,) on the grid i/num_steps -> (batch, out_features); the paper has 50-50-50."""
+
+    features: tuple[int, ...]
+    out_features: int
+    num_steps: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch dim"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
+        for size in self.features:
+            x = jax.nn.sigmoid(nn.Dense(size)(x))
+        return StepReadout(self.out_features, self.num_steps)(x, t)
