@@ -1,4 +1,4 @@
-"""Images as uint8 arrays: where they come from (`load`) and in what order they are seen (`batches`, `epoch`)."""
+"""Examples as arrays: where they come from (`load`) and in what order they are seen (`batches`, `epoch`)."""
 
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import batches, epoch

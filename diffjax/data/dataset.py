@@ -1,33 +1,36 @@
-"""What a source of data gives: a finite set of discrete-valued images that is read a whole batch at a time.
+"""What a source of data gives: a finite set of examples that is read a whole batch at a time.
 
-A batch gather is the unit because it is what is fast: one fancy index over a uint8 array reads about a million small
-images a second, a hundred times what a loop over examples does.
+An example is a vector (20,) or an image (H, W, C), of integer values 0 .. levels - 1 as uint8 or, where `levels` is 0,
+of real values as float32. A batch gather is the unit because it is what is fast: one fancy index over a uint8 array
+reads about a million small images a second, a hundred times what a loop over examples does.
 """
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Float32, Integer, UInt8
 
 from diffjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A set of images with integer values 0 .. levels - 1.
+    """A set of examples of one shape.
 
     name: what the configuration calls it.
-    shape: (H, W, C) of one image.
-    levels: the number of values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits.
+    shape: of one example: (H, W, C) of an image, (2,) of a point in the plane.
+    levels: the number of values an element can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for bits,
+        and 0 for real values.
     size: the number of examples, also `len(dataset)`.
-    gather: indices (n,) -> dict(image=uint8 (n, H, W, C), label=int32 (n,)). A set without labels gives zeros.
+    gather: indices (n,) -> dict(image=(n, *shape), label=int32 (n,)). `image` is the example itself, whatever its
+        shape: uint8, or float32 if levels is 0. A set without labels gives zeros.
 
     Raises `InputError` if the set is empty.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     levels: int
     size: int
     gather: Callable[[Integer[np.ndarray, " n"]], dict[str, np.ndarray]]
@@ -41,26 +44,36 @@ class Dataset:
 
 
 def from_arrays(
-    name: str, images: UInt8[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"], levels: int = 256
+    name: str,
+    examples: UInt8[np.ndarray, "n *shape"] | Float32[np.ndarray, "n *shape"],
+    labels: Integer[np.ndarray, " n"] | None = None,
+    levels: int = 256,
 ) -> Dataset:
-    """A Dataset over arrays in memory; the values are checked here, once.
+    """A Dataset over arrays in memory, labelled zero if there are no labels; the values are checked here, once.
 
-    Raises `InputError` if images are not uint8 (n, H, W, C), exceed levels - 1, or differ in number from the labels.
+    Raises `InputError` if the examples are not (n, ...) of uint8 (float32 if levels is 0), have a value above
+    levels - 1 (that is not finite), or differ in number from the labels.
     """
-    if images.dtype != np.uint8 or images.ndim != 4:
+    wanted = np.uint8 if levels else np.float32
+    if examples.dtype != wanted or examples.ndim < 2:
         raise InputError(
-            f"Dataset {name!r} needs uint8 images of shape (n, H, W, C), not {images.dtype} {images.shape}:"
-            " give the raw pixel values, which the model scales itself."
+            f"Dataset {name!r} with levels={levels} needs {wanted.__name__} examples of shape (n, ...), not"
+            f" {examples.dtype} {examples.shape}: give raw pixel values, which the model scales itself, as uint8, or"
+            " continuous data as float32 with levels=0."
         )
-    if labels.shape != images.shape[:1]:
+    if labels is None:
+        labels = np.zeros(len(examples), np.int32)
+    if labels.shape != examples.shape[:1]:
         raise InputError(
-            f"Dataset {name!r} has {len(images)} images but labels of shape {labels.shape}: give one each."
+            f"Dataset {name!r} has {len(examples)} examples but labels of shape {labels.shape}: give one each."
         )
-    if images.size and (highest := int(images.max())) >= levels:
-        raise InputError(f"Dataset {name!r} has the pixel value {highest}, outside 0 .. {levels - 1}: fix its levels.")
+    if levels and examples.size and (highest := int(examples.max())) >= levels:
+        raise InputError(f"Dataset {name!r} has the value {highest}, outside 0 .. {levels - 1}: fix its levels.")
+    if not levels and not (finite := np.isfinite(examples)).all():
+        raise InputError(f"Dataset {name!r} has {finite.size - finite.sum()} NaN or infinite values: remove them.")
     labels = labels.astype(np.int32)
 
     def gather(indices):
-        return {"image": images[indices], "label": labels[indices]}
+        return {"image": examples[indices], "label": labels[indices]}
 
-    return Dataset(name, images.shape[1:], levels, len(images), gather)
+    return Dataset(name, examples.shape[1:], levels, len(examples), gather)

@@ -42,7 +42,7 @@ def permutation(seed: int, epoch: int, n: int) -> Int64[np.ndarray, " n"]:
 def batches(
     dataset: Dataset, batch_size: int, *, seed: int, start: int = 0, process_index: int = 0, process_count: int = 1
 ) -> "grain.DatasetIterator[Batch]":
-    """Endless training batches dict(image=uint8 (batch_size / process_count, H, W, C), label=int32 (same,)).
+    """Endless training batches dict(image=(batch_size / process_count, *shape), label=int32 (same,)).
 
     start: the global step of the first batch. The iterator's `get_state()` and `set_state(state)` hold the global step
     too, so a state may be handed to an iterator with another start or process count.

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, which need no download, and any image set of TensorFlow Datasets.
+"""Where data come from: the embedded sets (embedded.py), which need no download, and any TensorFlow Datasets images.
 
 A TFDS set lies in DIR/name[/config]/version as dataset_info.json, features.json and record files. Only the array_record
 format can be read without TensorFlow. What is on disk is decided by looking at these files, never by asking TFDS to
@@ -24,34 +24,28 @@ from tqdm import tqdm
 
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
-from diffjax.data.pipeline import permutation
+from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.errors import InputError
-
-EMBEDDED = ("digits",)
 
 
 def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """The "train" or "test" part of the set that config describes.
 
-    config.name: "digits", or a TFDS name such as "mnist", "celeb_a_hq/256", "cifar10:3.0.2".
+    config.name: an embedded set such as "digits", whose fields `load_embedded` explains, or a TFDS name such as
+        "mnist", "celeb_a_hq/256", "cifar10:3.0.2", with these fields:
     config.dir: where TFDS keeps prepared sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     config.shape: (H, W, C). A set in memory must have it; a lazy one, or one whose images differ in size, is
         centre-cropped and resized to it.
-    config.train_split, config.test_split: TFDS splits such as "train[:90%]"; "" for an embedded set.
+    config.train_split, config.test_split: TFDS splits such as "train[:90%]".
     config.in_memory: decode all of it now (small sets) or each image when it is asked for (large ones).
 
     Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} must be 'train' or 'test'.")
-    shape = tuple(config.shape)
     if config.name in EMBEDDED:
-        if config.train_split or config.test_split:
-            raise InputError(f"data.train_split and data.test_split must be '' for the embedded set {config.name!r}.")
-        dataset = _digits(split)
-        if dataset.shape != shape:
-            raise InputError(f"data.shape={shape} disagrees with {config.name!r}: set data.shape={dataset.shape}.")
-        return dataset
+        return load_embedded(config, split)
+    shape = tuple(config.shape)
     if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
     directory = data_dir(config.dir)
@@ -134,16 +128,6 @@ def check_name(name: str) -> None:
             f"data.name={name!r} must name one of the configs of {base!r}: write {base}/NAME where NAME is"
             f" {', '.join(configs[:20])}{' ...' if len(configs) > 20 else ''}."
         )
-
-
-def _digits(split: str) -> Dataset:
-    """1797 handwritten digits of 8 x 8 with values 0 .. 16: a fixed random 1500 to train on, the other 297 to test."""
-    from sklearn.datasets import load_digits  # a second, for this set only
-
-    bunch = load_digits()
-    order = permutation(0, 0, len(bunch.target))
-    part = order[:1500] if split == "train" else order[1500:]
-    return from_arrays("digits", bunch.images[part, :, :, None].astype(np.uint8), bunch.target[part], levels=17)
 
 
 def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, int], resize: bool) -> Dataset:

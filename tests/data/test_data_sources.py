@@ -157,8 +157,10 @@ def test_decode_image():
     ("images", "labels", "levels", "words"),
     [
         (np.zeros((2, 3, 3, 1), np.float32), np.zeros(2, int), 256, ["uint8", "float32"]),
-        (np.zeros((2, 3, 3), np.uint8), np.zeros(2, int), 256, ["(2, 3, 3)"]),
-        (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, int), 256, ["2 images", "(3,)"]),
+        (np.zeros(2, np.uint8), np.zeros(2, int), 256, ["(2,)"]),
+        (np.zeros((2, 3), np.uint8), np.zeros(2, int), 0, ["float32", "uint8 (2, 3)", "levels=0"]),
+        (np.float32([[0, 1], [np.nan, np.inf]]), None, 0, ["2 NaN or infinite"]),
+        (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, int), 256, ["2 examples", "(3,)"]),
         (np.full((2, 3, 3, 1), 17, np.uint8), np.zeros(2, int), 17, ["17", "0 .. 16"]),
         (np.zeros((0, 3, 3, 1), np.uint8), np.zeros(0, int), 256, ["no examples"]),
     ],
