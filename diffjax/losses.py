@@ -18,9 +18,10 @@ from jax import Array
 from jaxtyping import Float
 
 from diffjax.bounds import Decoder, bits_per_dim, reconstruction_cost, step_cost
+from diffjax.distributions import Distribution, Normal
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
-from diffjax.processes import Gaussian, Variance
-from diffjax.randomness import Keys, normal
+from diffjax.processes import Gaussian, Process, Variance
+from diffjax.randomness import Keys, normal, uniform
 
 Weight = Callable[[Array], Array]
 
@@ -67,7 +68,7 @@ def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
 
 
 def vlb(
-    process: Gaussian,
+    process: Process,
     predict: Predict,
     key: Keys,
     x0: Float[Array, "batch *event"],
@@ -79,11 +80,10 @@ def vlb(
 ) -> Float[Array, " batch"]:
     """num_steps times the bound's cost of the step (s, t), in nats; at s = 0 that cost is the reconstruction.
 
-    With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which no
-    parameter changes.
+    With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which only a learned
+    schedule changes.
     """
-    eps = normal(key, x0.shape, x0.dtype)
-    xt = _noised(process, x0, eps, t)
+    xt = _draw(process.marginal(x0, t), key)
     prediction = predict(xt, t)  # one evaluation serves both costs
 
     def fixed(_: Array, __: Array) -> Prediction:
@@ -117,6 +117,13 @@ def hybrid(
     held = replace(prediction, value=jax.lax.stop_gradient(prediction.value))
     bound = vlb(process, lambda *_: held, key, x0, s, t, num_steps, "learned", decoder)
     return simple(process, lambda *_: prediction, key, x0, t) + weight * bits_per_dim(bound, x0.shape[1:])
+
+
+def _draw(q: Distribution, key: Keys) -> Array:
+    """A draw by one key, or by one key per example; a Normal's is differentiable in its parameters."""
+    if isinstance(q, Normal):
+        return q.mean + jnp.sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
+    return (uniform(key, q.mean.shape) < q.mean).astype(q.mean.dtype)
 
 
 def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:

@@ -34,8 +34,9 @@ class Prediction:
     """An estimate made from x_t.
 
     value: (batch, *event), of the given `kind`.
-    log_var: None, or (batch, *event), where the log-variance of the reverse kernel lies between the two extremes
-        log β̃ (0, "posterior") and log β (1, "forward") of Nichol & Dhariwal 2021, eq. 15.
+    log_var: None, or (batch, *event), what `variance` reads. "learned": where the log-variance of the reverse kernel
+        lies between log β̃ (0, "posterior") and log β (1, "forward"; Nichol & Dhariwal 2021, eq. 15). "shifted": what
+        is added to the log-odds of β (Sohl-Dickstein et al. 2015, eq. 64).
     """
 
     value: Float[Array, "*shape"]

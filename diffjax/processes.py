@@ -29,7 +29,7 @@ from diffjax.errors import InputError
 from diffjax.predictions import Prediction, convert
 from diffjax.schedules import Schedule, VariancePreserving, broadcast_to, from_betas
 
-Variance = Literal["posterior", "forward", "learned"]
+Variance = Literal["posterior", "forward", "learned", "shifted"]
 
 
 class Process(Protocol):
@@ -78,15 +78,16 @@ class Gaussian(NamedTuple):
         t: ArrayLike,
         variance: Variance = "posterior",
     ) -> Normal:
-        """p(x_s | x_t): the posterior with the predicted x_0 in place of x_0, and one of three variances.
+        """p(x_s | x_t): the posterior with the predicted x_0 in place of x_0, and one of four variances.
 
         "posterior" is β̃ (exact if the data is a point), "forward" is β (exact if the data is N(0, I)), "learned"
         interpolates their logarithms by `prediction.log_var` (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021,
-        eq. 15). At s = 0, where β̃ = 0, the kernel takes the β̃ of the step of equal length above it, (t, 2t), as
-        DDPM does.
+        eq. 15), "shifted" adds `prediction.log_var` to the log-odds of β, for variance-preserving schedules, whose β
+        are below 1 (Sohl-Dickstein et al. 2015, eq. 64). At s = 0, where β̃ = 0, the kernel takes the β̃ of the step
+        of equal length above it, (t, 2t), as DDPM does.
 
         Raises:
-            InputError: on an unknown variance, or "learned" without `log_var`.
+            InputError: on an unknown variance, or "learned" or "shifted" without `log_var`.
         """
         x0 = convert(prediction, "x0", self, xt, t)
         mean = self.posterior(x0, xt, s, t).mean
@@ -94,19 +95,16 @@ class Gaussian(NamedTuple):
         lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * jnp.asarray(t), 1.0), t)
         small = broadcast_to(self._posterior_variance(lower, upper), xt)
         large = broadcast_to(self._forward_variance(s, t), xt)
-        match variance:
-            case "posterior":
-                return Normal(mean, small)
-            case "forward":
-                return Normal(mean, large)
-            case "learned":
-                v = prediction.log_var
-                if v is None:
-                    raise InputError(
-                        "variance='learned' needs a prediction with log_var: predict with learned_variance"
-                    )
-                return Normal(mean, jnp.exp(v * jnp.log(large) + (1 - v) * jnp.log(small)))
-        raise InputError(f"variance must be 'posterior', 'forward' or 'learned', not {variance!r}")
+        if variance not in ("posterior", "forward", "learned", "shifted"):
+            raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
+        if variance in ("posterior", "forward"):
+            return Normal(mean, small if variance == "posterior" else large)
+        shift = prediction.log_var
+        if shift is None:
+            raise InputError(f"variance={variance!r} needs a prediction with log_var: predict with learned_variance")
+        if variance == "learned":
+            return Normal(mean, jnp.exp(shift * jnp.log(large) + (1 - shift) * jnp.log(small)))
+        return Normal(mean, large / (large + (1 - large) * jnp.exp(-shift)))
 
     def _drop(self, s: ArrayLike, t: ArrayLike) -> Array:
         """λ_t - λ_s. λ_s is +inf where s is free of noise, and its gradient to the schedule would be inf · 0."""
