@@ -6,6 +6,10 @@ Diffusion (Sohl-Dickstein et al. 2015; Ho et al. 2020, eq. 5), on a grid 0 = t_0
                 + Σ_{i=2..T} E KL(q(x_{t_{i-1}} | x_{t_i}, x_0) ‖ p(x_{t_{i-1}} | x_{t_i}))     L_{i-1}, diffusion
                 + E -log p(x_0 | x_{t_1})                                                       L_0, reconstruction
 
+One trajectory x_1..x_T ~ q(. | x_0) (Sohl-Dickstein et al. 2015, eq. 9), E log w being that bound again:
+
+    p(x_0) = E w,    w = π(x_T) Π_{t=1..T} p(x_{t-1} | x_t) / q(x_t | x_{t-1})
+
 Importance weighting (Burda et al. 2016): log p(x) ≥ E log (1/K) Σ_k w_k.
 """
 
@@ -71,10 +75,8 @@ def diffusion(
     Raises:
         InputError: if the grid has no step, or only one and a variance other than "forward" (β̃ does not exist).
     """
-    times = jnp.sort(jnp.asarray(times))
+    times = _grid(times, variance)
     num_steps = times.shape[0] - 1
-    if num_steps < (1 if variance == "forward" else 2):
-        raise InputError(f"times has {num_steps + 1} entries: variance={variance!r} needs at least 3, 'forward' 2")
     if num_terms is not None and num_terms < 1:
         raise InputError(f"num_terms must be at least 1 or None, not {num_terms}")
     if num_terms is not None and num_terms >= num_steps - 1:
@@ -130,6 +132,49 @@ def reconstruction_cost(
     return -_event_sum(last.log_prob(x0)), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
 
 
+def trajectory_log_weight(
+    process: Process,
+    predict: Predict,
+    key: PRNGKeyArray,
+    x0: Float[Array, "batch *event"],
+    times: Float[Array, " num_times"],
+    variance: Variance = "posterior",
+    decoder: Decoder | None = None,
+) -> Float[Array, " batch"]:
+    """log w of one trajectory x_1..x_T ~ q(. | x_0) for each example, in nats; one scan, which keeps one x_t at a time.
+
+    E w = p(x_0) exactly, and E log w is minus the expected total of `diffusion` (Sohl-Dickstein et al. 2015, eq. 9).
+    In between, K trajectories give a lower bound on log p(x_0) that rises with K to log p(x_0) itself:
+
+        importance_weighted(jax.vmap(lambda key: trajectory_log_weight(process, predict, key, x0, times))(keys))
+
+    Args:
+        times, variance, decoder: as in `diffusion`.
+
+    Raises:
+        InputError: if the grid has no step, or only one and a variance other than "forward" (β̃ does not exist).
+    """
+    times = _grid(times, variance)
+
+    def step(xs: Array, index: ArrayLike, decoder: Decoder | None = None) -> tuple[Array, Array]:
+        s, t = times[index], times[index + 1]
+        forward = process.transition(xs, s, t)
+        xt = forward.sample(jax.random.fold_in(key, index))
+        kernel = process.reverse(predict(xt, jnp.broadcast_to(t, x0.shape[:1])), xt, s, t, variance)
+        back = kernel if decoder is None else decoder(kernel.mean, kernel.variance)
+        # The two almost cancel, and their sums over the chain would be large: take the difference before any sum.
+        return xt, _event_sum(back.log_prob(xs) - forward.log_prob(xt))
+
+    def later(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
+        xs, log_weight = carry
+        xt, ratio = step(xs, index)
+        return (xt, log_weight + ratio), None
+
+    first = step(x0, 0, decoder)
+    (last, log_weight), _ = jax.lax.scan(later, first, jnp.arange(1, times.shape[0] - 1))
+    return log_weight + _event_sum(process.prior(x0.shape).log_prob(last))
+
+
 def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Progressive lossy coding: what x̂_0 costs and how good it is as x_1 .. x_{t_1} arrive (Ho et al. 2020, 4.3).
 
@@ -154,6 +199,13 @@ def bits_per_dim(nats: ArrayLike, event_shape: tuple[int, ...]) -> Array:
 def importance_weighted(log_weights: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
     """log (1/K) Σ_k w_k over `axis`, in nats: the value of the bound itself (Burda et al. 2016, eq. 8)."""
     return jax.nn.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])
+
+
+def _grid(times: Array, variance: Variance) -> Array:
+    times = jnp.sort(jnp.asarray(times))
+    if times.shape[0] < (2 if variance == "forward" else 3):
+        raise InputError(f"times has {times.shape[0]} entries: variance={variance!r} needs at least 3, 'forward' 2")
+    return times
 
 
 def _event_sum(x: Array) -> Array:
