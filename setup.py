@@ -20,6 +20,7 @@ setup(
         "optax",
         "orbax-checkpoint",
         "pillow",
+        "scikit-image",
         "scikit-learn",
         "tensorboardX",
         "tensorflow-datasets",

@@ -1,15 +1,18 @@
-"""Sets that need no download: scikit-learn's digits and the toys of toys.py.
+"""Sets that need no download: scikit-learn's digits, the toys of toys.py and the textures of textures.py.
 
-The generated ones are drawn with fixed seeds, one for the training part and one for the test part, so the same
+Whatever is drawn is drawn with fixed seeds, one for the training part and one for the test part, so the same
 configuration always gives the same arrays.
 """
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from diffjax.data import toys
+from diffjax.data import textures, toys
+from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
@@ -18,10 +21,13 @@ from diffjax.errors import InputError
 def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """The "train" or "test" part of the embedded set `config.name`, one of `EMBEDDED`.
 
-    config.shape: of one example; it must be what the set has.
+    config.shape: of one example: (2,) of "swiss_roll", (20,) of "heartbeat", (size, size, 1) of "dead_leaves",
+        (height, width, 1) of "gravel", "grass" and "brick", the same or (height, width, 3) of "folder".
     config.train_split, config.test_split: "".
-    config.num_train, config.num_test: how many examples to generate.
+    config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
     config.noise: of "swiss_roll", as in `toys.swiss_roll`.
+    config.radii: of "dead_leaves", the smallest and the largest in pixels.
+    config.dir: of "folder", a directory of images to take crops of.
 
     Raises `InputError` if a field that the set needs is missing or wrong.
     """
@@ -54,6 +60,44 @@ def _heartbeat(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("heartbeat", toys.heartbeat(_rng(split), _num(config, split)), levels=2)
 
 
+def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    size, _, _ = _image_shape(config, (1,))
+    num, radii = _num(config, split), config.get("radii")
+    if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(isinstance(r, int | float) for r in radii):
+        raise InputError(f"data.radii={radii!r} must be two numbers, the smallest and the largest radius in pixels.")
+    # Another generator makes other images, and so another entry of the cache.
+    facts = {"set": [size, num, split, *radii], "made_by": [inspect.getsource(toys), np.__version__]}
+
+    def make() -> Arrays:
+        return toys.dead_leaves(_rng(split), num, size, *radii), np.zeros(num, np.int32)
+
+    return from_arrays("dead_leaves", *cached(f"dead_leaves-{split}", facts, make))
+
+
+def _photograph(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    height, width, _ = _image_shape(config, (1,))
+    return _crops(config, split, [textures.photograph(config.name)], (height, width))
+
+
+def _folder(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    height, width, channels = _image_shape(config, (1, 3))
+    if not config.dir:
+        raise InputError("data.dir='' must name the directory whose images are the set 'folder'.")
+    return _crops(config, split, textures.folder(Path(config.dir).expanduser(), channels), (height, width))
+
+
+def _crops(config: ml_collections.ConfigDict, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:
+    return from_arrays(config.name, textures.crops(_rng(split), images, size, _num(config, split), split))
+
+
+def _image_shape(config: ml_collections.ConfigDict, channels: tuple[int, ...]) -> tuple[int, int, int]:
+    shape = tuple(config.shape)
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in channels:
+        choices = " or ".join(map(str, channels))
+        raise InputError(f"data.shape={shape} must be (height, width, {choices}) for the set {config.name!r}.")
+    return shape
+
+
 def _num(config: ml_collections.ConfigDict, split: str) -> int:
     num = config.get(f"num_{split}")
     if not isinstance(num, int) or num < 1:
@@ -71,5 +115,8 @@ _SETS: dict[str, Callable[[ml_collections.ConfigDict, str], Dataset]] = {
     "digits": _digits,
     "swiss_roll": _swiss_roll,
     "heartbeat": _heartbeat,
+    "dead_leaves": _dead_leaves,
+    **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
+    "folder": _folder,
 }
 EMBEDDED = tuple(_SETS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import config, png
+from tiny_sets import config, embedded, everything, png
 
 from diffjax.data import from_arrays, load
 from diffjax.data import sources as sources_module
@@ -20,10 +20,6 @@ from diffjax.data.sources import decode_image
 from diffjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-
-
-def everything(dataset):
-    return dataset.gather(np.arange(len(dataset)))
 
 
 def digits(split):
@@ -198,6 +194,53 @@ def test_sentences(tiny, changes, words):
     bad.update(changes)
     with pytest.raises(InputError) as error:
         load(bad, "train")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+ROLL = dict(name="swiss_roll", shape=(2,), num_train=5, num_test=5, noise=0.1)
+BEAT = dict(name="heartbeat", shape=(20,), num_train=5, num_test=5)
+LEAVES = dict(name="dead_leaves", shape=(8, 8, 1), num_train=5, num_test=5, radii=(1.5, 4.0))
+GRASS = dict(name="grass", shape=(8, 8, 1), num_train=5, num_test=5)
+FOLDER = dict(name="folder", shape=(8, 8, 3), num_train=5, num_test=5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (ROLL | dict(noise=None), ["data.noise=None", "number", "swiss_roll"]),
+        (ROLL | dict(noise="0.1"), ["data.noise='0.1'", "number"]),
+        (ROLL | dict(noise=0.0), ["noise=0.0", "between 0 and 1"]),
+        (ROLL | dict(noise=1), ["noise=1", "between 0 and 1"]),
+        (ROLL | dict(noise=float("nan")), ["noise=nan", "between 0 and 1"]),
+        (ROLL | dict(shape=(2, 1)), ["data.shape=(2, 1)", "set data.shape=(2,)"]),
+        (ROLL | dict(num_train=0), ["data.num_train=0", "at least 1", "swiss_roll"]),
+        (ROLL | dict(train_split="train"), ["data.train_split", "''", "swiss_roll"]),
+        (BEAT | dict(num_train=None), ["data.num_train=None", "heartbeat"]),
+        (BEAT | dict(num_train=10.0), ["data.num_train=10.0", "whole number"]),
+        (BEAT | dict(shape=(21,)), ["data.shape=(21,)", "set data.shape=(20,)"]),
+        (LEAVES | dict(radii=None), ["data.radii=None", "two numbers"]),
+        (LEAVES | dict(radii=(1.5,)), ["data.radii=(1.5,)", "two numbers"]),
+        (LEAVES | dict(radii=(4.0, 1.5)), ["min_radius=4.0", "max_radius=1.5", "<"]),
+        (LEAVES | dict(radii=(0.1, 1.5)), ["min_radius=0.1", "0.5"]),
+        (LEAVES | dict(radii=(1.0, float("inf"))), ["max_radius=inf"]),
+        (LEAVES | dict(num_train=None), ["data.num_train=None", "dead_leaves"]),
+        (LEAVES | dict(shape=(8, 9, 1)), ["data.shape=(8, 9, 1)", "(8, 8, 1)"]),
+        (LEAVES | dict(shape=(8, 8, 3)), ["data.shape=(8, 8, 3)", "(height, width, 1)"]),
+        (GRASS | dict(shape=(8, 8)), ["data.shape=(8, 8)", "(height, width, 1)", "grass"]),
+        (GRASS | dict(shape=(385, 8, 1)), ["385 x 8", "384 x 512", "train", "data.shape"]),
+        (GRASS | dict(shape=(8, 513, 1)), ["8 x 513", "384 x 512"]),
+        (GRASS | dict(num_train=-1), ["data.num_train=-1", "grass"]),
+        (FOLDER, ["data.dir=''", "directory"]),
+        (FOLDER | dict(dir="/no/such"), ["data.dir='/no/such'", "no directory"]),
+        (FOLDER | dict(dir=str(ROOT / "tests" / "data")), ["no image file", ".png"]),
+        (FOLDER | dict(shape=(8, 8, 4)), ["data.shape=(8, 8, 4)", "(height, width, 1 or 3)"]),
+    ],
+)
+def test_sentences_of_embedded_sets(fields, words):
+    fields = {name: value for name, value in fields.items() if value is not None}
+    with pytest.raises(InputError) as error:
+        load(embedded(**fields), "train")
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
 

@@ -13,6 +13,15 @@ def config(name, directory="", shape=(6, 5, 3), train="train", test="test", in_m
     )
 
 
+def embedded(name, **fields):
+    """What an embedded set needs: without in_memory, and with no field but its own."""
+    return ml_collections.ConfigDict(dict(name=name, dir="", train_split="", test_split="") | fields)
+
+
+def everything(dataset):
+    return dataset.gather(np.arange(len(dataset)))
+
+
 def png(array):
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
