@@ -6,6 +6,7 @@ The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax 
 
 from diffjax import (
     bounds,
+    conditioning,
     distributions,
     errors,
     losses,
@@ -20,6 +21,7 @@ from diffjax import (
 
 __all__ = [
     "bounds",
+    "conditioning",
     "distributions",
     "errors",
     "losses",

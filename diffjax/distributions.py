@@ -65,7 +65,10 @@ class Normal(NamedTuple):
 
 
 class Bernoulli(NamedTuple):
-    """B(sigmoid(logits)), elementwise, on {0, 1}. Logits keep probabilities next to 0 and 1 apart from 0 and 1."""
+    """B(sigmoid(logits)), elementwise, on {0, 1}. Logits keep probabilities next to 0 and 1 apart from 0 and 1.
+
+    Infinite logits are point masses.
+    """
 
     logits: Float[Array, "*shape"]
 
@@ -81,18 +84,17 @@ class Bernoulli(NamedTuple):
         return jax.random.bernoulli(key, self.mean).astype(jnp.result_type(self.logits, float))
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return x * jax.nn.log_sigmoid(self.logits) + (1.0 - x) * jax.nn.log_sigmoid(-self.logits)
+        return _weigh(x, jax.nn.log_sigmoid(self.logits)) + _weigh(1.0 - x, jax.nn.log_sigmoid(-self.logits))
 
     def kl(self, other: "Bernoulli") -> Float[Array, "*shape"]:
         """KL(self ‖ other)."""
         on = jax.nn.log_sigmoid(self.logits) - jax.nn.log_sigmoid(other.logits)
         off = jax.nn.log_sigmoid(-self.logits) - jax.nn.log_sigmoid(-other.logits)
-        return self.mean * on + jax.nn.sigmoid(-self.logits) * off
+        return _weigh(self.mean, on) + _weigh(jax.nn.sigmoid(-self.logits), off)
 
     def entropy(self) -> Float[Array, "*shape"]:
-        return -self.mean * jax.nn.log_sigmoid(self.logits) - jax.nn.sigmoid(-self.logits) * jax.nn.log_sigmoid(
-            -self.logits
-        )
+        on, off = jax.nn.log_sigmoid(self.logits), jax.nn.log_sigmoid(-self.logits)
+        return -_weigh(self.mean, on) - _weigh(jax.nn.sigmoid(-self.logits), off)
 
 
 @jax.tree_util.register_dataclass
@@ -144,6 +146,11 @@ class DiscretizedNormal:
     def entropy(self) -> Float[Array, "*shape"]:
         table = self._table()
         return -jnp.sum(jnp.exp(table) * table, axis=-1)
+
+
+def _weigh(p: Array, log_q: Array) -> Array:
+    """p log q with 0 log 0 = 0, in value and gradient."""
+    return jnp.where(p == 0, 0.0, p * jnp.where(p == 0, 0.0, log_q))
 
 
 def _log1mexp(x: Array) -> Array:

@@ -2,8 +2,13 @@
 
 If x_0 has density Σ_k w_k N(m_k, C_k), x_t = alpha x_0 + sigma eps has Σ_k w_k N(alpha m_k, alpha² C_k + sigma² I), and
 eps* = E[eps | x_t] = -sigma ∇ log p_t(x_t) is the best possible prediction.
+
+Bits x_0 with Σ_k w_k Π_i B(p_ki) stay such a mixture under the binomial process, too, and either mixture stays one when
+multiplied by what an observation tells, r(x) = Π_i exp(-½ precision_i (y_i - x_i)²), precision 0 to +inf: since x_t is
+itself an observation of x_0, E[r(x_0) | x_t] is a matter of observing twice.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +19,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.distributions import LOG_2PI
 from diffjax.predictions import Predict, Prediction
+from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
 
 
@@ -23,6 +29,15 @@ class GaussianMixture(NamedTuple):
     weights: Float[Array, " K"]
     means: Float[Array, "K D"]
     covs: Float[Array, "K D D"]
+
+    @property
+    def mean(self) -> Float[Array, " D"]:
+        return self.weights @ self.means
+
+    @property
+    def cov(self) -> Float[Array, "D D"]:
+        centred = self.means - self.mean
+        return jnp.einsum("k,kij->ij", self.weights, self.covs + centred[:, :, None] * centred[:, None, :])
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """log p(x) in nats."""
@@ -62,3 +77,110 @@ class GaussianMixture(NamedTuple):
             return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), "eps")
 
         return predict
+
+    def posterior(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> "GaussianMixture":
+        """p(x) r(x)/Z. Where a precision is infinite x is known and the covariances are singular: `mean`, `cov`,
+        `predict` and `at` a sigma > 0 hold, a density and samples are not to be had."""
+        known, chol, white, log_joint = self._observe(y, precision)
+        half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], self.covs, 0.0), lower=True)
+        means = self.means + jnp.einsum("kij,ki->kj", half, white)
+        covs = self.covs - jnp.einsum("kij,kil->kjl", half, half)
+        return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
+
+    def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
+        """log p(y) of the observed entries, y ~ N(x, 1/precision): log E[r(x)] but for a constant of the precisions."""
+        return jax.nn.logsumexp(self._observe(y, precision)[-1])
+
+    def log_expected(self, schedule: Schedule, y: Array, precision: Array) -> Callable[[Array, Array], Array]:
+        """log_r(x_t (batch, D), t () or (batch,)) = log E[r(x_0) | x_t], up to a constant, for t > 0."""
+
+        def one(x: Array, t: Array) -> Array:
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+            return self.posterior(x / alpha, jnp.full_like(x, (alpha / sigma) ** 2)).log_evidence(y, precision)
+
+        return lambda xt, t: jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1]))
+
+    def _observe(self, y: Array, precision: Array) -> tuple[Array, Array, Array, Array]:
+        known = precision > 0
+        # An entry that was not observed is an independent N(0, 1) seen at 0.
+        noise = 1.0 / jnp.where(known, precision, 1.0)
+        chol = jnp.linalg.cholesky(jnp.where(known[:, None] & known, self.covs, 0.0) + jnp.diag(noise))
+        residual = jnp.where(known, y - self.means, 0.0)
+        white = jax.scipy.linalg.solve_triangular(chol, residual[..., None], lower=True)[..., 0]
+        log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)).sum(-1)
+        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum() * LOG_2PI
+        return known, chol, white, log_normal + jnp.log(self.weights)
+
+
+class BernoulliMixture(NamedTuple):
+    """Σ_k weights[k] Π_i B(x_i; probs[k, i]) on bits: weights (K,) sum to 1, probs (K, D) in [0, 1], ends included."""
+
+    weights: Float[Array, " K"]
+    probs: Float[Array, "K D"]
+
+    def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
+        """log P(x) in nats, -inf where no component reaches."""
+        each = jnp.where(x[..., None, :] > 0.5, jnp.log(self.probs), jnp.log1p(-self.probs))
+        return jax.nn.logsumexp(each.sum(-1) + jnp.log(self.weights), axis=-1)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n D"]:
+        which_key, bit_key = jax.random.split(key)
+        probs = self.probs[jax.random.categorical(which_key, jnp.log(self.weights), shape=(n,))]
+        return jax.random.bernoulli(bit_key, probs).astype(self.probs.dtype)
+
+    def at(self, process: Binomial, t: ArrayLike) -> "BernoulliMixture":
+        """The law of x_t, for a scalar t."""
+        keep = process.schedule.alpha(t) ** 2
+        return BernoulliMixture(self.weights, keep * self.probs + (1 - keep) * process.prob)
+
+    def predict(self, process: Binomial) -> Predict:
+        """The exact Predict, of kind logits: log-odds of x_0,i = 1 given x_t, for t > 0. t is () or (batch,)."""
+
+        def one(x: Array, t: Array) -> Array:
+            log_joint, log_on, log_off = self._observe(_log_odds_of(process, x, t))
+            total = log_joint[:, None]
+            return jax.nn.logsumexp(total + log_on, axis=0) - jax.nn.logsumexp(total + log_off, axis=0)
+
+        def predict(xt: Array, t: Array) -> Prediction:
+            return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), "logits")
+
+        return predict
+
+    def posterior(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> "BernoulliMixture":
+        """P(x) r(x)/Z."""
+        return self._posterior(_log_odds(y, precision))
+
+    def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
+        """log E[r(x)]."""
+        return jax.nn.logsumexp(self._observe(_log_odds(y, precision))[0])
+
+    def log_expected(self, process: Binomial, y: Array, precision: Array) -> Callable[[Array, Array], Array]:
+        """log_r(x_t (batch, D), t () or (batch,)) = log E[r(x_0) | x_t]."""
+
+        def one(x: Array, t: Array) -> Array:
+            return self._posterior(_log_odds_of(process, x, t)).log_evidence(y, precision)
+
+        return lambda xt, t: jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1]))
+
+    def _posterior(self, log_odds: Array) -> "BernoulliMixture":
+        log_joint, log_on, _ = self._observe(log_odds)
+        return BernoulliMixture(jax.nn.softmax(log_joint), jnp.exp(log_on))
+
+    def _observe(self, log_odds: Array) -> tuple[Array, Array, Array]:
+        """log of w_k E_k[r], (K,), and log-probabilities of 1 and 0 given the observation, (K, D), within each k."""
+        log_on = jnp.log(self.probs) + jnp.minimum(log_odds, 0.0)
+        log_off = jnp.log1p(-self.probs) + jnp.minimum(-log_odds, 0.0)
+        total = jnp.logaddexp(log_on, log_off)
+        scale = jnp.where(jnp.isneginf(total), 0.0, total)  # a component that cannot have been seen has no share
+        return total.sum(-1) + jnp.log(self.weights), log_on - scale, log_off - scale
+
+
+def _log_odds(y: Array, precision: Array) -> Array:
+    """log r(1)/r(0)."""
+    return jnp.where(precision > 0, precision * (y - 0.5), 0.0)
+
+
+def _log_odds_of(process: Binomial, xt: Array, t: ArrayLike) -> Array:
+    """log q(x_t | x_0 = 1)/q(x_t | x_0 = 0)."""
+    ones = jnp.ones_like(xt)
+    return process.marginal(ones, t).log_prob(xt) - process.marginal(0 * ones, t).log_prob(xt)

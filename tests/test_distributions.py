@@ -110,6 +110,28 @@ def test_bernoulli_kl_at_every_pair_of_logits():
     np.testing.assert_allclose(grads[1], scipy.special.expit(b) - scipy.special.expit(a), rtol=1e-4, atol=1e-6)
 
 
+def test_bernoulli_of_infinite_logits_is_a_point_mass():
+    inf = jnp.inf
+    l = jnp.array([inf, -inf, inf, -inf])
+    x = jnp.array([1.0, 0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(Bernoulli(l).log_prob(x), [0, 0, -inf, -inf])
+    np.testing.assert_array_equal(Bernoulli(l).entropy(), 0)
+    a, b = jnp.array([inf, -inf, inf, -inf, 0.3, inf, -inf]), jnp.array([inf, -inf, -inf, inf, inf, 0.3, 0.3])
+    le = scipy.special.log_expit
+    want = [0, 0, inf, inf, inf, -le(np.float32(0.3)), -le(-np.float32(0.3))]
+    np.testing.assert_allclose(Bernoulli(a).kl(Bernoulli(b)), want, rtol=1e-6)
+    np.testing.assert_array_equal(Bernoulli(jnp.array([inf, -inf])).sample(jax.random.key(0)), [1, 0])
+    # Next to point masses the gradients of finite logits are what they were: of log P(x) x - σ(l), of KL σ(b) - σ(a).
+    grad = jax.grad(lambda l: Bernoulli(l).log_prob(jnp.array([1.0, 0.0, 1.0])).sum())(jnp.array([inf, -inf, 0.4]))
+    np.testing.assert_allclose(grad, [0, 0, 1 - scipy.special.expit(0.4)], rtol=1e-6)
+    a, b = jnp.array([inf, -inf, inf, 0.1]), jnp.array([inf, -inf, 0.3, 0.2])
+    grads = jax.grad(lambda a, b: Bernoulli(a).kl(Bernoulli(b)).sum(), (0, 1))(a, b)
+    slope = scipy.special.expit(0.1) * scipy.special.expit(-0.1) * (0.1 - 0.2)
+    np.testing.assert_allclose(grads[0], [0, 0, 0, slope], rtol=1e-4)
+    e = scipy.special.expit
+    np.testing.assert_allclose(grads[1], [0, 0, e(0.3) - 1, e(0.2) - e(0.1)], rtol=1e-4)
+
+
 def test_bernoulli_sample_frequencies():
     n = 100_000
     p = Bernoulli(jnp.array([-100.0, -2.0, 0.0, 1.0, 100.0]))

@@ -1,4 +1,6 @@
-"""The closed forms that everything is tested with, against scipy, finite differences and quadrature."""
+"""The closed forms that everything is tested with, against scipy, finite differences, quadrature and enumeration."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from diffjax import reference, schedules
+from diffjax import processes, reference, schedules
 
 W = np.array([0.2, 0.5, 0.3])
 M = np.array([[1.0, -0.5, 0.0], [-1.0, 0.8, 2.0], [0.0, 0.0, -1.5]])
@@ -107,3 +109,130 @@ def test_differentiable_and_vmappable():
     got = jax.jit(jax.vmap(jax.grad(log_prob)))(means)[:, 0]
     want = np.linalg.solve(np.float64(cov), (np.float64(x) - np.float64(means[:, 0])).T).T
     np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+# Observed mixtures -----------------------------------------------------------------------------------------------
+
+
+def test_moments():
+    mean = W @ M
+    np.testing.assert_allclose(MIX.mean, mean, rtol=1e-5, atol=1e-6)
+    cov = np.einsum("k,kij->ij", W, C + M[:, :, None] * M[:, None, :]) - np.outer(mean, mean)
+    np.testing.assert_allclose(MIX.cov, cov, rtol=1e-4, atol=1e-5)
+
+
+def test_posterior_is_bayes_rule_on_densities():
+    # p(x) r(x) must be Z times the posterior's density everywhere: y[1] is not observed, and NaN.
+    y, precision = np.array([0.4, np.nan, -1.0]), np.array([2.0, 0.0, 0.5])
+    post = MIX.posterior(jnp.asarray(y, jnp.float32), jnp.asarray(precision, jnp.float32))
+    x = np.random.default_rng(3).normal(size=(50, 3))
+    seen = precision > 0
+    log_r = scipy.stats.norm.logpdf(y[seen], x[:, seen], precision[seen] ** -0.5).sum(1)
+    log_z = np.log(density(x)) + log_r - np.asarray(post.log_prob(jnp.asarray(x, jnp.float32)), np.float64)
+    np.testing.assert_allclose(log_z, log_z.mean(), atol=2e-3)
+    got = MIX.log_evidence(jnp.asarray(y, jnp.float32), jnp.asarray(precision, jnp.float32))
+    np.testing.assert_allclose(got, log_z.mean(), atol=1e-3)
+    np.testing.assert_allclose(post.weights.sum(), 1.0, rtol=1e-6)
+
+
+def test_posterior_of_a_known_entry_is_the_conditional():
+    y = 0.7  # of x[1]; by block formulas, component for component
+    post = MIX.posterior(jnp.array([0.0, y, 0.0]), jnp.array([0.0, jnp.inf, 0.0]))
+    rest = [0, 2]
+    weights = W * scipy.stats.norm.pdf(y, M[:, 1], np.sqrt(C[:, 1, 1]))
+    gain = C[:, rest, 1] / C[:, 1, 1, None]
+    means = M[:, rest] + gain * (y - M[:, 1])[:, None]
+    covs = C[:, rest][:, :, rest] - gain[:, :, None] * C[:, 1, rest][:, None, :]
+    np.testing.assert_allclose(post.weights, weights / weights.sum(), rtol=1e-5)
+    np.testing.assert_allclose(post.means[:, rest], means, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(post.covs[:, rest][:, :, jnp.array(rest)], covs, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(post.means[:, 1], y, rtol=1e-6)
+    np.testing.assert_allclose(post.covs[:, 1], 0, atol=1e-6)
+    got = MIX.log_evidence(jnp.array([0.0, y, 0.0]), jnp.array([0.0, jnp.inf, 0.0]))
+    np.testing.assert_allclose(got, np.log(weights.sum()), rtol=1e-5)
+    # noise makes the point mass a density again
+    x = post.at(0.9, 0.3).log_prob(jnp.zeros(3))
+    assert np.isfinite(x)
+
+
+def test_expected_r_by_quadrature():
+    x0, p = grid()
+    schedule = schedules.vp()
+    xt = np.linspace(-2, 2, 9)
+    for y, precision in ((0.5, 1.0), (-0.3, 20.0), (1.2, np.inf)):
+        log_r = MIX1.log_expected(schedule, jnp.array([y]), jnp.array([precision]))
+        for t in (0.05, 0.3, 0.8):
+            alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+            joint = scipy.stats.norm.pdf(xt[:, None], alpha * x0, sigma) * p
+            if np.isinf(precision):  # the density of x_0 at y, given x_t
+                q = density(np.array([[y]]), W1, M1, C1) * scipy.stats.norm.pdf(xt, alpha * y, sigma)
+                want = q / joint.sum(1)
+            else:
+                want = joint @ scipy.stats.norm.pdf(y, x0, precision**-0.5) / joint.sum(1)
+            got = log_r(jnp.asarray(xt[:, None], jnp.float32), t)
+            np.testing.assert_allclose(got, np.log(want), rtol=1e-3, atol=2e-3)
+
+
+# Mixtures of bits ------------------------------------------------------------------------------------------------
+
+BITS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+WB = np.array([0.2, 0.5, 0.3])
+PB = np.array([[0.1, 0.7, 0.9], [0.5, 0.2, 0.3], [1.0, 0.0, 0.6]])
+MIXB = reference.BernoulliMixture(jnp.asarray(WB, jnp.float32), jnp.asarray(PB, jnp.float32))
+
+
+def table(w=WB, p=PB):
+    """P of all the states, by the definition."""
+    return sum(wk * np.prod(np.where(BITS == 1, pk, 1 - pk), axis=1) for wk, pk in zip(w, p, strict=True))
+
+
+def noising(keep, r):
+    """[x_0, x_t], q(x_t | x_0) over all the states."""
+    one = keep * np.eye(2) + (1 - keep) * np.array([[1 - r, r], [1 - r, r]])
+    return np.kron(np.kron(one, one), one)
+
+
+def test_bits_log_prob_and_sample():
+    states = jnp.asarray(BITS, jnp.float32)
+    np.testing.assert_allclose(np.exp(MIXB.log_prob(states)), table(), rtol=1e-5)
+    only = reference.BernoulliMixture(jnp.ones(1), jnp.array([[1.0, 0.0, 0.5]]))
+    np.testing.assert_array_equal(np.isneginf(only.log_prob(states)), table([1.0], np.array([[1.0, 0, 0.5]])) == 0)
+    n = 100_000
+    x = np.asarray(MIXB.sample(jax.random.key(0), n))
+    counts = np.bincount((x @ [4, 2, 1]).astype(int), minlength=8)
+    assert (np.abs(counts / n - table()) < 5 * np.sqrt(table() / n)).all()
+
+
+def test_bits_noised_denoised_and_observed_by_enumeration():
+    process = processes.binomial(1 / np.arange(6, 0, -1), 0.3)
+    states = jnp.asarray(BITS, jnp.float32)
+    observations = [([1.0, 0.0, 1.0], [0.0, 0.0, 0.0]), ([1.0, 0.0, 1.0], [3.0, 1.0, 0.0])]
+    observations += [([np.nan, 0.0, 1.0], [0.0, np.inf, 2.0]), ([0.0, 1.0, 1.0], [np.inf, np.inf, 0.0])]
+    for i in (1, 3, 6):
+        t, joint = i / 6, table()[:, None] * noising(1 - i / 6, 0.3)
+        np.testing.assert_allclose(np.exp(MIXB.at(process, t).log_prob(states)), joint.sum(0), rtol=1e-4)
+        prediction = MIXB.predict(process)(states, t)
+        assert prediction.kind == "logits"
+        np.testing.assert_allclose(
+            jax.nn.sigmoid(prediction.value), (joint.T @ BITS) / joint.sum(0)[:, None], rtol=1e-4
+        )
+        for y, precision in observations:
+            seen = np.array(precision) > 0
+            with np.errstate(invalid="ignore"):
+                off = np.where(y == BITS, 0.0, 0.5 * np.array(precision))[:, seen]
+            r = np.exp(-off.sum(1))
+            arguments = jnp.asarray(y, jnp.float32), jnp.asarray(precision, jnp.float32)
+            np.testing.assert_allclose(np.exp(MIXB.log_evidence(*arguments)), table() @ r, rtol=1e-5)
+            want = table() * r / (table() @ r)
+            np.testing.assert_allclose(np.exp(MIXB.posterior(*arguments).log_prob(states)), want, rtol=1e-4, atol=1e-7)
+            got = MIXB.log_expected(process, *arguments)(states, jnp.full(8, t))
+            np.testing.assert_allclose(np.exp(got), (joint.T @ r) / joint.sum(0), rtol=1e-4, atol=1e-7)
+
+
+def test_bits_of_a_point_mass():
+    # Two sequences, each certain: x_t is one of them plus noise, and near t = 0 there is hardly a doubt.
+    mix = reference.BernoulliMixture(jnp.full(2, 0.5), jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+    process = processes.binomial(np.full(100, 0.01), 0.5)
+    logits = mix.predict(process)(jnp.array([[1.0, 0.0, 1.0]]), 0.01).value[0]
+    odds = 2 * np.log(0.995 / 0.005)
+    np.testing.assert_allclose(logits, [odds, -odds, np.inf], rtol=1e-4)
