@@ -1,11 +1,13 @@
-"""Figures to files: grids as PNG, films as GIF, curves as PNG."""
+"""Figures to files: films as GIF, all others as PNG."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffjax.zoo import Curve, Film, Grid
+from diffjax.zoo import Arrows, Curve, Film, Grid, Panels, Points
 from diffjax.zoo.model import Figure
 
 
@@ -18,24 +20,22 @@ def write(path: Path, figure: Figure) -> Path:
             Image.fromarray(tile(pixels(images), columns)).save(path)
         case Film(frames):
             path = path.with_suffix(".gif")
-            tiles = (tile(pixels(frame), square(len(frame)), least=256) for frame in np.asarray(frames))
+            tiles = (tile(pixels(frame), math.ceil(math.sqrt(len(frame))), least=256) for frame in np.asarray(frames))
             pictures = [Image.fromarray(picture) for picture in tiles]
             durations = [80] * (len(pictures) - 1) + [2000]  # ms: rest on the result
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         case Curve(x, y, x_label, y_label):
             path = path.with_suffix(".png")
             _plot(path, np.asarray(x), np.asarray(y), x_label, y_label)
+        case Panels(rows):
+            path = path.with_suffix(".png")
+            _panels(path, rows)
     return path
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] -> uint8."""
     return np.round((np.clip(np.asarray(images), -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-def square(num: int) -> int:
-    """Columns of the squarest grid for this many images."""
-    return int(np.ceil(np.sqrt(num)))
 
 
 def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) -> np.ndarray:
@@ -60,4 +60,23 @@ def _plot(path: Path, x: np.ndarray, y: np.ndarray, x_label: str, y_label: str) 
     axes.plot(x, y)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
+    plot.savefig(path, dpi=120)
+
+
+def _panels(path: Path, rows: Sequence[Sequence[Points | Arrows]]) -> None:
+    from matplotlib.figure import Figure as Plot
+
+    columns = max(len(row) for row in rows)
+    plot = Plot(figsize=(3 * columns, 3 * len(rows)), layout="constrained")
+    axes = plot.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    for line, row in zip(axes, rows, strict=True):
+        for place, panel in zip(line, row, strict=True):
+            xy = np.asarray(panel.xy)
+            place.set_title(panel.title, fontsize=10)
+            place.set_aspect("equal")
+            match panel:
+                case Points():
+                    place.plot(*xy.T, ".", markersize=1.5, alpha=0.6)
+                case Arrows(_, _, vectors):
+                    place.quiver(*xy.T, *np.asarray(vectors).T, angles="xy", width=0.004)
     plot.savefig(path, dpi=120)

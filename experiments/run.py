@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
-from diffjax.evaluation.likelihood import evaluate_bound
+from diffjax.evaluation.likelihood import evaluate_bound, evaluate_log_weights
 from diffjax.training.checkpoint import Checkpointer, abstract
 from diffjax.training.config import training_config
 from diffjax.training.loop import train as train_loop
@@ -53,11 +53,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
         log.scalars(step, values)
 
     def on_eval(step: int, state: Any) -> None:
-        images = sampler(state.ema, jax.random.fold_in(key, GRID))
-        picture = pictures.tile(pictures.pixels(images), pictures.square(len(images)))
-        pictures.write(workdir / "samples" / f"step_{step:08d}", zoo.Grid(images, pictures.square(len(images))))
+        samples = sampler(state.ema, jax.random.fold_in(key, GRID))
+        path = pictures.write(workdir / "samples" / f"step_{step:08d}", model.picture(samples))
         if log is not None:
-            log.image(step, "samples", picture)
+            log.image(step, "samples", path)
 
     state = train_loop(
         model,
@@ -74,7 +73,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         "training_images_per_second": last.get("images_per_second"),
         "sampling_images_per_second": sampler.images_per_second,
     }
-    _draw_figures(model, state.ema, test_set, jax.random.fold_in(key, FIGURES), workdir)
+    _draw_figures(model, config, state.ema, test_set, jax.random.fold_in(key, FIGURES), workdir)
     _finish(report, workdir, began)
     if log is not None:
         log.scalars(int(state.step), {"bits_per_dim": report["bits_per_dim"]})
@@ -91,7 +90,7 @@ def evaluate(config: ConfigDict, workdir: Path, step: int | None) -> None:
 
 
 def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: int) -> None:
-    """Samples of a checkpoint's EMA weights: a grid as PNG, and all of them as uint8 in an .npz."""
+    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8."""
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     model = zoo.make(config)
@@ -100,13 +99,13 @@ def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: 
     sampler = _Sampler(model, size)
     key = jax.random.fold_in(jax.random.key(seed), SAMPLE)
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // size))]
-    images = np.concatenate(parts)[:num]
+    samples = np.concatenate(parts)[:num]
     setting = config.sampling
     path = workdir / "samples" / f"{setting.sampler}_{setting.steps}_step_{step:08d}_seed_{seed}"
-    shown = images[: config.evaluation.grid]
-    picture = pictures.write(path, zoo.Grid(shown, pictures.square(len(shown))))
-    np.savez_compressed(path.with_suffix(".npz"), images=pictures.pixels(images))
-    print(f"{picture}\n{path.with_suffix('.npz')}\n{sampler.images_per_second:.4g} images/s")
+    picture = pictures.write(path, model.picture(samples[: config.evaluation.grid]))
+    raw = {"images": pictures.pixels(samples)} if samples.ndim == 4 else {"samples": samples}
+    np.savez_compressed(path.with_suffix(".npz"), **raw)
+    print(f"{picture}\n{path.with_suffix('.npz')}\n{sampler.images_per_second:.4g} samples/s")
 
 
 def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[int, Any]:
@@ -127,7 +126,7 @@ class _Sampler:
 
     def __init__(self, model: zoo.Model, num: int):
         self._sample = jax.jit(lambda params, key: model.sample(params, key, num))
-        self._num = num
+        self.num = num
         self._compiled: Any = None
         self.images_per_second = float("nan")
 
@@ -135,7 +134,7 @@ class _Sampler:
         self._compiled = self._compiled or self._sample.lower(params, key).compile()
         began = time.perf_counter()
         images = np.asarray(self._compiled(params, key))
-        self.images_per_second = self._num / (time.perf_counter() - began)
+        self.images_per_second = self.num / (time.perf_counter() - began)
         return images
 
 
@@ -155,15 +154,45 @@ def _batches(dataset: data.Dataset, batch_size: int, seed: int, process: dict[st
 
 def _evaluate(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset) -> dict[str, Any]:
     setting = config.evaluation
-    num = min(setting.num_examples or len(test_set), len(test_set))
-    batches = data.epoch(replace(test_set, size=num), min(setting.batch_size, num))
+    shape = tuple(config.data.shape)
     key = jax.random.fold_in(jax.random.key(config.training.seed), BOUND)
-    report = evaluate_bound(jax.jit(model.terms), params, key, batches, tuple(config.data.shape))
-    return report | {"terms_per_example": setting.num_terms or "all"}
+
+    def batches(num: int) -> Any:
+        num = min(num or len(test_set), len(test_set))
+        return data.epoch(replace(test_set, size=num), min(setting.batch_size, num))
+
+    terms = jax.jit(model.terms)
+    report = evaluate_bound(terms, params, key, batches(setting.num_examples), shape, model.null)
+    report["terms_per_example"] = setting.num_terms or "all"
+    if setting.get("num_weights"):
+        if model.log_weight is None:
+            raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
+        log_weight = jax.jit(model.log_weight)
+        some = batches(setting.weighted_examples)
+        report["many samples"] = evaluate_log_weights(log_weight, params, key, some, shape, setting.num_weights)
+    if setting.get("parzen_samples"):
+        report["parzen"] = _parzen(model, config, params, key, test_set)
+    return report
 
 
-def _draw_figures(model: zoo.Model, params: Any, test_set: data.Dataset, key: jax.Array, workdir: Path) -> None:
-    batch = test_set.gather(np.arange(min(16, len(test_set))))
+def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset) -> dict:
+    """Of samples in [0, 1], as Goodfellow et al. 2014; the bandwidth is chosen on the first tenth of the test set."""
+    from diffjax.evaluation import parzen
+
+    num = config.evaluation.parzen_samples
+    sampler = _Sampler(model, min(num, config.evaluation.batch_size))
+    parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // sampler.num))]
+    samples = 0.5 * (np.concatenate(parts)[:num].reshape(num, -1) + 1)
+    pixels = test_set.gather(np.arange(len(test_set)))["image"].reshape(len(test_set), -1) / (test_set.levels - 1)
+    tenth = len(test_set) // 10
+    return parzen.report(samples, pixels[:tenth].astype(np.float32), pixels[tenth:].astype(np.float32))
+
+
+def _draw_figures(
+    model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset, key: jax.Array, workdir: Path
+) -> None:
+    num = 16 if len(config.data.shape) == 3 else config.evaluation.grid
+    batch = test_set.gather(np.arange(min(num, len(test_set))))
     for name, figure in model.figures(params, key, batch).items():
         pictures.write(workdir / "samples" / name, figure)
 
@@ -186,6 +215,23 @@ def _finish(report: dict[str, Any], workdir: Path, began: float) -> None:
         f"step {report['step']}: {report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on "
         f"{report['num_examples']} held-out examples ({terms}); {workdir / 'eval.json'}"
     )
+    _print_bits(report)
+
+
+def _print_bits(report: dict[str, Any]) -> None:
+    """K, L_null and their difference, and what many samples and the Parzen window say of log p, if they were asked."""
+
+    def show(name: str, value: dict[str, float]) -> str:
+        pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
+        return f"{name} {value['per_example']:.4f} ± {value['standard_error']:.4f} bits{pixel}"
+
+    if "K" in report:
+        print("; ".join(show(name, report[name]) for name in ("K", "L_null", "K - L_null")))
+    if many := report.get("many samples"):
+        names = f"{many['num_weights']} weights on {many['num_examples']} examples"
+        print(f"{names}: {show('log p ≥', many['log p'])}; {show('the mean of log w', many['K'])}")
+    if window := report.get("parzen"):
+        print(f"Parzen window: {window}")
 
 
 def _processor() -> str:

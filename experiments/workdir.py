@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from diffjax.errors import InputError
 
@@ -90,9 +91,9 @@ class Log:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
-    def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """picture: uint8 (height, width, 3)."""
-        self._events.add_image(name, picture, step, dataformats="HWC")
+    def image(self, step: int, name: str, path: Path) -> None:
+        """path: of a PNG."""
+        self._events.add_image(name, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         self._lines.close()

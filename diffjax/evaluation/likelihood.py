@@ -1,26 +1,29 @@
-"""The bound of a model on a data set: bits per dimension, its terms, and their standard error.
+"""The bound of a model on a data set, its terms, what it gains on the prior alone, and its tightening by many samples.
 
-The mean over examples of the cost -bound(x) is reported with the standard error s/√n of that mean, which covers both
-the choice of test examples and the draws of noise, one set of draws an example.
+The mean over examples is reported with the standard error s/√n of that mean, which covers both the choice of test
+examples and the draws of noise, one set of draws an example.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffjax.bounds import bits_per_dim
+from diffjax.bounds import bits_per_dim, importance_weighted
 
 Report = dict[str, Any]
+Batches = Iterable[dict[str, np.ndarray]]
 
 
 def evaluate_bound(
     terms: Callable[[Any, jax.Array, Any], dict[str, jax.Array]],
     params: Any,
     key: jax.Array,
-    batches: Iterable[dict[str, np.ndarray]],
+    batches: Batches,
     event_shape: tuple[int, ...],
+    null: Callable[[Any], jax.Array] | None = None,
 ) -> Report:
     """Bits per dimension over all examples.
 
@@ -28,26 +31,87 @@ def evaluate_bound(
         terms: (params, key, batch) -> {name: (batch,)}, costs in nats whose sum is the cost of the example; jitted by
             the caller.
         batches: dicts as `terms` takes them, plus `mask` (batch,), 0 where an example only fills the batch up.
+        null: batch -> (batch,), the log-likelihood in nats of the model that has learnt nothing.
 
     Returns:
-        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension) and `num_examples`.
+        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension) and `num_examples`; with `null` also `K`,
+        `L_null` and `K - L_null` in bits, see `bits`, of the data as rescaled to unit variance.
     """
     columns: dict[str, list[np.ndarray]] = {}
+    nulls: list[np.ndarray] = []
     for i, batch in enumerate(batches):
-        real = batch["mask"] > 0
-        inputs = {name: value for name, value in batch.items() if name != "mask"}
+        inputs, real = _split(batch)
         for name, cost in jax.device_get(terms(params, jax.random.fold_in(key, i), inputs)).items():
             columns.setdefault(name, []).append(np.asarray(cost, np.float64)[real])
+        if null is not None:
+            nulls.append(np.asarray(null(inputs), np.float64)[real])
     costs = {name: np.concatenate(parts) for name, parts in columns.items()}
     total = np.sum(list(costs.values()), axis=0)
-    error = total.std(ddof=1) / np.sqrt(len(total)) if len(total) > 1 else np.nan
-    return {
-        "bits_per_dim": _bits(total.mean(), event_shape),
-        "standard_error": _bits(error, event_shape),
-        "terms": {name: _bits(cost.mean(), event_shape) for name, cost in costs.items()},
+    report = {
+        "bits_per_dim": float(bits_per_dim(total.mean(), event_shape)),
+        "standard_error": float(bits_per_dim(_error(total), event_shape)),
+        "terms": {name: float(bits_per_dim(cost.mean(), event_shape)) for name, cost in costs.items()},
         "num_examples": len(total),
+    }
+    if null is None:
+        return report
+    prior_alone = np.concatenate(nulls)
+    units = costs.get("units", 0.0)
+    return report | {
+        "K": bits(units - total, event_shape),
+        "L_null": bits(prior_alone + units, event_shape),
+        "K - L_null": bits(-total - prior_alone, event_shape),
     }
 
 
-def _bits(nats: float, event_shape: tuple[int, ...]) -> float:
-    return float(bits_per_dim(nats, event_shape))
+def evaluate_log_weights(
+    log_weight: Callable[[Any, jax.Array, Any], jax.Array],
+    params: Any,
+    key: jax.Array,
+    batches: Batches,
+    event_shape: tuple[int, ...],
+    num: int,
+) -> Report:
+    """log of the mean of `num` weights w, E[w] = p(x): a lower bound on log p(x) that rises to it with `num`.
+
+    Args:
+        log_weight: (params, key, batch) -> (batch,) in nats, one draw of log w; jitted by the caller.
+
+    Returns:
+        `log p` in bits, see `bits`, with `K`, the same with one weight, from the same draws; and their numbers.
+    """
+    parts = []
+    for i, batch in enumerate(batches):
+        inputs, real = _split(batch)
+        keys = jax.random.split(jax.random.fold_in(key, i), num)
+        parts.append(np.stack([np.asarray(log_weight(params, k, inputs), np.float64)[real] for k in keys]))
+    log_w = np.concatenate(parts, axis=1)
+    many = np.asarray(importance_weighted(log_w), np.float64)
+    return {
+        "K": bits(log_w.mean(0), event_shape),
+        "log p": bits(many, event_shape),
+        "num_weights": num,
+        "num_examples": log_w.shape[1],
+    }
+
+
+def bits(nats: np.ndarray, event_shape: tuple[int, ...]) -> dict[str, float]:
+    """Nats (n,) of examples as mean bits per example and its standard error, per dimension, and, of images, per pixel.
+
+    A pixel is a place: of an image of three channels it has three dimensions.
+    """
+    values = np.asarray(nats) / math.log(2.0)
+    mean, error = float(values.mean()), float(_error(values))
+    report = {"per_example": mean, "standard_error": error, "per_dimension": mean / math.prod(event_shape)}
+    if len(event_shape) == 3:
+        pixels = event_shape[0] * event_shape[1]
+        report |= {"per_pixel": mean / pixels, "standard_error_per_pixel": error / pixels}
+    return report
+
+
+def _split(batch: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return {name: value for name, value in batch.items() if name != "mask"}, batch["mask"] > 0
+
+
+def _error(values: np.ndarray) -> float:
+    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan

@@ -1,6 +1,6 @@
 """How the networks of Sohl-Dickstein et al. 2015 depend on time: through their read-out alone (appendix D.2).
 
-StepReadout   out = h W_t + b_t, a linear map of its own for every step of the chain
+TimeReadout   out = h W(t) + b(t), a linear map that is interpolated between knots in time
 bumps         g_j(t) ∝ exp(-(t - τ_j)²/2w²), Σ_j g_j(t) = 1, τ_j from 0 to 1: out = Σ_j g_j(t) y_j
 """
 
@@ -18,19 +18,24 @@ def bumps(t: Float[Array, " batch"], num_bumps: int) -> Float[Array, "batch num_
     return jax.nn.softmax(-0.5 * ((t[:, None] - centres) * (num_bumps - 1)) ** 2, axis=-1)
 
 
-class StepReadout(nn.Module):
-    """A linear map for every step i of a chain, at t = i/num_steps, i = 1 .. num_steps. It begins as zero.
+def hats(t: Float[Array, " batch"], num_knots: int) -> Float[Array, "batch num_knots"]:
+    """The basis of linear interpolation between `num_knots` equidistant knots, the first at 0, the last at 1."""
+    return jax.nn.relu(1.0 - jnp.abs(t[:, None] * (num_knots - 1) - jnp.arange(num_knots)))
 
-    Call: h (batch, features), t (batch,) on the grid -> (batch, out_features).
+
+class TimeReadout(nn.Module):
+    """out = h W(t) + b(t), W and b linear in t between knots. It begins as zero.
+
+    With as many knots as a chain has states, num_steps + 1, every step has a map of its own.
+
+    Call: h (batch, features), t (batch,) in [0, 1] -> (batch, out_features).
     """
 
     out_features: int
-    num_steps: int
+    num_knots: int
 
     @nn.compact
     def __call__(self, h: Float[Array, "batch features"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
-        zero = nn.initializers.zeros_init()
-        kernel = self.param("kernel", zero, (self.num_steps, h.shape[-1], self.out_features))
-        bias = self.param("bias", zero, (self.num_steps, self.out_features))
-        step = jnp.clip(jnp.round(t * self.num_steps).astype(int), 1, self.num_steps) - 1
-        return jnp.einsum("bi,bio->bo", h, kernel[step]) + bias[step]
+        # All knots for every example: a gather of two kernels each would be less work, but its gradient a slow scatter.
+        out = nn.Dense(self.num_knots * self.out_features, kernel_init=nn.initializers.zeros_init())(h)
+        return jnp.einsum("bk,bko->bo", hats(t, self.num_knots), out.reshape(len(h), self.num_knots, -1))

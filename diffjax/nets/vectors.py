@@ -1,9 +1,9 @@
 """The small networks of Sohl-Dickstein et al. 2015 for data that are vectors (appendix D.1).
 
-RBF    w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out of every step is linear in w  (the swiss roll)
-MLP    sigmoid layers; the read-out of every step is linear in the last                        (the heartbeat)
+RBF    w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out at t is linear in w  (the swiss roll)
+MLP    sigmoid layers; the read-out at t is linear in the last                         (the heartbeat)
 
-Both are shared between the steps up to the read-out, and give zero before training.
+Both are shared between times up to the read-out, and give zero before training.
 """
 
 import jax
@@ -11,20 +11,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from diffjax.nets.temporal import StepReadout
+from diffjax.nets.temporal import TimeReadout
 
 
 class RBF(nn.Module):
-    """Call: x (batch, dim), t (batch,) on the grid i/num_steps -> (batch, out_features).
+    """Call: x (batch, dim), t (batch,) in [0, 1] -> (batch, out_features).
 
     units: K, the number of normalised radial basis functions.
     local: whether a unit also carries x - c_k, so that the read-out is affine near every centre (K + K·dim features)
         instead of constant (K features, as in the paper).
+    num_knots: of the read-out; number of steps + 1 gives every step its own, as in the paper.
     """
 
     units: int
     out_features: int
-    num_steps: int
+    num_knots: int
     local: bool = False
 
     @nn.compact
@@ -34,18 +35,18 @@ class RBF(nn.Module):
         offset = x[:, None, :] - centres
         w = jax.nn.softmax(-0.5 * (offset**2).sum(-1) * jnp.exp(-2 * log_width), axis=-1)
         h = jnp.concatenate([w, (w[..., None] * offset).reshape(len(x), -1)], -1) if self.local else w
-        return StepReadout(self.out_features, self.num_steps)(h, t)
+        return TimeReadout(self.out_features, self.num_knots)(h, t)
 
 
 class MLP(nn.Module):
-    """Call: x (batch, dim), t (batch,) on the grid i/num_steps -> (batch, out_features); the paper has 50-50-50."""
+    """Call: x (batch, dim), t (batch,) in [0, 1] -> (batch, out_features); the paper has 50-50-50."""
 
     features: tuple[int, ...]
     out_features: int
-    num_steps: int
+    num_knots: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch dim"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
         for size in self.features:
             x = jax.nn.sigmoid(nn.Dense(size)(x))
-        return StepReadout(self.out_features, self.num_steps)(x, t)
+        return TimeReadout(self.out_features, self.num_knots)(x, t)

@@ -16,6 +16,7 @@ from diffjax import bounds, losses, predictions, processes, randomness, samplers
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
+from diffjax.zoo import pictures
 from diffjax.zoo.model import Batch, Curve, Figure, Film, Grid, Model
 
 TIME_SAMPLERS = {
@@ -99,7 +100,14 @@ def make(config: Any) -> Model:
         """The reverse process and its estimates of x_0, an interpolation, and the rate-distortion curve."""
         images, label = _unpack(config, batch)
         film_key, mix_key, curve_key = jax.random.split(key, 3)
-        x, x0 = jax.jit(film)(params, film_key, None if label is None else label[:16])
+        some = None if label is None else label[:16]
+        times_down = samplers.spaced(times, config.sampling.steps)
+
+        def film(params: Any, key: Array) -> tuple[Array, Array]:
+            predict, num = model_predict(params, some), 16 if some is None else len(some)
+            return pictures.film(stepper, process, predict, key, times_down, (num, *shape))
+
+        x, x0 = jax.jit(film)(params, film_key)
         mixes = jax.jit(interpolation)(params, mix_key, images, label)
         costs = jax.jit(diffusion_terms, static_argnums=3)(params, curve_key, batch, None)
         rate, distortion = bounds.rate_distortion(costs, shape)
@@ -111,25 +119,6 @@ def make(config: Any) -> Model:
             "interpolation": Grid(mixes.reshape(-1, *shape), mixes.shape[1]),
             "rate_distortion": Curve(rate, 127.5 * distortion, "rate (bits/dim)", "RMSE (pixels in [0, 255])"),
         }
-
-    def film(params: Any, key: Array, label: Array | None, num: int = 16, frames: int = 50) -> tuple[Array, Array]:
-        """x and the estimate of x_0 at about `frames` moments of the reverse process, each (frames, num, *event)."""
-        frames = min(frames, config.sampling.steps)
-        stride = config.sampling.steps // frames
-        grid = samplers.spaced(times, frames * stride)
-        num = num if label is None else len(label)
-        predict = model_predict(params, label)
-        prior_key, key = jax.random.split(key)
-        start = process.prior((num, *shape)).sample(prior_key)
-
-        def body(x: Array, frame: Array) -> tuple[Array, tuple[Array, Array]]:
-            part = jax.lax.dynamic_slice_in_dim(grid, frame * stride, stride + 1)
-            t = jnp.full(num, part[0])
-            guess = predictions.convert(predict(x, t), "x0", process, x, t)
-            x = samplers.denoise(stepper, predict, jax.random.fold_in(key, frame), x, part)
-            return x, (x, guess)
-
-        return jax.lax.scan(body, start, jnp.arange(frames))[1]
 
     def interpolation(params: Any, key: Array, images: Array, label: Array | None, rows: int = 4) -> Array:
         """Rows of: an image, seven mixtures of it and another at half the chain (DDPM's t = 500), the other image."""

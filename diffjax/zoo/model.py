@@ -1,6 +1,7 @@
 """What the trainer, the evaluator and the sampler know of a system."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from jax import Array
 from diffjax.time_sampling import TimeSampler
 
 Batch = Any
+Decode = Callable[[Array], Array]  # from what the chain runs on to what is looked at, images in [-1, 1]
 
 
 class Grid(NamedTuple):
@@ -33,23 +35,55 @@ class Curve(NamedTuple):
     y_label: str
 
 
-Figure = Grid | Film | Curve
+class Points(NamedTuple):
+    """Points of the plane: xy (n, 2)."""
+
+    title: str
+    xy: Array | np.ndarray
+
+
+class Arrows(NamedTuple):
+    """A vector field on the plane: vectors (n, 2) at xy (n, 2)."""
+
+    title: str
+    xy: Array | np.ndarray
+    vectors: Array | np.ndarray
+
+
+class Panels(NamedTuple):
+    """Rows of pictures of the plane, all with the same axes."""
+
+    rows: Sequence[Sequence[Points | Arrows]]
+
+
+Figure = Grid | Film | Curve | Panels
+
+
+def grid(images: Array) -> Grid:
+    """Images (n, H, W, C) in [-1, 1] in the squarest grid."""
+    return Grid(images, math.ceil(math.sqrt(len(images))))
 
 
 class Model(NamedTuple):
     """A system as pure functions. Per-example results have shape (batch,) and are in nats.
 
-    A batch is a dict with "image" and where needed "label" (batch,) and "t" (batch,), or the images alone. Images are
-    uint8 levels 0 .. levels - 1 as the data comes, or floats in [-1, 1].
+    A batch is a dict with "image" and where needed "label" (batch,) and "t" (batch,), or the examples alone. "image" is
+    an example of any shape: uint8 levels 0 .. levels - 1 as the data comes, or floats; of images, in [-1, 1].
 
     init(key) -> params
     loss(params, key, batch) -> (batch,), what training descends; at times batch["t"] if given, else at times it draws.
         `key` is one key, or one per example (`diffjax.randomness`): the trainer's way to be independent of devices
     bound(params, key, batch) -> (batch,), a lower bound on log p(x)
-    sample(params, key, num) -> (num, *event), floats in [-1, 1]
-    terms(params, key, batch) -> {name: (batch,)}, the costs of which -bound is the sum
+    sample(params, key, num) -> (num, *event), floats; images in [-1, 1], bits 0 or 1
+    terms(params, key, batch) -> {name: (batch,)}, the costs of which -bound is the sum. "units", if there, is what
+        rescaling to unit variance costs: the bound on the density of the rescaled data is that of the other terms
     figures(params, key, batch) -> {name: Figure}, the system's own pictures, made once at the end of a run
     time_sampler: how the trainer should draw batch["t"]; None if the loss has no times
+    picture(samples) -> Figure, how samples are to be looked at
+    log_weight(params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), of which `importance_weighted` makes
+        tighter bounds; None where a system has none
+    null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
+        (L_null of Sohl-Dickstein et al. 2015); None where that says nothing
     """
 
     init: Callable[[Array], Any]
@@ -59,3 +93,6 @@ class Model(NamedTuple):
     terms: Callable[[Any, Array, Batch], dict[str, Array]]
     figures: Callable[[Any, Array, Batch], dict[str, Figure]]
     time_sampler: TimeSampler | None = None
+    picture: Callable[[Array], Figure] = grid
+    log_weight: Callable[[Any, Array, Batch], Array] | None = None
+    null: Callable[[Batch], Array] | None = None

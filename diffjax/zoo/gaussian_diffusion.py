@@ -1,0 +1,149 @@
+"""Gaussian diffusion with a learned schedule (Sohl-Dickstein et al. 2015, sections 2 and 3, appendices B.1 and D).
+
+The reverse kernel is that of the paper's code, which is the forward step in equilibrium until z departs from zero:
+
+    p(x_{t-1} | x_t) = N(√(1-β_t) x_t + √β_t z_μ,  sigmoid(logit β_t + z_Σ/√T)),   z_μ, z_Σ the network at (x_t, t).
+
+Its mean is the posterior mean at the score -x_t + √((1-β_t)/β_t) z_μ, so it is a prediction of kind "score" like any
+other. β_1 is fixed and with it the first step; the others are learned by ascent on K with the noise held fixed:
+
+    logit β_t = logit 1/(T-t+2) + Σ_j g_j(t) b_j,   t = 2 .. T, g_j bumps in time, b_j learned.
+
+Data have zero mean and unit variance here: pixels k become (k + u - mean)/std, u uniform on ±½, so that their density
+bounds the probability of k (in other units: nats of log std per dimension).
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from diffjax import predictions, processes, randomness, samplers, schedules
+from diffjax.distributions import Normal
+from diffjax.errors import InputError
+from diffjax.nets.multiscale import MultiScale
+from diffjax.nets.temporal import bumps
+from diffjax.nets.vectors import RBF
+from diffjax.zoo import pictures
+from diffjax.zoo.learned_chain import Chain, make_model
+from diffjax.zoo.model import Batch, Figure, Film, Model, grid
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_swiss_roll.py.
+
+    Raises:
+        InputError: on a network that does not fit the data, or a value that cannot be used.
+    """
+    setting = config.diffusion
+    num_steps = setting.num_steps
+    _check(config)
+    shape = tuple(config.data.shape)
+    net = _network(config)
+    discrete = config.data.levels > 0
+    mean, std = (config.data.mean, config.data.std) if discrete else (0.0, 1.0)
+    # From [-1, 1], which is what floats of images are in, to levels.
+    half = (config.data.levels - 1) / 2
+
+    def init(key: Array) -> Any:
+        weights = net.init(key, jnp.zeros((1, *shape)), jnp.ones(1))["params"]
+        return {"network": weights, "schedule": jnp.zeros(setting.schedule_bumps)}
+
+    def kernels(params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
+        betas = learned_betas(params["schedule"], num_steps, setting.first_beta)
+        first = 1.5 / num_steps  # between the times of the first and of the second step
+
+        def predict(xt: Array, t: Array) -> predictions.Prediction:
+            z = net.apply({"params": params["network"]}, xt, t)
+            z = jnp.where(schedules.broadcast_to(t < first, xt), 0.0, z)
+            z_mean, z_variance = jnp.split(z, 2, axis=-1)
+            beta = schedules.broadcast_to(betas[jnp.round(t * num_steps).astype(int) - 1], xt)
+            score = jnp.sqrt((1 - beta) / beta) * z_mean - xt
+            return predictions.Prediction(score, "score", z_variance / math.sqrt(num_steps))
+
+        return processes.gaussian(schedules.from_betas(betas)), predict
+
+    def levels(batch: Batch) -> Array:
+        image = batch["image"] if isinstance(batch, dict) else batch
+        return image.astype(float) if image.dtype == jnp.uint8 else (image + 1.0) * half
+
+    def encode(key: randomness.Keys, batch: Batch) -> Array:
+        if not discrete:
+            return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+        image = levels(batch)
+        return (image + randomness.uniform(key, image.shape) - 0.5 - mean) / std
+
+    def decode(x: Array) -> Array:
+        return (x * std + mean) / half - 1.0 if discrete else x
+
+    units = math.prod(shape) * math.log(std)
+
+    def null(batch: Batch) -> Array:
+        """The mean over the dequantisation of log N(x; 0, I): E u² = 1/12."""
+        if not discrete:
+            x0 = encode(jax.random.key(0), batch)
+            return Normal(jnp.zeros(()), jnp.ones(())).log_prob(x0).reshape(len(x0), -1).sum(1)
+        square = ((levels(batch) - mean) ** 2 + 1 / 12) / std**2
+        log_prob = Normal(jnp.zeros(()), jnp.ones(())).log_prob(jnp.sqrt(square))
+        return log_prob.reshape(len(square), -1).sum(1) - units
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        process, predict = kernels(params)
+        x0 = encode(key, batch)
+        if len(shape) == 1:
+            return {"trajectories": pictures.trajectories(key, process, predict, x0, "shifted")}
+        film_key, key = jax.random.split(key)
+        times = process.schedule.times[::-1]
+        stepper = samplers.ancestral(process, "shifted")
+        frames = jax.jit(lambda k: pictures.film(stepper, process, predict, k, times, (16, *shape))[0])(film_key)
+        film = {"reverse_process": Film(decode(frames))}
+        return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)
+
+    chain = Chain(init, kernels, encode, decode, "shifted", units)
+    return make_model(config, chain, null, grid if len(shape) == 3 else pictures.plane, figures)
+
+
+def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:
+    """β_1..β_T: the first fixed, the others 1/(T-t+2) shifted in log-odds by bumps in time; shifts (J,)."""
+    t = jnp.arange(2, num_steps + 1)
+    constant = -jnp.log(num_steps - t + 1.0)  # logit 1/(T-t+2): a constant share of what is left of x_0 goes every step
+    shift = bumps((t - 2) / max(num_steps - 2, 1), len(shifts)) @ shifts
+    return jnp.concatenate([jnp.full(1, first_beta), jax.nn.sigmoid(constant + shift)])
+
+
+def _check(config: Any) -> None:
+    setting = config.diffusion
+    if not 0 < setting.first_beta < 1:
+        raise InputError(f"diffusion.first_beta must be in (0, 1), not {setting.first_beta}")
+    if setting.schedule_bumps < 1:
+        raise InputError(f"diffusion.schedule_bumps must be at least 1, not {setting.schedule_bumps}")
+    if config.data.levels == 2:
+        raise InputError("data.levels=2: bits want system='binomial_diffusion'")
+    if config.data.levels and not (config.data.std > 0 and math.isfinite(config.data.mean)):
+        mean, std = config.data.mean, config.data.std
+        raise InputError(f"data.mean={mean} and data.std={std} must be those of the pixel levels, std above 0")
+
+
+def _network(config: Any) -> nn.Module:
+    net, shape = config.net, tuple(config.data.shape)
+    match net.name, len(shape):
+        case "rbf", 1:
+            return RBF(net.units, 2 * shape[0], net.num_knots, net.local)
+        case "multiscale", 3:
+            return MultiScale(
+                features=net.features,
+                num_layers=net.num_layers,
+                num_scales=net.num_scales,
+                dense_features=net.dense_features,
+                dense_layers=net.dense_layers,
+                pixel_features=net.pixel_features,
+                pixel_layers=net.pixel_layers,
+                num_bumps=net.num_bumps,
+                out_channels=2 * shape[-1],
+            )
+    raise InputError(
+        f"net.name must be 'rbf' for vectors or 'multiscale' for images (H, W, C), not {net.name!r} for {shape}"
+    )

@@ -1,0 +1,111 @@
+"""A diffusion whose every step is trained on its part of the bound (Sohl-Dickstein et al. 2015), as a Model.
+
+    log p(x_0) ≥ K = -Σ_{t≥2} E KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)) - KL(q(x_T | x_0) ‖ π) + E log p(x_0 | x_1)
+
+with p(x_0 | x_1) = q(x_1 | x_0) π(x_0)/π(x_1), the forward step run backwards in equilibrium, where the first step (the
+"edge") is fixed. That is the paper's eq. 14, whose entropies hold for data of unit second moments, for any data. What
+Gaussian and binomial diffusion differ in is the `Chain`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import bounds, losses, randomness, samplers, time_sampling
+from diffjax.errors import InputError
+from diffjax.predictions import Predict
+from diffjax.processes import Process, Variance
+from diffjax.zoo.model import Batch, Figure, Model
+
+TIME_SAMPLERS = {"uniform": time_sampling.uniform, "low_discrepancy": time_sampling.low_discrepancy}
+
+
+class Chain(NamedTuple):
+    """What a system has to say of itself.
+
+    init(key) -> params
+    kernels(params) -> the process and the network as its Predict
+    encode(key, batch) -> x_0 (batch, *event) as the process takes it
+    decode(x) -> samples as the Model gives them
+    variance: of the reverse kernel
+    units: nats per example that `encode` adds to the log-density of the data
+    """
+
+    init: Callable[[Array], Any]
+    kernels: Callable[[Any], tuple[Process, Predict]]
+    encode: Callable[[randomness.Keys, Batch], Array]
+    decode: Callable[[Array], Array]
+    variance: Variance
+    units: float
+
+
+def make_model(
+    config: Any,
+    chain: Chain,
+    null: Callable[[Batch], Array],
+    picture: Callable[[Array], Figure],
+    figures: Callable[[Any, Array, Batch], dict[str, Figure]],
+) -> Model:
+    """The Model of a chain of config.diffusion.num_steps steps.
+
+    Raises:
+        InputError: on a sampler, a number of sampling steps or a way to draw times that the chain does not have.
+    """
+    num_steps = config.diffusion.num_steps
+    shape = tuple(config.data.shape)
+    _check(config)
+    times = jnp.arange(num_steps + 1) / num_steps
+    time_sampler = TIME_SAMPLERS[config.diffusion.time_sampling](num_steps)
+
+    def loss(params: Any, key: Array, batch: Batch) -> Array:
+        encode_key, time_key, noise_key = randomness.split(key, 3)
+        x0 = chain.encode(encode_key, batch)
+        given = batch.get("t") if isinstance(batch, dict) else None
+        t = time_sampling.uniform(num_steps).sample((), time_key, len(x0))[0] if given is None else given
+        s = times[jnp.round(t * num_steps).astype(int) - 1]
+        process, predict = chain.kernels(params)
+        steps = losses.vlb(process, predict, noise_key, x0, s, t, num_steps, chain.variance)
+        last = process.marginal(x0, times[-1]).kl(process.prior(x0.shape))
+        return bounds.bits_per_dim(steps + last.reshape(len(x0), -1).sum(1), shape)
+
+    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        encode_key, key = randomness.split(key, 2)
+        x0 = chain.encode(encode_key, batch)
+        num_terms = config.evaluation.num_terms or None
+        costs = bounds.diffusion(*chain.kernels(params), key, x0, times, chain.variance, None, num_terms)
+        parts = {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
+        return parts | {"units": jnp.full(len(x0), chain.units)}
+
+    def bound(params: Any, key: Array, batch: Batch) -> Array:
+        return -jnp.stack(list(terms(params, key, batch).values())).sum(0)
+
+    def log_weight(params: Any, key: Array, batch: Batch) -> Array:
+        encode_key, key = randomness.split(key, 2)
+        x0 = chain.encode(encode_key, batch)
+        process, predict = chain.kernels(params)
+        return bounds.trajectory_log_weight(process, predict, key, x0, times, chain.variance) - chain.units
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        process, predict = chain.kernels(params)
+        stepper = samplers.ancestral(process, chain.variance)
+        return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
+
+    return Model(chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, null)
+
+
+def _check(config: Any) -> None:
+    num_steps = config.diffusion.num_steps
+    if not isinstance(num_steps, int) or num_steps < 2:
+        raise InputError(f"diffusion.num_steps must be an integer of at least 2, not {num_steps!r}")
+    if config.diffusion.time_sampling not in TIME_SAMPLERS:
+        choices = ", ".join(TIME_SAMPLERS)
+        raise InputError(f"diffusion.time_sampling must be one of {choices}, not {config.diffusion.time_sampling!r}")
+    if config.sampling.sampler != "ancestral":
+        raise InputError(f"sampling.sampler must be 'ancestral' for this system, not {config.sampling.sampler!r}")
+    if config.sampling.steps != num_steps:
+        raise InputError(
+            f"sampling.steps must be diffusion.num_steps={num_steps}, because every step has kernels of its own, "
+            f"not {config.sampling.steps}"
+        )
