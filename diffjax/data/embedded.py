@@ -23,7 +23,7 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
     config.shape: of one example: (2,) of "swiss_roll", (20,) of "heartbeat", (size, size, 1) of "dead_leaves",
         (height, width, 1) of "gravel", "grass" and "brick", the same or (height, width, 3) of "folder".
-    config.train_split, config.test_split: "".
+    config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
     config.noise: of "swiss_roll", as in `toys.swiss_roll`.
     config.radii: of "dead_leaves", the smallest and the largest in pixels.
@@ -31,7 +31,7 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
     Raises `InputError` if a field that the set needs is missing or wrong.
     """
-    if config.train_split or config.test_split:
+    if config.get("train_split") or config.get("test_split"):
         raise InputError(f"data.train_split and data.test_split must be '' for the embedded set {config.name!r}.")
     dataset = _SETS[config.name](config, split)
     if dataset.shape != (shape := tuple(config.shape)):
@@ -81,9 +81,9 @@ def _photograph(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _folder(config: ml_collections.ConfigDict, split: str) -> Dataset:
     height, width, channels = _image_shape(config, (1, 3))
-    if not config.dir:
-        raise InputError("data.dir='' must name the directory whose images are the set 'folder'.")
-    return _crops(config, split, textures.folder(Path(config.dir).expanduser(), channels), (height, width))
+    if not (directory := config.get("dir")):
+        raise InputError(f"data.dir={directory!r} must name the directory whose images are the set 'folder'.")
+    return _crops(config, split, textures.folder(Path(directory).expanduser(), channels), (height, width))
 
 
 def _crops(config: ml_collections.ConfigDict, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:

@@ -232,15 +232,18 @@ FOLDER = dict(name="folder", shape=(8, 8, 3), num_train=5, num_test=5)
         (GRASS | dict(shape=(8, 513, 1)), ["8 x 513", "384 x 512"]),
         (GRASS | dict(num_train=-1), ["data.num_train=-1", "grass"]),
         (FOLDER, ["data.dir=''", "directory"]),
+        (FOLDER | dict(dir=None), ["data.dir=None", "directory"]),
         (FOLDER | dict(dir="/no/such"), ["data.dir='/no/such'", "no directory"]),
         (FOLDER | dict(dir=str(ROOT / "tests" / "data")), ["no image file", ".png"]),
         (FOLDER | dict(shape=(8, 8, 4)), ["data.shape=(8, 8, 4)", "(height, width, 1 or 3)"]),
     ],
 )
 def test_sentences_of_embedded_sets(fields, words):
-    fields = {name: value for name, value in fields.items() if value is not None}
+    config = embedded(**fields)
+    for name in [name for name, value in fields.items() if value is None]:
+        del config[name]  # None stands for a field that is missing
     with pytest.raises(InputError) as error:
-        load(embedded(**fields), "train")
+        load(config, "train")
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
 
