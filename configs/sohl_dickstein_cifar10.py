@@ -32,8 +32,10 @@ def get_config() -> ConfigDict:
             features=32,  # of a convolution
             num_layers=3,  # of multi-scale convolutions; 0: none
             num_scales=3,
+            kernel_size=3,
             dense_features=64,
             dense_layers=2,  # of the path in parallel; 0: none
+            dense_out=4,  # of it for each pixel
             pixel_features=64,
             pixel_layers=2,
             num_bumps=10,

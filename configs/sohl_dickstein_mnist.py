@@ -12,7 +12,7 @@ from configs import sohl_dickstein_cifar10
 def get_config() -> ConfigDict:
     config = sohl_dickstein_cifar10.get_config()
     config.data.update(name="mnist", shape=(28, 28, 1), mean=33.32, std=78.57)
-    config.net.update(num_layers=0, dense_features=512, dense_layers=3)
+    config.net.update(num_layers=0, dense_features=512, dense_layers=3, dense_out=16)
     config.evaluation.update(parzen_samples=2000)
     config.training.update(flip=False)
     return config

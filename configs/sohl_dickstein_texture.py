@@ -12,6 +12,6 @@ from configs import sohl_dickstein_dead_leaves
 
 def get_config() -> ConfigDict:
     config = sohl_dickstein_dead_leaves.get_config()
-    config.data.update(name="gravel", mean=120.0, std=40.0)
+    config.data.update(name="gravel", mean=126.29, std=38.89)
     config.diffusion.num_steps = config.sampling.steps = 500
     return config

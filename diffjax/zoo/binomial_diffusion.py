@@ -43,10 +43,7 @@ def make(config: Any) -> Model:
 
     def kernels(params: Any) -> tuple[processes.Binomial, predictions.Predict]:
         def fn(xt: Array, t: Array) -> Array:
-            # What x_t,i says of x_0,i where no bit tells of another is known: training starts from there.
-            one, zero = process.marginal(jnp.ones_like(xt), t), process.marginal(jnp.zeros_like(xt), t)
-            alone = process.prior(xt.shape).logits + one.log_prob(xt) - zero.log_prob(xt)
-            logits = alone + net.apply({"params": params}, 2.0 * xt - 1.0, t)
+            logits = process.prior(xt.shape).logits + net.apply({"params": params}, 2.0 * xt - 1.0, t)
             if setting.edge == "learned":
                 return logits
             # In equilibrium the forward step is its own reversal.

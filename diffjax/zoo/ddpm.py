@@ -111,9 +111,14 @@ def make(config: Any) -> Model:
         mixes = jax.jit(interpolation)(params, mix_key, images, label)
         costs = jax.jit(diffusion_terms, static_argnums=3)(params, curve_key, batch, None)
         rate, distortion = bounds.rate_distortion(costs, shape)
+        drawn: dict[str, Figure] = {}
+        if config.evaluation.conditioning:
+            predict = model_predict(params, None if label is None else label[:8])
+            variance = setting.variance
+            drawn = pictures.conditioned(mix_key, process, predict, images[:8], times_down, variance, lambda x: x)
         every = max(1, len(x0) // 10)
         progress = x0[every - 1 :: every, :8].swapaxes(0, 1)
-        return {
+        return drawn | {
             "reverse_process": Film(x),
             "progressive_generation": Grid(progress.reshape(-1, *shape), progress.shape[1]),
             "interpolation": Grid(mixes.reshape(-1, *shape), mixes.shape[1]),
@@ -142,6 +147,11 @@ def make(config: Any) -> Model:
 
 def _check(config: Any, learned: bool) -> None:
     setting = config.diffusion
+    if len(config.data.shape) != 3 or config.data.levels < 2:
+        shape, levels = tuple(config.data.shape), config.data.levels
+        raise InputError(
+            f"ddpm models images of at least 2 levels: data.shape=(H, W, C), not {shape} of {levels} levels"
+        )
     if setting.loss not in LOSSES:
         raise InputError(f"diffusion.loss must be one of {', '.join(LOSSES)}, not {setting.loss!r}")
     if setting.loss == "hybrid" and (not learned or setting.prediction != "eps"):

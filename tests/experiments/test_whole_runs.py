@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from command import ROOT, TINY, run
+from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -87,6 +88,63 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
     a, b = (_losses(tmp_path / name) for name in ("whole", "killed"))
     assert a.keys() == b.keys()
     assert [a[step] for step in a] == [b[step] for step in a]
+
+
+def _heartbeats(workdir: Path, *arguments) -> dict:
+    import heartbeats
+
+    result = run(*arguments, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    print(result.stdout)
+    report = json.loads((workdir / "eval.json").read_text())
+    edge = "fixed" if "--config.diffusion.edge=fixed" in arguments else "learned"
+    report["best"] = heartbeats.best_bound(2000, 0.2, edge)
+    return report
+
+
+def test_heartbeats_come_near_the_best_bound_there_is_and_beat_like_hearts(tmp_path):
+    """K against the enumerated optimum of kernels that treat bits apart, and the paper's -2.414 bits a sequence."""
+    workdir = tmp_path / "heartbeat"
+    learned = _heartbeats(workdir, "--config=configs/sohl_dickstein_heartbeat.py")
+    assert learned["wall_seconds"] < 600
+    fixed = _heartbeats(workdir, "--mode=eval", "--config.diffusion.edge=fixed")
+    for report in (learned, fixed):
+        assert -2.414 < report["K"]["per_example"] < report["best"] + 5 * report["K"]["standard_error"]
+    result = run("--mode=sample", f"--workdir={workdir}", "--num=5000")
+    assert result.returncode == 0, result.stderr
+    (path,) = (workdir / "samples").glob("*.npz")
+    samples = np.load(path)["samples"]
+    hearts = np.arange(20) % 5 == np.arange(5)[:, None]
+    valid = (samples[:, None] == hearts).all(-1)
+    print(f"{valid.any(1).mean():.4f} of {len(samples)} sampled sequences are heartbeats")
+    assert valid.any(1).mean() > 0.99
+    # Each phase has a fifth of them: five standard errors.
+    assert np.abs(valid.mean(0) - 0.2).max() < 5 * (0.16 / len(samples)) ** 0.5
+
+
+def test_the_swiss_roll_is_learned_to_its_entropy(tmp_path):
+    """K within 0.15 bits per dimension of the mean log-density of the test points, by quadrature along the roll."""
+    workdir = tmp_path / "roll"
+    result = run("--config=configs/sohl_dickstein_swiss_roll.py", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((workdir / "eval.json").read_text())
+    from configs.sohl_dickstein_swiss_roll import get_config
+
+    config = get_config()
+    test = data.load(config.data, "test")
+    points = test.gather(np.arange(len(test)))["image"].astype(np.float64)
+    noise = config.data.noise
+    angle = 1.5 * np.pi * (1 + 2 * (np.arange(50_000) + 0.5) / 50_000)
+    curve = np.stack([angle * np.cos(angle), angle * np.sin(angle)], 1)
+    curve = (1 - noise**2) ** 0.5 * (curve - curve.mean(0)) / curve.std(0)
+    log_p = [logsumexp(-((curve - x) ** 2).sum(1) / (2 * noise**2)) for x in points]
+    log_p = np.array(log_p) - np.log(len(curve) * 2 * np.pi * noise**2)
+    entropy, error = -log_p.mean() / np.log(2), log_p.std() / np.log(2) / len(log_p) ** 0.5
+    print(f"{result.stdout}the generator's negative entropy: {-entropy:.4f} ± {error:.4f} bits a point")
+    k = report["K"]
+    assert -entropy - 2 * 0.15 < k["per_example"] < -entropy + 5 * k["standard_error"]
+    many = report["many samples"]
+    assert many["K"]["per_example"] < many["log p"]["per_example"]
 
 
 def _state(workdir: Path, config: Path):
