@@ -290,11 +290,11 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
     Raises:
         InputError: if at the probe log_r is not of shape (batch,), or its gradient (for bits: its value) is not finite.
     """
-    if isinstance(process, Binomial):
+    bits = isinstance(process, Binomial)
+    if bits:
         _check_bits(probe)
-        _bit_log_odds(log_r, probe, jnp.full(probe.shape[0], 0.5))
-    else:
-        _gradient(log_r, probe, jnp.full(probe.shape[0], 0.5))
+    trial = jax.jit(partial(_bit_log_odds if bits else _gradient, log_r))
+    _check_slope(trial(probe, jnp.full(probe.shape[0], 0.5)), bits)
 
     def multiply(kernel: Distribution, xt: Array, s: ArrayLike) -> Distribution:
         s = jnp.broadcast_to(s, xt.shape[:1])
@@ -370,11 +370,7 @@ def _gradient(log_r: LogR, x: Array, t: Array) -> Array:
         return value.sum()
 
     slope = jax.grad(total)(x)
-    if not isinstance(slope, jax.core.Tracer) and not np.isfinite(np.asarray(slope)).all():
-        raise InputError(
-            "the gradient of log r is not finite: r must be positive and smooth; for known pixels use inpainting with "
-            "given or tilted"
-        )
+    _check_slope(slope, bits=False)
     return slope
 
 
@@ -392,14 +388,25 @@ def _bit_log_odds(log_r: LogR, x: Array, t: Array) -> Array:
     here = broadcast_to(here, x)
     nothing = jnp.isneginf(here) & jnp.isneginf(there)
     odds = jnp.where(nothing, 0.0, (1 - 2 * x) * (there - jnp.where(nothing, 0.0, here)))
-    if not isinstance(odds, jax.core.Tracer) and np.isnan(np.asarray(odds)).any():
-        raise InputError("log r is NaN: it must be a number, or -inf where r is 0")
+    _check_slope(odds, bits=True)
     return odds
 
 
 def _logits(prediction: Prediction) -> Array:
     value = prediction.value
     return value if prediction.kind == "logits" else jnp.log(value) - jnp.log1p(-value)
+
+
+def _check_slope(slope: Array, bits: bool) -> None:
+    if isinstance(slope, jax.core.Tracer):
+        return
+    if bits and np.isnan(np.asarray(slope)).any():
+        raise InputError("log r is NaN: it must be a number, or -inf where r is 0")
+    if not bits and not np.isfinite(np.asarray(slope)).all():
+        raise InputError(
+            "the gradient of log r is not finite: r must be positive and smooth; for known pixels use inpainting with "
+            "given or tilted"
+        )
 
 
 def _check_shape(value: Array, x: Array) -> None:

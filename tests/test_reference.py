@@ -208,31 +208,32 @@ def test_bits_noised_denoised_and_observed_by_enumeration():
     states = jnp.asarray(BITS, jnp.float32)
     observations = [([1.0, 0.0, 1.0], [0.0, 0.0, 0.0]), ([1.0, 0.0, 1.0], [3.0, 1.0, 0.0])]
     observations += [([np.nan, 0.0, 1.0], [0.0, np.inf, 2.0]), ([0.0, 1.0, 1.0], [np.inf, np.inf, 0.0])]
-    for i in (1, 3, 6):
+
+    @jax.jit
+    def all_of_it(t, y, precision):
+        noised, post = MIXB.at(process, t).log_prob(states), MIXB.posterior(y, precision).log_prob(states)
+        expected = MIXB.log_expected(process, y, precision)(states, jnp.full(8, t))
+        return noised, MIXB.predict(process)(states, t), MIXB.log_evidence(y, precision), post, expected
+
+    for i, (y, precision) in itertools.product((1, 3, 6), observations):
         t, joint = i / 6, table()[:, None] * noising(1 - i / 6, 0.3)
-        np.testing.assert_allclose(np.exp(MIXB.at(process, t).log_prob(states)), joint.sum(0), rtol=1e-4)
-        prediction = MIXB.predict(process)(states, t)
+        noised, prediction, evidence, post, expected = all_of_it(t, jnp.array(y), jnp.array(precision))
+        np.testing.assert_allclose(np.exp(noised), joint.sum(0), rtol=1e-4)
         assert prediction.kind == "logits"
         np.testing.assert_allclose(
             jax.nn.sigmoid(prediction.value), (joint.T @ BITS) / joint.sum(0)[:, None], rtol=1e-4
         )
-        for y, precision in observations:
-            seen = np.array(precision) > 0
-            with np.errstate(invalid="ignore"):
-                off = np.where(y == BITS, 0.0, 0.5 * np.array(precision))[:, seen]
-            r = np.exp(-off.sum(1))
-            arguments = jnp.asarray(y, jnp.float32), jnp.asarray(precision, jnp.float32)
-            np.testing.assert_allclose(np.exp(MIXB.log_evidence(*arguments)), table() @ r, rtol=1e-5)
-            want = table() * r / (table() @ r)
-            np.testing.assert_allclose(np.exp(MIXB.posterior(*arguments).log_prob(states)), want, rtol=1e-4, atol=1e-7)
-            got = MIXB.log_expected(process, *arguments)(states, jnp.full(8, t))
-            np.testing.assert_allclose(np.exp(got), (joint.T @ r) / joint.sum(0), rtol=1e-4, atol=1e-7)
+        off = np.where((np.array(y) == BITS) | (np.array(precision) == 0), 0.0, 0.5 * np.array(precision))
+        r = np.exp(-off.sum(1))
+        np.testing.assert_allclose(np.exp(evidence), table() @ r, rtol=1e-5)
+        np.testing.assert_allclose(np.exp(post), table() * r / (table() @ r), rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(np.exp(expected), (joint.T @ r) / joint.sum(0), rtol=1e-4, atol=1e-7)
 
 
 def test_bits_of_a_point_mass():
     # Two sequences, each certain: x_t is one of them plus noise, and near t = 0 there is hardly a doubt.
     mix = reference.BernoulliMixture(jnp.full(2, 0.5), jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
     process = processes.binomial(np.full(100, 0.01), 0.5)
-    logits = mix.predict(process)(jnp.array([[1.0, 0.0, 1.0]]), 0.01).value[0]
+    logits = jax.jit(mix.predict(process))(jnp.array([[1.0, 0.0, 1.0]]), 0.01).value[0]
     odds = 2 * np.log(0.995 / 0.005)
     np.testing.assert_allclose(logits, [odds, -odds, np.inf], rtol=1e-4)
