@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     )
     config.training.update(
         steps=2000,
-        batch_size=64,
+        batch_size=32,
         learning_rate=1e-3,
         grad_clip=1.0,
         flip=True,

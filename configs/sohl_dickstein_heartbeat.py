@@ -37,6 +37,6 @@ def get_config() -> ConfigDict:
     )
     config.net = ConfigDict(dict(features=(50, 50, 50), num_knots=33))
     config.sampling.steps = 2000
-    config.evaluation.update(grid=64, batch_size=2000, num_weights=20)
-    config.training.update(steps=10_000, batch_size=2048, learning_rate=3e-3, grad_clip=1.0)
+    config.evaluation.update(grid=64, batch_size=2000, num_weights=10, weighted_examples=500)
+    config.training.update(steps=8000, batch_size=2048, learning_rate=3e-3, grad_clip=1.0)
     return config

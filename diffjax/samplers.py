@@ -23,7 +23,7 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax.distributions import Distribution, Normal
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, Prediction, convert, pair
-from diffjax.processes import Binomial, Gaussian, Variance
+from diffjax.processes import Gaussian, Process, Variance
 from diffjax.schedules import broadcast_to
 
 
@@ -115,7 +115,7 @@ def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " 
     return jnp.sort(jnp.asarray(times))[index]
 
 
-def ancestral(process: Gaussian | Binomial, variance: Variance = "posterior") -> Stepper:
+def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
     """Draws from the reverse kernel; a Gaussian step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffjax.bounds import bits_per_dim, importance_weighted
@@ -86,7 +87,7 @@ def evaluate_log_weights(
         keys = jax.random.split(jax.random.fold_in(key, i), num)
         parts.append(np.stack([np.asarray(log_weight(params, k, inputs), np.float64)[real] for k in keys]))
     log_w = np.concatenate(parts, axis=1)
-    many = np.asarray(importance_weighted(log_w), np.float64)
+    many = np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
     return {
         "K": bits(log_w.mean(0), event_shape),
         "log p": bits(many, event_shape),

@@ -43,7 +43,7 @@ def make(config: Any) -> Model:
 
     def kernels(params: Any) -> tuple[processes.Binomial, predictions.Predict]:
         def fn(xt: Array, t: Array) -> Array:
-            logits = process.prior(xt.shape).logits + net.apply({"params": params}, 2.0 * xt - 1.0, t)
+            logits = process.prior(xt.shape).logits + jnp.asarray(net.apply({"params": params}, 2.0 * xt - 1.0, t))
             if setting.edge == "learned":
                 return logits
             # In equilibrium the forward step is its own reversal.
@@ -64,7 +64,7 @@ def make(config: Any) -> Model:
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """One chain of each of 16 sequences, from coins to heartbeats: a row a moment, and the data beside."""
         stepper = samplers.ancestral(process)
-        times = process.schedule.times[::-1]
+        times = jnp.arange(setting.num_steps, -1, -1) / setting.num_steps
         _, path = samplers.sample(stepper, kernels(params)[1], key, times, (16, length), lambda state: state.x)
         shown = path[jnp.linspace(0, len(path) - 1, 60).astype(int)].swapaxes(0, 1)
         return {"reverse_process": Grid(1.0 - 2.0 * shown[..., None], 8), "data": raster(encode(key, batch))}

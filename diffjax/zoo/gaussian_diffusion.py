@@ -57,7 +57,7 @@ def make(config: Any) -> Model:
         first = 1.5 / num_steps  # between the times of the first and of the second step
 
         def predict(xt: Array, t: Array) -> predictions.Prediction:
-            z = net.apply({"params": params["network"]}, xt, t)
+            z = jnp.asarray(net.apply({"params": params["network"]}, xt, t))
             z = jnp.where(schedules.broadcast_to(t < first, xt), 0.0, z)
             z_mean, z_variance = jnp.split(z, 2, axis=-1)
             beta = schedules.broadcast_to(betas[jnp.round(t * num_steps).astype(int) - 1], xt)
@@ -93,11 +93,11 @@ def make(config: Any) -> Model:
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         process, predict = kernels(params)
         x0 = encode(key, batch)
+        times = jnp.arange(num_steps + 1) / num_steps
         if len(shape) == 1:
-            return {"trajectories": pictures.trajectories(key, process, predict, x0, "shifted")}
+            return {"trajectories": pictures.trajectories(key, process, predict, x0, times, "shifted")}
         film_key, key = jax.random.split(key)
-        times = process.schedule.times[::-1]
-        stepper = samplers.ancestral(process, "shifted")
+        times, stepper = times[::-1], samplers.ancestral(process, "shifted")
         frames = jax.jit(lambda k: pictures.film(stepper, process, predict, k, times, (16, *shape))[0])(film_key)
         film = {"reverse_process": Film(decode(frames))}
         return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)

@@ -76,7 +76,7 @@ def make_model(
         num_terms = config.evaluation.num_terms or None
         costs = bounds.diffusion(*chain.kernels(params), key, x0, times, chain.variance, None, num_terms)
         parts = {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
-        return parts | {"units": jnp.full(len(x0), chain.units)}
+        return parts | ({"units": jnp.full(len(x0), chain.units)} if chain.units else {})
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
         return -jnp.stack(list(terms(params, key, batch).values())).sum(0)

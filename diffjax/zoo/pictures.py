@@ -48,19 +48,17 @@ def plane(xy: Array) -> Panels:
 
 
 def trajectories(
-    key: Array, process: Gaussian, predict: Predict, x0: Array, variance: Variance, num: int = 2000
+    key: Array, process: Gaussian, predict: Predict, x0: Array, times: Array, variance: Variance, num: int = 2000
 ) -> Panels:
     """Figure 1 of Sohl-Dickstein et al. 2015: q(x_t), p(x_t) and the reverse drift E[x_{t-1} | x_t] - x_t, at three t.
 
-    The process is discrete; x0 (n, 2) are data, of which the first row shows the forward diffusion.
+    x0 (n, 2) are data, of which the first row shows the forward diffusion; times ascend from 0 to 1.
     """
     forward_key, key = jax.random.split(key)
-    num_steps = process.schedule.num_steps
-    times = process.schedule.times
+    num_steps = len(times) - 1
     stepper = samplers.ancestral(process, variance)
-    start = jnp.zeros((num, 2))
     prior_key, key = jax.random.split(key)
-    start = process.prior(start.shape).sample(prior_key)
+    start = process.prior((num, 2)).sample(prior_key)
     _, path = samplers.denoise(stepper, predict, key, start, times[::-1], lambda state: state.x)
     reverse = jnp.concatenate([start[None], path])[::-1]
     side = jnp.linspace(-2.5, 2.5, 21)
