@@ -1,0 +1,138 @@
+"""The Parzen-window log-likelihood of samples (Breuleux et al. 2011; Goodfellow et al. 2014).
+
+    log p(x) = log (1/n) Σ_i N(x; s_i, h² I),  h chosen on a validation set
+
+It is an estimate from below of the density of samples plus noise, far from the model's own in many dimensions, and
+grows with n: it compares models by equal numbers of samples, and only roughly (Theis et al. 2016).
+
+Squared distances come from one matrix product a block, in float64, for ‖x‖² - 2xs + ‖s‖² cancels where x is near s;
+on CPU that takes a third longer than float32.
+"""
+
+import math
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from diffjax.distributions import LOG_2PI
+from diffjax.errors import InputError
+
+BANDWIDTHS = np.geomspace(0.05, 1.0, 20)  # of pixels in [0, 1]; choose_bandwidth goes beyond it where it must
+REACH = 1e4  # how far beyond
+BLOCK = 2**22  # distances at a time, 32 MB an array
+
+
+class Report(TypedDict):
+    """log_likelihood and standard_error in nats per example, bits and standard_error_bits the same in bits."""
+
+    log_likelihood: float
+    standard_error: float
+    bits: float
+    standard_error_bits: float
+    bandwidth: float
+    num_samples: int
+
+
+def log_prob(samples: Float[ArrayLike, "n dim"], x: Float[ArrayLike, "num dim"], bandwidth: float) -> np.ndarray:
+    """log p of each row of x, (num,) float64, in nats.
+
+    Raises:
+        InputError: if samples and x are not finite matrices with rows of one length, or the bandwidth not positive.
+    """
+    return _log_prob(*_checked(samples, x), np.array([bandwidth], np.float64))[0]
+
+
+def choose_bandwidth(
+    samples: Float[ArrayLike, "n dim"],
+    validation: Float[ArrayLike, "num dim"],
+    bandwidths: Float[ArrayLike, " grid"] = BANDWIDTHS,
+) -> float:
+    """The bandwidth with the greatest mean log p of the validation set, from a grid of at least three.
+
+    While the best is at an end of the grid, a grid of the same ratios is laid beyond that end.
+
+    Raises:
+        InputError: as `log_prob`; and if the best is more than a factor of 10^4 beyond the grid. There is none at all
+            where an example of the validation set is among the samples: log p then grows as the bandwidth falls.
+    """
+    samples, validation = _checked(samples, validation)
+    grid = np.unique(np.asarray(bandwidths, np.float64))
+    if grid.size < 3:
+        raise InputError(f"bandwidths has {grid.size} different values; give at least 3, so that one can be inside")
+    lowest, highest = grid[0] / REACH, grid[-1] * REACH
+    while grid[-1] > lowest and grid[0] < highest:
+        best = int(_log_prob(samples, validation, grid).mean(1).argmax())
+        if 0 < best < grid.size - 1:
+            return float(grid[best])
+        # The neighbour of the end becomes the other end, and so the end itself an inner point.
+        grid = grid * (grid[1] / grid[-1] if best == 0 else grid[-2] / grid[0])
+    raise InputError(
+        f"bandwidths: the best is not in {lowest:.3g} .. {highest:.3g}; give a grid near it, or samples that are not "
+        "copies of the validation set"
+    )
+
+
+def report(
+    samples: Float[ArrayLike, "n dim"],
+    validation: Float[ArrayLike, "num dim"],
+    test: Float[ArrayLike, "num_test dim"],
+    bandwidths: Float[ArrayLike, " grid"] = BANDWIDTHS,
+) -> Report:
+    """The mean log p of the test set with the bandwidth best for the validation set, and its standard error s/√num.
+
+    Raises:
+        InputError: as `choose_bandwidth`.
+    """
+    bandwidth = choose_bandwidth(samples, validation, bandwidths)
+    values = log_prob(samples, test, bandwidth)
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Report(
+        log_likelihood=mean,
+        standard_error=error,
+        bits=mean / math.log(2),
+        standard_error_bits=error / math.log(2),
+        bandwidth=bandwidth,
+        num_samples=len(np.asarray(samples)),
+    )
+
+
+def _log_prob(samples: np.ndarray, x: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
+    """(bandwidths, num). Every block of distances serves all bandwidths."""
+    if not (np.isfinite(bandwidths) & (bandwidths > 0)).all():
+        raise InputError(f"bandwidth must be a positive number, not {bandwidths.min()}")
+    centre = samples.mean(0)  # distances do not change, and are squares of smaller numbers
+    samples, x = samples - centre, x - centre
+    norms = (samples**2).sum(1)
+    n, dim = samples.shape
+    rows = max(1, BLOCK // n)
+    out = np.empty((len(bandwidths), len(x)))
+    for start in range(0, len(x), rows):
+        block = x[start : start + rows]
+        square = block @ samples.T
+        square *= -2
+        square += norms
+        square += (block**2).sum(1)[:, None]
+        nearest = np.maximum(square.min(1), 0.0)  # below 0 by rounding only
+        square -= nearest[:, None]
+        for i, h in enumerate(bandwidths):
+            exponents = square * (-0.5 / h**2)
+            np.exp(exponents, out=exponents)
+            log_sum = np.log(exponents.sum(1)) - 0.5 * nearest / h**2
+            out[i, start : start + rows] = log_sum - math.log(n) - dim * (0.5 * LOG_2PI + math.log(h))
+    return out
+
+
+def _checked(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    samples, x = np.asarray(samples, np.float64), np.asarray(x, np.float64)
+    for name, value in (("samples", samples), ("x", x)):
+        if value.ndim != 2 or value.size == 0:
+            raise InputError(f"{name} has shape {value.shape}; give a matrix, one example a row, images flattened")
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value).all(1)).sum())
+            raise InputError(f"{name} has NaN or infinity in {bad} of {len(value)} rows; leave these out")
+    if samples.shape[1] != x.shape[1]:
+        raise InputError(f"samples have {samples.shape[1]} dimensions and x has {x.shape[1]}; they must be the same")
+    return samples, x
