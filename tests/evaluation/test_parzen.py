@@ -51,6 +51,15 @@ def test_goes_beyond_a_grid_whose_end_is_best(low, high):
     assert score >= below and score >= above
 
 
+@pytest.mark.parametrize("end", [slice(7, None), slice(None, 8)], ids=["lowest", "highest"])
+def test_an_end_that_is_the_best_is_found_again(end):
+    rng = np.random.default_rng(1)
+    samples, validation = rng.standard_normal((300, 2)), rng.standard_normal((200, 2))
+    want = parzen.choose_bandwidth(samples, validation, np.geomspace(0.1, 2, 200))
+    part = want * 1.2 ** np.arange(-7, 8)[end]
+    np.testing.assert_allclose(parzen.choose_bandwidth(samples, validation, part), want)
+
+
 def test_report_of_gaussian_samples():
     # Samples of N(0, I) with a window h estimate N(0, (1 + h²) I) as their number grows.
     rng = np.random.default_rng(2)
