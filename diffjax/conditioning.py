@@ -147,6 +147,7 @@ def expected(
         "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). One
                      reverse pass through the network: what images take, with `predictions.clip` round it if near t = 1
                      its x̂_0 leaves the data's range (an eps-network's does, and the gradient grows as 1/alpha²).
+                     `tilted`'s example at ρ = 0.8 has mean 0.763 y and variance 0.380 (0.8 y and 0.36 are right).
 
     Bits: x_0 has the predicted, independent, probabilities: exact for one known bit, or if bits are independent given
     x_t. `covariance` is not used.
@@ -282,7 +283,7 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
 
     **Biased** where log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1) the samples
     have mean 2/3 and variance 1/3 after many steps, the posterior of r², where p r has 1/2 and 1/2. With
-    log_r(x, s) = log E[r(x_0) | x_s = x] the bias vanishes with the length of the steps, as it does with `guided`.
+    log_r(x, s) = log E[r(x_0) | x_s = x], which is log r(x) at s = 0, the bias vanishes with the length of the steps.
 
     Args:
         probe: points such as those to be sampled, at which r is tried once: under jit nobody could report a NaN.
