@@ -83,7 +83,7 @@ def vlb(
     With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which only a learned
     schedule changes.
     """
-    xt = _draw(process.marginal(x0, t), key)
+    xt = draw(process.marginal(x0, t), key)
     prediction = predict(xt, t)  # one evaluation serves both costs
 
     def fixed(_: Array, __: Array) -> Prediction:
@@ -119,8 +119,8 @@ def hybrid(
     return simple(process, lambda *_: prediction, key, x0, t) + weight * bits_per_dim(bound, x0.shape[1:])
 
 
-def _draw(q: Distribution, key: Keys) -> Array:
-    """A draw by one key, or by one key per example; a Normal's is differentiable in its parameters."""
+def draw(q: Distribution, key: Keys) -> Array:
+    """A draw of q by one key, or by one key per example; that of a Normal is differentiable in its parameters."""
     if isinstance(q, Normal):
         return q.mean + jnp.sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
     return (uniform(key, q.mean.shape) < q.mean).astype(q.mean.dtype)

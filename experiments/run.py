@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
+from diffjax.evaluation import parzen
 from diffjax.evaluation.likelihood import evaluate_bound, evaluate_log_weights
 from diffjax.training.checkpoint import Checkpointer, abstract
 from diffjax.training.config import training_config
@@ -177,8 +178,6 @@ def _evaluate(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.
 
 def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset) -> dict:
     """Of samples in [0, 1], as Goodfellow et al. 2014; the bandwidth is chosen on the first tenth of the test set."""
-    from diffjax.evaluation import parzen
-
     num = config.evaluation.parzen_samples
     sampler = _Sampler(model, min(num, config.evaluation.batch_size))
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // sampler.num))]

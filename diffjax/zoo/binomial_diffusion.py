@@ -69,7 +69,7 @@ def make(config: Any) -> Model:
         shown = path[jnp.linspace(0, len(path) - 1, 60).astype(int)].swapaxes(0, 1)
         return {"reverse_process": Grid(1.0 - 2.0 * shown[..., None], 8), "data": raster(encode(key, batch))}
 
-    chain = Chain(init, kernels, encode, lambda x: x, "posterior", 0.0)
+    chain = Chain(init, kernels, encode, lambda x: x, "posterior", setting.edge == "fixed", 0.0)
     return make_model(config, chain, null, raster, figures)
 
 

@@ -102,7 +102,7 @@ def make(config: Any) -> Model:
         film = {"reverse_process": Film(decode(frames))}
         return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)
 
-    chain = Chain(init, kernels, encode, decode, "shifted", units)
+    chain = Chain(init, kernels, encode, decode, "shifted", True, units)
     return make_model(config, chain, null, grid if len(shape) == 3 else pictures.plane, figures)
 
 

@@ -30,6 +30,7 @@ class Chain(NamedTuple):
     encode(key, batch) -> x_0 (batch, *event) as the process takes it
     decode(x) -> samples as the Model gives them
     variance: of the reverse kernel
+    fixed_edge: whether p(x_0 | x_1) is the forward step in equilibrium, which has nothing to learn
     units: nats per example that `encode` adds to the log-density of the data
     """
 
@@ -38,6 +39,7 @@ class Chain(NamedTuple):
     encode: Callable[[randomness.Keys, Batch], Array]
     decode: Callable[[Array], Array]
     variance: Variance
+    fixed_edge: bool
     units: float
 
 
@@ -57,18 +59,26 @@ def make_model(
     shape = tuple(config.data.shape)
     _check(config)
     times = jnp.arange(num_steps + 1) / num_steps
-    time_sampler = TIME_SAMPLERS[config.diffusion.time_sampling](num_steps)
+    first = 2 if chain.fixed_edge else 1
+    time_sampler = _from(first, TIME_SAMPLERS[config.diffusion.time_sampling], num_steps)
+    uniform = _from(first, time_sampling.uniform, num_steps)
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
-        encode_key, time_key, noise_key = randomness.split(key, 3)
+        encode_key, time_key, noise_key, edge_key = randomness.split(key, 4)
         x0 = chain.encode(encode_key, batch)
         given = batch.get("t") if isinstance(batch, dict) else None
-        t = time_sampling.uniform(num_steps).sample((), time_key, len(x0))[0] if given is None else given
+        t = uniform.sample((), time_key, len(x0))[0] if given is None else given
         s = times[jnp.round(t * num_steps).astype(int) - 1]
         process, predict = chain.kernels(params)
-        steps = losses.vlb(process, predict, noise_key, x0, s, t, num_steps, chain.variance)
-        last = process.marginal(x0, times[-1]).kl(process.prior(x0.shape))
-        return bounds.bits_per_dim(steps + last.reshape(len(x0), -1).sum(1), shape)
+        steps = losses.vlb(process, predict, noise_key, x0, s, t, num_steps - first + 1, chain.variance)
+        last = process.marginal(x0, times[-1]).kl(process.prior(x0.shape)).reshape(len(x0), -1).sum(1)
+        edge = edge_cost(process, edge_key, x0) if chain.fixed_edge else 0.0
+        return bounds.bits_per_dim(steps + last + edge, shape)
+
+    def edge_cost(process: Process, key: randomness.Keys, x0: Array) -> Array:
+        """Every example pays it: drawn as one of T steps and multiplied by T it would drown the others in noise."""
+        x1 = losses.draw(process.marginal(x0, times[1]), key)
+        return -process.transition(x1, times[0], times[1]).log_prob(x0).reshape(len(x0), -1).sum(1)
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
@@ -93,6 +103,18 @@ def make_model(
         return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
 
     return Model(chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, null)
+
+
+def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_steps: int) -> time_sampling.TimeSampler:
+    """A sampler, one without memory, of the steps `first` .. T alone."""
+    count = num_steps - first + 1
+    sampler = make(count)
+
+    def sample(state: Any, key: Array, num: int) -> tuple[Array, Array]:
+        t, weights = sampler.sample(state, key, num)
+        return (t * count + first - 1) / num_steps, weights
+
+    return sampler._replace(sample=sample)
 
 
 def _check(config: Any) -> None:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from diffjax import data
-from diffjax.evaluation.likelihood import evaluate_bound
+from diffjax.evaluation.likelihood import evaluate_bound, evaluate_log_weights
 
 
 def dataset(n):
@@ -42,3 +42,40 @@ def test_batches_are_given_different_noise():
     nats = report["bits_per_dim"] * np.log(2)
     # With one key for all forty batches the mean would vary like that of 100 draws, not of 4000.
     assert abs(nats) < 5 / np.sqrt(4000)
+
+
+def test_the_gain_on_the_prior_is_paired_and_free_of_units():
+    """K and L_null are of rescaled data, so the units leave them; K - L_null has the error of the differences."""
+
+    def with_units(params, key, batch):
+        return {"a": 3.0 * batch["image"].reshape(-1), "units": np.full(len(batch["image"]), 7.0)}
+
+    def null(batch):
+        return -2.0 * batch["image"].reshape(-1).astype(float) - 7.0
+
+    n = 50
+    value = np.arange(n) % 17
+    batches = data.epoch(dataset(n), 7)
+    report = evaluate_bound(with_units, None, jax.random.key(0), batches, (5, 2, 1), null)
+    bits = 1 / np.log(2)
+    for name, want in (("K", -3.0 * value), ("L_null", -2.0 * value), ("K - L_null", -1.0 * value)):
+        np.testing.assert_allclose(report[name]["per_example"], want.mean() * bits, rtol=1e-6)
+        np.testing.assert_allclose(report[name]["standard_error"], want.std(ddof=1) / n**0.5 * bits, rtol=1e-6)
+        np.testing.assert_allclose(report[name]["per_dimension"], want.mean() * bits / 10, rtol=1e-6)
+        np.testing.assert_allclose(report[name]["per_pixel"], want.mean() * bits / 10, rtol=1e-6)
+    np.testing.assert_allclose(report["bits_per_dim"], (3.0 * value + 7).mean() * bits / 10, rtol=1e-6)
+
+
+def test_many_weights_tighten_the_bound_to_the_likelihood():
+    """log w ~ N(-v/2, v): E w = 1, so log p = 0 and the bound is -v/2; with m weights about -(e^v - 1)/2m is left."""
+    v, m = 0.5, 200
+
+    def log_weight(params, key, batch):
+        return -v / 2 + np.sqrt(v) * jax.random.normal(key, batch["label"].shape)
+
+    batches = data.epoch(dataset(300), 64)
+    report = evaluate_log_weights(log_weight, None, jax.random.key(0), batches, (1, 1, 1), m)
+    assert (report["num_examples"], report["num_weights"]) == (300, m)
+    nats = {name: report[name]["per_example"] * np.log(2) for name in ("K", "log p")}
+    assert abs(nats["K"] + v / 2) < 5 * np.sqrt(v / (300 * m))
+    assert abs(nats["log p"] + (np.exp(v) - 1) / (2 * m)) < 5 * np.sqrt((np.exp(v) - 1) / (300 * m))

@@ -87,6 +87,30 @@ def test_a_finished_run_is_continued_not_repeated(trained, tiny):
     assert (workdir / "checkpoints" / "25").exists()
 
 
+def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
+    few = ["--config=configs/sohl_dickstein_swiss_roll.py", "--config.training.steps=10", "--config.net.units=4"]
+    few += ["--config.data.num_train=2048", "--config.data.num_test=200", "--config.evaluation.weighted_examples=50"]
+    few += ["--config.evaluation.num_weights=3", f"--workdir={tmp_path}/r"]
+    result = run(*few)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "r" / "eval.json").read_text())
+    assert abs(report["K"]["per_dimension"] + report["bits_per_dim"]) < 1e-6  # no rescaling
+    gain = report["K"]["per_example"] - report["L_null"]["per_example"]
+    assert abs(gain - report["K - L_null"]["per_example"]) < 1e-6
+    assert report["many samples"]["log p"]["per_example"] >= report["many samples"]["K"]["per_example"]
+    assert "K - L_null" in result.stdout
+    for name in ("trajectories.png", "step_00000010.png"):
+        assert np.asarray(Image.open(tmp_path / "r" / "samples" / name)).std() > 1
+    assert run("--mode=sample", f"--workdir={tmp_path}/r", "--num=7").returncode == 0
+    (path,) = (tmp_path / "r" / "samples").glob("*.npz")
+    samples = np.load(path)["samples"]
+    assert samples.dtype == np.float32
+    assert len(np.unique(samples, axis=0)) == 7
+    result = run("--mode=sample", f"--workdir={tmp_path}/r", "--steps=5")
+    assert result.returncode == 1
+    assert "sampling.steps must be diffusion.num_steps=40" in result.stderr
+
+
 def test_another_config_in_a_workdir_changes_nothing(trained, tiny):
     workdir, _ = trained
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -112,6 +136,9 @@ def test_another_config_in_a_workdir_changes_nothing(trained, tiny):
         (["--config.net.multipliers=(1,2,2,2,2)"], "multiples of 16"),
         (["--config.training.batch_size=5000"], "5000"),
         (["--config.data.levels=256"], "17 levels"),
+        (["--config=configs/sohl_dickstein_heartbeat.py", "--config.diffusion.prior=1.0"], "prior probability"),
+        (["--config=configs/sohl_dickstein_heartbeat.py", "--config.data.name=digits"], "digits"),
+        (["--config=configs/sohl_dickstein_swiss_roll.py", "--config.data.noise=2.0"], "noise"),
         (["--config.parallel=both"], "'jit' or 'pmap'"),
         (["--config=configs/cifar10.py", "--config.data.dir=nowhere"], "diffjax.data.prepare cifar10"),
     ],

@@ -68,21 +68,15 @@ def test_the_optimum_nears_the_entropy_as_the_chain_grows():
     assert heartbeats.best_bound(2000, 0.2, "learned") > -2.3245
 
 
-@pytest.mark.parametrize("edge", ["learned", "fixed"])
-def test_the_untrained_chain_is_the_prior(edge):
-    """Every forward trajectory weighs what its x_0 weighs under the prior: p and q are one chain in equilibrium."""
-    model = zoo.make(small(edge=edge))
-    params = jax.jit(model.init)(jax.random.key(0))
-    x0 = data(50)
-    want = 4 * np.log(0.2) + 16 * np.log(0.8)
-    np.testing.assert_allclose(model.null(x0), want, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(model.log_weight)(params, jax.random.key(1), x0), want, rtol=1e-5)
+def test_the_null_is_independent_bits_of_the_prior():
+    model = zoo.make(small())
+    np.testing.assert_allclose(model.null(data(50)), 4 * np.log(0.2) + 16 * np.log(0.8), rtol=1e-6)
 
 
 def test_training_approaches_the_optimum_and_never_passes_it():
     num_steps = 20
     config = small()
-    config.net.update(features=(50, 50), num_knots=21)
+    config.net.update(features=(50,), num_knots=21)
     model = zoo.make(config)
     params = jax.jit(model.init)(jax.random.key(0))
     x = data(1000)
@@ -99,14 +93,14 @@ def test_training_approaches_the_optimum_and_never_passes_it():
             updates, state = tx.update(grad, state)
             return (optax.apply_updates(params, updates), state), value
 
-        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 600))
+        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 300))
 
     (params, _), losses = train(params)
     k = np.asarray(jax.jit(model.bound)(params, jax.random.key(2), data(10_000, 1))) * BITS
     best, error = heartbeats.best_bound(num_steps, 0.2, "learned"), k.std() / len(k) ** 0.5
     assert best - 0.5 < k.mean() < best + 5 * error
     # The loss is the same bound, in bits per dimension, from one step of the chain for each example.
-    tail = np.asarray(losses[-100:]) * 20
+    tail = np.asarray(losses[-50:]) * 20
     assert abs(-tail.mean() - k.mean()) < 0.2
     samples = np.asarray(model.sample(params, jax.random.key(3), 500))
     assert set(np.unique(samples)) == {0.0, 1.0}

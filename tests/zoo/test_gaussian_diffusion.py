@@ -149,7 +149,7 @@ def test_training_finds_the_entropy_of_a_gaussian():
             updates, state = tx.update(grad, state)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 1500))[0][0]
+        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 500))[0][0]
 
     params = train(init(model))
     x = jax.random.normal(jax.random.key(5), (5000, 2)) * std
