@@ -1,0 +1,117 @@
+"""The kernels of Sohl-Dickstein et al. 2015 (section 2.5) for p(x) r(x), r held constant over t: Process -> Process.
+
+    perturbed  N(μ + V ∇ log r(μ), V),   B(c d/(c d + (1 - c)(1 - d))),   d = r(1)/(r(0) + r(1))
+    tilted     the exact product of a kernel and an observation
+
+With the prior, the marginals and the posterior of the process unchanged, `samplers.ancestral` takes them as they are.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.conditioning.observations import Observation, check_bits, check_fits, fitting
+from diffjax.conditioning.slopes import LogR, bit_log_odds, check_slope, gradient
+from diffjax.distributions import Bernoulli, Distribution, Normal
+from diffjax.predictions import Prediction
+from diffjax.processes import Binomial, Gaussian, Variance
+from diffjax.schedules import Schedule
+
+
+class Multiplied(NamedTuple):
+    """A process whose reverse kernel is changed: `multiply(kernel, xt, s)`. All else is the process's own."""
+
+    process: Gaussian | Binomial
+    multiply: Callable[[Distribution, Array, ArrayLike], Distribution]
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.process.schedule
+
+    def prior(self, shape: tuple[int, ...]) -> Distribution:
+        return self.process.prior(shape)
+
+    def marginal(self, x0: Array, t: ArrayLike) -> Distribution:
+        return self.process.marginal(x0, t)
+
+    def transition(self, xs: Array, s: ArrayLike, t: ArrayLike) -> Distribution:
+        return self.process.transition(xs, s, t)
+
+    def posterior(self, x0: Array, xt: Array, s: ArrayLike, t: ArrayLike) -> Distribution:
+        return self.process.posterior(x0, xt, s, t)
+
+    def reverse(
+        self, prediction: Prediction, xt: Array, s: ArrayLike, t: ArrayLike, variance: Variance = "posterior"
+    ) -> Distribution:
+        return self.multiply(self.process.reverse(prediction, xt, s, t, variance), xt, s)
+
+
+def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "batch *event"]) -> Multiplied:
+    """The paper's perturbed kernels (Sohl-Dickstein et al. 2015, table App.1), for any r with a gradient.
+
+    N(μ, V) becomes N(μ + V ∇ log r(μ, s), V). B(c) becomes B(c d/(c d + (1 - c)(1 - d))), d = r(1)/(r(0) + r(1)), where
+    the other bits are as in x_t: exact if r factorises, and right to first order in the step if not.
+
+    **Biased** where log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1) the samples
+    have mean 2/3 and variance 1/3 after many steps, the posterior of r², where p r has 1/2 and 1/2. With
+    log_r(x, s) = log E[r(x_0) | x_s = x], which is log r(x) at s = 0, the bias vanishes with the length of the steps.
+
+    Args:
+        probe: points such as those to be sampled, at which r is tried once: under jit nobody could report a NaN.
+
+    Raises:
+        InputError: if at the probe log_r is not of shape (batch,), or its gradient (for bits: its value) is not finite.
+    """
+    bits = isinstance(process, Binomial)
+    if bits:
+        check_bits(probe)
+    trial = jax.jit(partial(bit_log_odds if bits else gradient, log_r))
+    check_slope(trial(probe, jnp.full(probe.shape[0], 0.5)), bits)
+
+    def multiply(kernel: Distribution, xt: Array, s: ArrayLike) -> Distribution:
+        s = jnp.broadcast_to(s, xt.shape[:1])
+        if isinstance(kernel, Bernoulli):
+            return _tilted_bits(kernel, bit_log_odds(log_r, xt, s))
+        return Normal(kernel.mean + kernel.variance * gradient(log_r, kernel.mean, s), kernel.variance)
+
+    return Multiplied(process, multiply)
+
+
+def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied:
+    """The exact product of every reverse kernel with r, held constant over t: precisions, or log-odds, add.
+
+    A known entry is y itself at every s, as in the paper's inpainting: clean pixels next to noisy ones.
+
+    **Biased.** For p = N(0, 1), y = 1, precision 1: mean 2/3 and variance 1/3 as in `perturbed`, where 1/2 and 1/2 is
+    right. Inpainting x_2 from a known x_1 = y of a Gaussian of unit variances and correlation ρ, after many steps of a
+    variance-preserving process, has
+
+        mean      ρ y √(1 - ρ²) ∫_0^1 √u (1 - ρ² u²)^(-3/2) du     (0.606 y at ρ = 0.8, where 0.8 y is right)
+        variance  (1 - ρ²) artanh(ρ)/ρ                              (0.494 at ρ = 0.8, where 0.36 is right)
+
+    Raises:
+        InputError: if the observation's shape is not the event's, or it has values other than 0 and 1 of bits.
+    """
+    check_fits(process, observation)
+
+    def multiply(kernel: Distribution, xt: Array, s: ArrayLike) -> Distribution:
+        y, precision = fitting(observation, xt)
+        if isinstance(kernel, Bernoulli):
+            return _tilted_bits(kernel, Observation(y, precision).log_odds)
+        exact = jnp.isinf(precision)
+        ratio = kernel.variance * jnp.where(exact, 0.0, precision)
+        gain = jnp.where(exact, 1.0, ratio / (1.0 + ratio))
+        return Normal(jnp.where(exact, y, kernel.mean + gain * (y - kernel.mean)), (1.0 - gain) * kernel.variance)
+
+    return Multiplied(process, multiply)
+
+
+def _tilted_bits(kernel: Bernoulli, log_odds: Array) -> Bernoulli:
+    # c d/(c d + (1 - c)(1 - d)) in log-odds; a bit that is known is known, whatever the kernel holds of it.
+    return Bernoulli(jnp.where(jnp.isinf(log_odds), log_odds, kernel.logits + log_odds))
