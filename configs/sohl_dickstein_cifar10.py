@@ -43,10 +43,10 @@ def get_config() -> ConfigDict:
     )
     config.sampling.steps = 1000
     config.evaluation.update(
-        batch_size=100, num_examples=500, num_terms=50, grid=36, num_weights=0, weighted_examples=0
+        batch_size=100, num_examples=200, num_terms=50, grid=36, num_weights=0, weighted_examples=0
     )
     config.training.update(
-        steps=2000,
+        steps=3000,
         batch_size=32,
         learning_rate=1e-3,
         grad_clip=1.0,

@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     config.data.num_train, config.data.num_test = 5000, 1000
     config.data.radii = (1.5, 16.0)  # pixels
     config.net.update(dense_layers=0)
+    config.diffusion.first_beta = 1e-4  # flat leaves reward finer noise
     return config

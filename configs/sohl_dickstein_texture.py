@@ -13,5 +13,6 @@ from configs import sohl_dickstein_dead_leaves
 def get_config() -> ConfigDict:
     config = sohl_dickstein_dead_leaves.get_config()
     config.data.update(name="gravel", mean=126.29, std=38.89)
-    config.diffusion.num_steps = config.sampling.steps = 500
+    config.diffusion.update(num_steps=500, first_beta=1e-3)
+    config.sampling.steps = 500
     return config

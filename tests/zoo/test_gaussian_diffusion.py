@@ -91,9 +91,12 @@ def test_pixels_are_weighed_as_levels():
     np.testing.assert_allclose(model.null(x / 3.5 - 1.0), sum(mean_log), rtol=1e-5)
 
 
-def test_the_rates_begin_as_a_constant_share_and_the_first_stays():
+def test_the_rates_begin_with_equal_ratios_of_signal_to_noise_and_the_first_stays():
     zero = gaussian_diffusion.learned_betas(jnp.zeros(6), 10, 1e-3)
-    np.testing.assert_allclose(zero[1:], [1 / (10 - t + 2) for t in range(2, 11)], rtol=1e-6)
+    alpha_bar = np.cumprod(1 - np.asarray(zero, np.float64))
+    log_snr = np.log(alpha_bar / (1 - alpha_bar))
+    np.testing.assert_allclose(np.diff(log_snr), np.diff(log_snr).mean(), rtol=1e-3)
+    np.testing.assert_allclose(log_snr[-1], -np.log(10), rtol=1e-4)
     moved = gaussian_diffusion.learned_betas(jnp.full(6, 0.7), 10, 1e-3)
     odds = (moved / (1 - moved)) / (zero / (1 - zero))
     np.testing.assert_allclose(odds[1:], np.exp(0.7), rtol=1e-5)
