@@ -1,4 +1,4 @@
-"""Gaussian diffusion with learned rates on MNIST, as in Sohl-Dickstein et al. 2015, whose network was the dense path alone.
+"""Gaussian diffusion with learned rates on MNIST, as in Sohl-Dickstein et al. 2015, who had the dense path alone.
 
 The paper scores samples by a Parzen window, 317 ± 2.7 bits, as Goodfellow et al. 2014 did; so does this run, besides K,
 with fewer samples, which costs some of the score. Here the convolutions of the paper's other experiments stand beside
