@@ -142,7 +142,13 @@ def make(config: Any) -> Model:
         return jax.lax.map(row, (jnp.arange(rows), jnp.arange(2 * rows).reshape(rows, 2)))
 
     sampler = _choose("diffusion.time_sampling", setting.time_sampling, TIME_SAMPLERS)(setting.num_steps)
-    return Model(init, loss, bound, sample, terms, figures, sampler)
+
+    def kernels(params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
+        if config.net.num_classes:
+            raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
+        return process, model_predict(params, None)
+
+    return Model(init, loss, bound, sample, terms, figures, sampler, kernels=kernels)
 
 
 def _check(config: Any, learned: bool) -> None:

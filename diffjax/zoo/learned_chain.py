@@ -102,7 +102,9 @@ def make_model(
         stepper = samplers.ancestral(process, chain.variance)
         return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
 
-    return Model(chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, null)
+    return Model(
+        chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, chain.kernels, null
+    )
 
 
 def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_steps: int) -> time_sampling.TimeSampler:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from diffjax.predictions import Predict
+from diffjax.processes import Process
 from diffjax.time_sampling import TimeSampler
 
 Batch = Any
@@ -82,6 +84,8 @@ class Model(NamedTuple):
     picture(samples) -> Figure, how samples are to be looked at
     log_weight(params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), of which `importance_weighted` makes
         tighter bounds; None where a system has none
+    kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
+        take; None where a system is no diffusion
     null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
         (L_null of Sohl-Dickstein et al. 2015); None where that says nothing
     """
@@ -95,4 +99,5 @@ class Model(NamedTuple):
     time_sampler: TimeSampler | None = None
     picture: Callable[[Array], Figure] = grid
     log_weight: Callable[[Any, Array, Batch], Array] | None = None
+    kernels: Callable[[Any], tuple[Process, Predict]] | None = None
     null: Callable[[Batch], Array] | None = None

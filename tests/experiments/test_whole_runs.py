@@ -62,6 +62,46 @@ def test_the_default_run_draws_digits(default):
     assert set(neighbours.predict(samples)) == set(range(10))
 
 
+def test_the_default_model_inpaints_and_denoises_digits(default):
+    """Guided by E[r(x_0) | x_t], holes are filled with what belongs there; noise is taken off by starting in it."""
+    from diffjax import conditioning, samplers, zoo
+    from experiments import run as runs
+    from experiments.workdir import read_config
+
+    config = read_config(default)
+    _, params = runs.restore_ema(config, default, None)
+    process, predict = zoo.make(config).kernels(params)
+    train = data.load(config.data, "train").gather(np.arange(1500))
+    test = data.load(config.data, "test").gather(np.arange(100))
+    x0 = test["image"] / 8.0 - 1
+    stepper, times = samplers.ancestral(process, "learned"), process.schedule.times[::-1]
+    mask = np.ones((8, 8, 1), bool)
+    mask[2:6, 2:6] = False
+    given = conditioning.given(process, predict, conditioning.inpainting(x0, mask), "isotropic")
+
+    def draw(predict, seed):
+        return np.asarray(jax.jit(lambda key: samplers.sample(stepper, predict, key, times, x0.shape))(seed))
+
+    filled, free = draw(given, jax.random.key(0)), draw(predict, jax.random.key(1))
+    assert np.abs(filled - x0)[:, mask].max() < 0.1  # what is known stays
+    hole = ~mask
+    error, chance = (((x - x0)[:, hole] ** 2).mean() for x in (filled, free))
+    print(f"mean square in the hole: inpainted {error:.3f}, other digits {chance:.3f}")
+    assert error < 0.6 * chance
+    neighbours = KNeighborsClassifier(3).fit(train["image"].reshape(-1, 64), train["label"])
+    right = np.mean(neighbours.predict((filled.reshape(100, 64) + 1) * 8) == test["label"])
+    print(f"{right:.2f} of the inpainted digits are read as what they were")
+    assert right > 0.8
+
+    noise = 0.5
+    y = x0 + noise * np.random.default_rng(0).normal(size=x0.shape).astype(np.float32)
+    start, later = conditioning.denoising_start(process, y, noise, times)
+    clean = np.asarray(samplers.denoise(stepper, predict, jax.random.key(2), start, later))
+    # A draw of p(x_0 | y) is off by twice the posterior's variance; y itself by noise².
+    print(f"mean square error: noisy {((y - x0) ** 2).mean():.3f}, denoised {((clean - x0) ** 2).mean():.3f}")
+    assert ((clean - x0) ** 2).mean() < 0.6 * noise**2
+
+
 def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
     config = tmp_path / "tiny.py"
     config.write_text(TINY)
