@@ -235,7 +235,7 @@ def test_deterministic_samplers_reach_the_posterior_of_a_mixture(name, x64):
     held, _ = moments(conditioning.guided(process, predict, observation.log_r))
     for covariance in ("full", "isotropic"):
         got, spread = moments(conditioning.given(process, predict, observation, covariance))
-        assert abs(got - mean) < 0.05 < abs(held - mean), (covariance, got, held)
+        assert abs(got - mean) < 0.1 < abs(held - mean), (covariance, got, held)
         assert abs(spread - variance) < 0.03
 
 

@@ -66,7 +66,8 @@ def expected(
     Gaussian: the mean is x̂_0(x_t), and the covariance
 
         "full"       (sigma²/alpha) ∂x̂_0/∂x_t, that of p(x_0 | x_t) by Tweedie's second formula (Boys et al. 2023).
-                     Exact whenever p is Gaussian; D evaluations and a D x D system per example, for small events.
+                     Held fixed in the gradient, so that `guided` is Kalman's update of x̂_0: exact whenever p is
+                     Gaussian. D evaluations and a D x D system per example, for small events.
         "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). One
                      reverse pass through the network: what images take, with `predictions.clip` round it if near t = 1
                      its x̂_0 leaves the data's range (an eps-network's does, and the gradient grows as 1/alpha²).
@@ -110,8 +111,14 @@ def expected(
         x0, push = jax.linearize(denoiser, xt.reshape(batch, size))
         basis = jnp.broadcast_to(jnp.eye(size, dtype=xt.dtype)[:, None], (size, batch, size))
         jacobian = jnp.moveaxis(jax.vmap(push)(basis), 0, -1)
-        factor = broadcast_to(process.schedule.sigma(t) ** 2 / process.schedule.alpha(t), jacobian)
-        cov = 0.5 * factor * (jacobian + jnp.swapaxes(jacobian, -1, -2))  # a network's is symmetric only nearly
+        alpha, power = (broadcast_to(a, jacobian) for a in (process.schedule.alpha(t), process.schedule.sigma(t) ** 2))
+        cov = 0.5 * power / alpha * (jacobian + jnp.swapaxes(jacobian, -1, -2))  # a network's is symmetric only nearly
+        # x̂_0 is known to a rounding over alpha, and its covariance to that squared: where alpha is tiny the floor says
+        # that x_t tells nothing. What still has no Cholesky factor is a network's error, and becomes "isotropic".
+        eye = jnp.eye(size, dtype=xt.dtype)
+        cov = jax.lax.stop_gradient(cov + 16 * jnp.finfo(xt.dtype).eps * power / alpha**2 * eye)
+        sound = jnp.isfinite(jnp.linalg.cholesky(cov)).all((-2, -1))
+        cov = jnp.where(broadcast_to(sound, cov), cov, power / (alpha**2 + power) * eye)
         y, precision = (jnp.broadcast_to(a, xt.shape).reshape(batch, size) for a in fitting(observation, xt))
 
         def evidence(mean: Array, cov: Array, y: Array, precision: Array) -> Array:
