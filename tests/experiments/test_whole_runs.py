@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from command import ROOT, TINY, run
+from PIL import Image
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
@@ -100,6 +101,12 @@ def test_the_default_model_inpaints_and_denoises_digits(default):
     # A draw of p(x_0 | y) is off by twice the posterior's variance; y itself by noise².
     print(f"mean square error: noisy {((y - x0) ** 2).mean():.3f}, denoised {((clean - x0) ** 2).mean():.3f}")
     assert ((clean - x0) ** 2).mean() < 0.6 * noise**2
+
+    # The run draws such pictures itself where it is asked to, of a finished run too.
+    again = run(f"--workdir={default}", "--config.evaluation.conditioning=True")
+    assert again.returncode == 0, again.stderr
+    for name in ("denoising", "inpainting"):
+        assert np.asarray(Image.open(default / "samples" / f"{name}.png")).std() > 1
 
 
 def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
