@@ -29,5 +29,5 @@ def run(*arguments, env=None):
         env=clean | {"JAX_ENABLE_COMPILATION_CACHE": "false"} | (env or {}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
