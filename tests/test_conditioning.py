@@ -138,7 +138,7 @@ def test_full_covariance_is_exact_for_any_gaussian_and_pattern_of_knowledge(x64)
 
 def test_isotropic_covariance_on_a_correlated_gaussian(x64):
     # The docstring's bias, by DDPM's algorithm 2 in numpy: x̂_0 = A x, and with A's first row a the guidance is
-    # a (y - x̂_0,1)/alpha, all affine.
+    # a (y - x̂_0,1)/alpha, all affine; the known x̂_0,1 is then y.
     process, cov, y = linear(1000), np.array([[1.0, 0.8], [0.8, 1.0]]), 1.5
     mean, second = np.zeros(2), np.eye(2)
     betas = np.linspace(1e-4, 0.02, 1000)
@@ -147,10 +147,12 @@ def test_isotropic_covariance_on_a_correlated_gaussian(x64):
         bar, beta, before = bars[i], betas[i], bars[i - 1] if i else 1.0
         a = np.sqrt(bar) * cov @ np.linalg.inv(bar * cov + (1 - bar) * np.eye(2))
         pull = np.sqrt(before) * beta / (1 - bar)
-        slope = np.sqrt(1 - beta) * (1 - before) / (1 - bar) * np.eye(2) + pull * (a - np.outer(a[0], a[0]) / bar**0.5)
-        mean = slope @ mean + pull * a[0] * y / bar**0.5
+        guided, shift = a - np.outer(a[0], a[0]) / bar**0.5, a[0] * y / bar**0.5
+        guided[0], shift[0] = 0, y
+        slope = np.sqrt(1 - beta) * (1 - before) / (1 - bar) * np.eye(2) + pull * guided
+        mean = slope @ mean + pull * shift
         second = slope @ second @ slope.T + (beta * np.eye(2) if i else 0)
-    np.testing.assert_allclose([mean[1] / y, second[1, 1]], [0.763, 0.380], atol=1e-3)
+    np.testing.assert_allclose([mean[1] / y, second[1, 1]], [0.767, 0.379], atol=1e-3)
     observation = conditioning.inpainting(jnp.array([y, 0.0]), jnp.array([True, False]))
     predict = gaussian(cov).predict(process.schedule)
     got, spread = followed(process, conditioning.given(process, predict, observation, "isotropic"), 2)
