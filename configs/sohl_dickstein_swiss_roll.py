@@ -3,7 +3,7 @@
 The paper has 16 normalised radial basis functions with constant read-outs; here there are 64 with affine ones, because
 16 lose 0.4 bits per dimension against the data's own entropy (`--config.net.units=16 --config.net.local=False`). The
 paper does not say how noisy its roll is: ours has a standard deviation of 0.02 where the roll's is 1.
-Cost: about 2 minutes on 2 CPU cores. Expected: K within 0.15 bits per dimension of the data's negative entropy.
+Cost: about 4 minutes on 2 CPU cores. Expected: K within 0.15 bits per dimension of the data's negative entropy.
 """
 
 from ml_collections import ConfigDict

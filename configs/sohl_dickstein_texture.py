@@ -2,7 +2,7 @@
 
 The paper's bark (Lazebnik et al. 2005) is not packaged: scikit-image's gravel stands in; also "grass", "brick", and
 "folder", with data.dir a directory of your own images, whose mean and standard deviation data.mean and data.std take.
-Cost: about 10 minutes on 2 CPU cores. The paper's K on bark is -0.55 bits a pixel.
+Cost: about 7 minutes on 2 CPU cores. The paper's K on bark is -0.55 bits a pixel.
 """
 
 from ml_collections import ConfigDict
