@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from command import TINY, run
 from PIL import Image
+from sklearn.neighbors import KernelDensity
+
+from configs.digits import get_config
+from diffjax import data
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +53,12 @@ def test_a_run_leaves_everything_it_promises(trained):
     assert report["training_images_per_second"] > 0
     assert report["sampling_images_per_second"] > 0
     assert "loss" in result.stderr  # the progress bar
+    window = report["parzen"]["training examples"]
+    assert report["parzen"]["samples"]["num_samples"] == window["num_samples"] == 20
+    train, test = (data.load(get_config().data, split) for split in ("train", "test"))
+    pixels = [s.gather(np.arange(len(s)))["image"].reshape(len(s), 64) / 16 for s in (train, test)]
+    density = KernelDensity(bandwidth=window["bandwidth"]).fit(pixels[0][:20])
+    np.testing.assert_allclose(window["log_likelihood"], density.score_samples(pixels[1][29:]).mean(), rtol=1e-5)
 
 
 def test_evaluating_a_checkpoint_repeats_the_run_s_own_number(trained):
