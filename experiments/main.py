@@ -5,8 +5,8 @@ python -m experiments.main --config=configs/cifar10.py --config.training.batch_s
 python -m experiments.main --mode=eval --workdir=DIR [--step=N]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
 
-Training in a workdir that holds a run picks it up where it stopped. --mode=eval and --mode=sample take the workdir's
-own configuration; --config.field=value changes it for this call.
+Training in a workdir that holds a run picks it up where it stopped, without --config with that run's configuration.
+--mode=eval and --mode=sample always take that; --config.field=value changes it for this call.
 """
 
 import difflib
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.platform import set_cpu_flags
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
+SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
@@ -95,11 +96,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _unknown_field(argv: list[str]) -> str:
     """Which `--config.a.b` names a field that the configuration does not have, and what is there instead."""
-    path = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1]
+    path, _, argument = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1].partition(":")
     namespace = runpy.run_path(path)
     if "get_config" not in namespace:
         return f"--config={path} does not define get_config(), which must return an ml_collections.ConfigDict"
-    config = namespace["get_config"]()
+    config = namespace["get_config"](*[argument] if argument else [])
+    path = Path(argument) / "config.json" if path == str(SAVED) else path
     for arg in argv:
         if not arg.startswith("--config."):
             continue
@@ -113,8 +115,14 @@ def _unknown_field(argv: list[str]) -> str:
     return f"--config={path} cannot be read"
 
 
+def _default(argv: list[str]) -> str:
+    """What --config is where it is not given: that of the run in --workdir if there is one, else the digits."""
+    values = [arg.split("=", 1)[1] for arg in argv if arg.startswith(("--workdir=", "-workdir="))]
+    return f"{SAVED}:{values[-1]}" if values and (Path(values[-1]) / "config.json").exists() else str(DEFAULT)
+
+
 if __name__ == "__main__":
     # As an argument and not as the flag's default, which would be read before errors can be caught.
     if not any(arg.startswith(("--config=", "-config=")) for arg in sys.argv):
-        sys.argv.insert(1, f"--config={DEFAULT}")
+        sys.argv.insert(1, f"--config={_default(sys.argv)}")
     app.run(main, flags_parser=_parse)

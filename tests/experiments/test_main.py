@@ -116,6 +116,13 @@ def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
     samples = np.load(path)["samples"]
     assert samples.dtype == np.float32
     assert len(np.unique(samples, axis=0)) == 7
+    # Without --config the run's own configuration counts, its fields included.
+    fewer = run("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weights=0")
+    assert fewer.returncode == 0, fewer.stderr
+    assert "many samples" not in json.loads((tmp_path / "r" / "eval.json").read_text())
+    result = run("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weigths=0")
+    assert result.stderr.startswith("error: config.evaluation.num_weigths is not a field of")
+    assert "config.json; config.evaluation has num_weights" in result.stderr
     result = run("--mode=sample", f"--workdir={tmp_path}/r", "--steps=5")
     assert result.returncode == 1
     assert "sampling.steps must be diffusion.num_steps=40" in result.stderr
