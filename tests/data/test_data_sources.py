@@ -312,6 +312,7 @@ def test_damaged_records_are_noticed(tiny, tmp_path, in_memory):
         everything(load(config("tiny_flat", tmp_path, in_memory=in_memory), "train"))
 
 
+@pytest.mark.slow
 def test_a_missing_set_is_said_within_two_seconds_and_without_a_connection(tiny, tmp_path):
     """Whole processes, as a user sees them; any attempt to use the network is an error of another kind."""
     as_tfrecord = tmp_path / "tiny_flat" / "1.2.0"

@@ -15,7 +15,7 @@ def get_config():
     config.diffusion.update(num_steps=10, betas=(0.01, 0.5))
     config.sampling.update(steps=10)
     config.evaluation.update(num_examples=30, batch_size=16, grid=9)
-    config.evaluation.parzen_samples = 20
+    config.evaluation.parzen_samples = 0
     config.training.update(steps=20, batch_size=32, log_every=5, eval_every=10, save_every=10)
     return config
 """

@@ -25,7 +25,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "tiny"
-    result = run(f"--config={tiny}", f"--workdir={workdir}")
+    result = run(f"--config={tiny}", f"--workdir={workdir}", "--config.evaluation.parzen_samples=20")
     assert result.returncode == 0, result.stderr
     return workdir, result
 
@@ -87,6 +87,7 @@ def test_sampling_writes_a_grid_and_the_pixels(trained):
     assert path.with_suffix(".png").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_continued_not_repeated(trained, tiny):
     workdir, _ = trained
     result = run(f"--config={tiny}", f"--workdir={workdir}", "--config.training.steps=25")
@@ -97,6 +98,7 @@ def test_a_finished_run_is_continued_not_repeated(trained, tiny):
     assert (workdir / "checkpoints" / "25").exists()
 
 
+@pytest.mark.slow
 def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
     few = ["--config=configs/sohl_dickstein_swiss_roll.py", "--config.training.steps=10", "--config.net.units=4"]
     few += ["--config.data.num_train=2048", "--config.data.num_test=200", "--config.evaluation.weighted_examples=50"]
@@ -178,6 +180,7 @@ def test_a_batch_the_devices_cannot_share_is_refused(tmp_path):
     assert "63 or 66" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_names_the_step_and_keeps_its_checkpoint(trained, tiny, tmp_path):
     workdir = tmp_path / "r"
     shutil.copytree(trained[0], workdir)

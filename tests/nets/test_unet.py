@@ -44,6 +44,7 @@ def test_starts_as_zero_and_every_block_as_the_identity():
     assert jnp.abs(kernel).max() <= np.sqrt(3 / 72)
 
 
+@pytest.mark.slow
 def test_vmap_over_examples_and_remat_keep_values_and_gradients():
     x, time = jax.random.normal(jax.random.key(2), (3, 8, 8, 1)), jnp.array([1.0, 50.0, 999.0])
     weight = jax.random.normal(jax.random.key(3), (3, 8, 8, 2))

@@ -40,6 +40,7 @@ def run(directory, make_batches=tiny.make_batches, model=tiny.model, on_log=None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
     seen_once, seen_after = [], []

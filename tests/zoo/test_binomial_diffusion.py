@@ -73,6 +73,7 @@ def test_the_null_is_independent_bits_of_the_prior():
     np.testing.assert_allclose(model.null(data(50)), 4 * np.log(0.2) + 16 * np.log(0.8), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_approaches_the_optimum_and_never_passes_it():
     num_steps = 20
     config = small()

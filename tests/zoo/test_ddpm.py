@@ -75,6 +75,7 @@ def test_the_bound_of_the_zero_network_is_its_closed_form(images):
     assert difference.std() / np.sqrt(256) < 0.01 * abs(expected.mean())
 
 
+@pytest.mark.slow
 def test_levels_and_floats_in_a_dict_or_alone_are_the_same_batch(images):
     model = zoo.make(small())
     params = jax.tree.map(lambda x: x + 0.02, init(model))
@@ -122,6 +123,7 @@ def test_every_sampler_of_the_zero_network_gives_the_rescaled_noise(sampler):
     assert abs(x.var() / variance - 1) < 5 * np.sqrt(2 / x.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["hybrid", "vlb"])
 def test_learned_variance_trains_and_evaluates(images, loss):
     model = zoo.make(small(variance="learned", loss=loss))
@@ -142,6 +144,7 @@ def test_times_of_the_batch_are_used(images):
     assert abs(float(loss.mean()) / (5 / snr) - 1) < 5 * np.sqrt(2 / 256 / 64)
 
 
+@pytest.mark.slow
 def test_class_conditioning_reaches_the_network(images):
     config = small()
     config.net.num_classes = 10
@@ -158,6 +161,7 @@ def test_class_conditioning_reaches_the_network(images):
         model.loss(params, jax.random.key(2), images[:4])
 
 
+@pytest.mark.slow
 def test_figures_show_the_reverse_process(images):
     model = zoo.make(small(clip=True))
     figures = model.figures(init(model), jax.random.key(2), {"image": images[:8]})

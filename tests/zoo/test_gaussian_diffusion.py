@@ -134,6 +134,7 @@ def test_the_loss_is_the_bound_step_by_step():
     assert abs(loss.mean() + bound.mean()) < 5 * error
 
 
+@pytest.mark.slow
 def test_training_finds_the_entropy_of_a_gaussian():
     """N(0, diag): no kernel that the network can make loses more than the chain's discretisation."""
     import optax

@@ -35,6 +35,7 @@ def one_device():
     return losses_of("jit", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_a_layout_changes_nothing(mode, one_device):
     losses, history = losses_of(mode, 8)
