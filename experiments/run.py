@@ -182,6 +182,8 @@ def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, t
     And of as many training examples: what samples as good as the data would score.
     """
     num = config.evaluation.parzen_samples
+    if test_set.levels < 2:
+        raise InputError(f"evaluation.parzen_samples={num} is for data of levels, not for real numbers: set it to 0")
     sampler = _Sampler(model, min(num, config.evaluation.batch_size))
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // sampler.num))]
     samples = 0.5 * (np.concatenate(parts)[:num].reshape(num, -1) + 1)

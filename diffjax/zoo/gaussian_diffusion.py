@@ -10,7 +10,7 @@ other. β_1 is fixed and with it the first step; the others are learned by ascen
     logit β_t = logit β⁰_t + Σ_j g_j(t) b_j,   t = 2 .. T, g_j bumps in time, b_j learned, 0 at first,
 
 where β⁰ has log_snr linear in t, from that of β_1 to -log T: in images every octave of noise costs about as much as
-another, and with rates that differ little, as the paper's did at first, the first step alone cost a fifth of it all.
+another, while with rates that differ little, as the paper's did at first, the first step is by far the dearest.
 
 Data have zero mean and unit variance here: pixels k become (k + u - mean)/std, u uniform on ±½, so that their density
 bounds the probability of k (in other units: nats of log std per dimension).

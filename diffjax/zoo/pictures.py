@@ -9,8 +9,6 @@ from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
 from diffjax.zoo.model import Arrows, Decode, Figure, Grid, Panels, Points
 
-PANELS = 3  # moments of the chain: its start, its middle, its end
-
 
 def film(
     stepper: samplers.Stepper,
