@@ -1,0 +1,39 @@
+"""A Markov chain Monte Carlo kernel, and the loop that runs it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from diffjax.mcmc.integrators import Position, check_num_steps
+
+
+class Kernel(NamedTuple):
+    """init(position) -> state; step(key, state) -> (state, info).
+
+    States and infos are NamedTuples of arrays, every state with a field `position`, so that `vmap` makes many chains,
+    `scan` a long one, and `grad` goes through a chain whose steps are differentiable.
+    """
+
+    init: Callable[[Position], Any]
+    step: Callable[[PRNGKeyArray, Any], tuple[Any, Any]]
+
+
+def run(kernel: Kernel, key: PRNGKeyArray, position: Position, num_steps: int) -> tuple[Any, Any]:
+    """One chain of `num_steps` from a position, as one scan.
+
+    Returns:
+        The states after every step and their infos, stacked along a new first axis. Chains: `vmap` over key and
+        position.
+
+    Raises:
+        InputError: if num_steps is no positive integer.
+    """
+    check_num_steps("num_steps", num_steps)
+
+    def body(state: Any, key: PRNGKeyArray) -> tuple[Any, tuple[Any, Any]]:
+        state, info = kernel.step(key, state)
+        return state, (state, info)
+
+    return jax.lax.scan(body, kernel.init(position), jax.random.split(key, num_steps))[1]
