@@ -126,9 +126,9 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel_pytree(momentum)
         return unravel(inverse_mass @ flat)
-    if jax.tree.structure(inverse_mass) == jax.tree.structure(momentum):
-        return jax.tree.map(jnp.multiply, inverse_mass, momentum)
-    return jax.tree.map(lambda p: inverse_mass * p, momentum)
+    if isinstance(inverse_mass, ArrayLike):
+        return jax.tree.map(lambda p: inverse_mass * p, momentum)
+    return jax.tree.map(jnp.multiply, inverse_mass, momentum)
 
 
 def is_dense(inverse_mass: Any, position: Position) -> bool:
