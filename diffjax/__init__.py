@@ -10,6 +10,7 @@ from diffjax import (
     distributions,
     errors,
     losses,
+    mcmc,
     predictions,
     processes,
     randomness,
@@ -17,6 +18,7 @@ from diffjax import (
     samplers,
     schedules,
     time_sampling,
+    vi,
 )
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "distributions",
     "errors",
     "losses",
+    "mcmc",
     "predictions",
     "processes",
     "randomness",
@@ -32,4 +35,5 @@ __all__ = [
     "samplers",
     "schedules",
     "time_sampling",
+    "vi",
 ]

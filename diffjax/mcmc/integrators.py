@@ -126,7 +126,7 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel_pytree(momentum)
         return unravel(inverse_mass @ flat)
-    if isinstance(inverse_mass, ArrayLike):
+    if jax.tree_util.all_leaves([inverse_mass]):
         return jax.tree.map(lambda p: inverse_mass * p, momentum)
     return jax.tree.map(jnp.multiply, inverse_mass, momentum)
 

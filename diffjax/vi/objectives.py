@@ -1,0 +1,55 @@
+"""What to ascend, made of log-weights with E w = p(x): L_K = E log (1/K) Σ_k w_k (Burda et al. 2016).
+
+L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z), z = g(φ, ε), its gradient in φ has the term
+-∂ log q_φ(z)/∂φ at fixed z, whose mean is 0 at K = 1 and whose variance stays where q is the posterior itself. Two
+estimators do without it:
+
+    sticking the landing     the term is left out: unbiased at K = 1, biased beyond (Roeder et al. 2017)
+    doubly reparameterised   Σ_k w̃_k² ∂log w_k/∂z ∂z/∂φ, w̃ the normalised weights: unbiased at every K
+                             (Tucker et al. 2019, eq. 8)
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from jax import Array
+from jaxtyping import Float
+
+from diffjax.bounds import importance_weighted
+from diffjax.errors import InputError
+
+Estimator = Literal["reparameterized", "sticking_the_landing", "doubly_reparameterized"]
+LogWeights = Callable[[Any, Any, Any], Array]
+
+
+def objective(
+    log_weights: LogWeights, theta: Any, phi: Any, estimator: Estimator = "reparameterized"
+) -> Float[Array, "*batch"]:
+    """L_K of one set of draws, in nats; `jax.grad` of its mean in (theta, phi) is the estimator.
+
+    Args:
+        log_weights: (theta, phi, density_phi) -> (K, *batch), log-weights of draws made with phi, in which every log q
+            is taken with density_phi: the `densities` of `markov_chain` and `hamiltonian`.
+        theta: all that does not shape the draws: the model, inverse models, and step sizes and masses, which move
+            draws once they are made.
+        phi: the parameters of initial distribution, transitions and momenta.
+
+    Raises:
+        InputError: on an estimator that does not exist.
+    """
+    frozen = jax.lax.stop_gradient(phi)
+    match estimator:
+        case "reparameterized":
+            return importance_weighted(log_weights(theta, phi, phi))
+        case "sticking_the_landing":
+            return importance_weighted(log_weights(theta, phi, frozen))
+        case "doubly_reparameterized":
+            of_theta = log_weights(theta, frozen, frozen)
+            of_phi = log_weights(jax.lax.stop_gradient(theta), phi, frozen)
+            weights = jax.lax.stop_gradient(jax.nn.softmax(of_theta, axis=0))
+            surrogate = (weights * of_theta + weights**2 * of_phi).sum(0)
+            return jax.lax.stop_gradient(importance_weighted(of_theta)) + surrogate - jax.lax.stop_gradient(surrogate)
+    raise InputError(
+        f"estimator must be 'reparameterized', 'sticking_the_landing' or 'doubly_reparameterized', not {estimator!r}"
+    )
