@@ -13,6 +13,7 @@ momentum models: all of them are parameters to be learned.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,9 @@ from diffjax.mcmc.integrators import leapfrog
 from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, sum_events
 
 
-class LinearNormal(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LinearNormal:
     """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters: for momenta, and inverse models."""
 
     weight: Float[Array, "dim out"]
@@ -44,7 +47,7 @@ class Hamiltonian(NamedTuple):
 
     log_step_size: log ε, a number or one per dimension.
     log_inverse_mass: log of the diagonal of M⁻¹, a number or one per dimension.
-    momentum: q(v' | x, z), (x, z) -> Law of the shape of z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
+    momentum: q(v' | x, z), a function like z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
     inverse_momentum: r(v | x, z), the same.
     """
 
