@@ -26,6 +26,11 @@ def split(key: Keys, num: int) -> list[Keys]:
     return list(jax.vmap(lambda k: jax.random.split(k, num), out_axes=1)(key))
 
 
+def each(key: Keys, batch: int) -> Key[Array, " batch"]:
+    """A key per example: what `jax.vmap` over examples takes."""
+    return key if per_example(key) else jax.random.split(key, batch)
+
+
 def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
     """Standard normal, `shape` = (batch, *event)."""
     if not per_example(key):

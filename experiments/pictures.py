@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffjax.zoo import Arrows, Curve, Film, Grid, Panels, Points
+from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Points
 from diffjax.zoo.model import Figure
 
 
@@ -24,12 +24,12 @@ def write(path: Path, figure: Figure) -> Path:
             pictures = [Image.fromarray(picture) for picture in tiles]
             durations = [80] * (len(pictures) - 1) + [2000]  # ms: rest on the result
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-        case Curve(x, y, x_label, y_label):
+        case Curves():
             path = path.with_suffix(".png")
-            _plot(path, np.asarray(x), np.asarray(y), x_label, y_label)
-        case Panels(rows):
+            _plot(path, figure)
+        case Panels():
             path = path.with_suffix(".png")
-            _panels(path, rows)
+            _panels(path, figure)
     return path
 
 
@@ -52,31 +52,47 @@ def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) ->
     return canvas
 
 
-def _plot(path: Path, x: np.ndarray, y: np.ndarray, x_label: str, y_label: str) -> None:
+def _plot(path: Path, curves: Curves) -> None:
     from matplotlib.figure import Figure as Plot  # half a second, for the one curve
 
     plot = Plot(figsize=(5, 3.5), layout="constrained")
     axes = plot.subplots()
-    axes.plot(x, y)
-    axes.set(xlabel=x_label, ylabel=y_label)
+    for name, (x, y) in curves.lines.items():
+        axes.plot(np.asarray(x), np.asarray(y), label=name)
+    if len(curves.lines) > 1:
+        axes.legend(fontsize=8)
+    axes.set(xlabel=curves.x_label, ylabel=curves.y_label)
     axes.grid(alpha=0.3)
     plot.savefig(path, dpi=120)
 
 
-def _panels(path: Path, rows: Sequence[Sequence[Points | Arrows]]) -> None:
+def _panels(path: Path, panels: Panels) -> None:
     from matplotlib.figure import Figure as Plot
 
+    rows = panels.rows
     columns = max(len(row) for row in rows)
     plot = Plot(figsize=(3 * columns, 3 * len(rows)), layout="constrained")
     axes = plot.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    plot.supxlabel(panels.labels[0])
+    plot.supylabel(panels.labels[1])
     for line, row in zip(axes, rows, strict=True):
         for place, panel in zip(line, row, strict=True):
-            xy = np.asarray(panel.xy)
             place.set_title(panel.title, fontsize=10)
-            place.set_aspect("equal")
             match panel:
-                case Points():
-                    place.plot(*xy.T, ".", markersize=1.5, alpha=0.6)
-                case Arrows(_, _, vectors):
-                    place.quiver(*xy.T, *np.asarray(vectors).T, angles="xy", width=0.004)
+                case Points(_, xy):
+                    place.set_aspect("equal")
+                    place.plot(*np.asarray(xy).T, ".", markersize=1.5, alpha=0.6)
+                case Arrows(_, xy, vectors):
+                    place.set_aspect("equal")
+                    place.quiver(*np.asarray(xy).T, *np.asarray(vectors).T, angles="xy", width=0.004)
+                case Contours(_, x, y, density):
+                    density = np.asarray(density)
+                    place.contour(np.asarray(x), np.asarray(y), density, _levels(density, (0.9, 0.7, 0.5, 0.3, 0.1)))
     plot.savefig(path, dpi=120)
+
+
+def _levels(density: np.ndarray, masses: Sequence[float]) -> np.ndarray:
+    """Of a density on a regular grid: the values above which these parts of its mass lie, ascending."""
+    ordered = np.sort(density.ravel())[::-1]
+    held = np.cumsum(ordered) / ordered.sum()
+    return ordered[np.searchsorted(held, masses)]

@@ -173,6 +173,9 @@ def _evaluate(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.
         report["many samples"] = evaluate_log_weights(log_weight, params, key, some, shape, setting.num_weights)
     if setting.get("parzen_samples"):
         report["parzen"] = _parzen(model, config, params, key, test_set)
+    if model.table is not None:
+        some = test_set.gather(np.arange(min(setting.batch_size, len(test_set))))
+        report["table"] = model.table(params, key, some)
     return report
 
 
@@ -226,11 +229,11 @@ def _finish(report: dict[str, Any], workdir: Path, began: float) -> None:
         f"step {report['step']}: {report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on "
         f"{report['num_examples']} held-out examples ({terms}); {workdir / 'eval.json'}"
     )
-    _print_bits(report)
+    _print_extra(report)
 
 
-def _print_bits(report: dict[str, Any]) -> None:
-    """K, L_null and their difference, and what many samples and the Parzen window say of log p, if they were asked."""
+def _print_extra(report: dict[str, Any]) -> None:
+    """What there is of K, L_null and their difference, many samples, the system's own table and the Parzen window."""
 
     def show(name: str, value: dict[str, float]) -> str:
         pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
@@ -241,6 +244,8 @@ def _print_bits(report: dict[str, Any]) -> None:
     if many := report.get("many samples"):
         names = f"{many['num_weights']} weights on {many['num_examples']} examples"
         print(f"{names}: {show('log p ≥', many['log p'])}; {show('the mean of log w', many['K'])}")
+    for row, columns in report.get("table", {}).items():
+        print(f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}")
     if window := report.get("parzen"):
         for name, score in window.items():
             error = f"{score['log_likelihood']:.1f} ± {score['standard_error']:.1f} nats"

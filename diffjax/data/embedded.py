@@ -26,6 +26,8 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
     config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
     config.noise: of "swiss_roll", as in `toys.swiss_roll`.
+    config.sigmas: of "correlated", as in `toys.correlated`; (2,) is its shape, (20, 2) that of "stomach_cancer", of
+        which every example is the same table: a batch of n asks for n draws of whatever is to be drawn given it.
     config.radii: of "dead_leaves", the smallest and the largest in pixels.
     config.dir: of "folder", a directory of images to take crops of.
 
@@ -58,6 +60,18 @@ def _swiss_roll(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _heartbeat(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("heartbeat", toys.heartbeat(_rng(split), _num(config, split)), levels=2)
+
+
+def _stomach_cancer(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    table = toys.stomach_cancer()
+    return from_arrays("stomach_cancer", np.repeat(table[None], _num(config, split), axis=0), levels=0)
+
+
+def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    sigmas = config.get("sigmas")
+    if not isinstance(sigmas, tuple | list) or len(sigmas) != 2 or not all(s > 0 for s in sigmas):
+        raise InputError(f"data.sigmas={sigmas!r} must be two positive numbers, of the difference and of the sum.")
+    return from_arrays("correlated", toys.correlated(_rng(split), _num(config, split), tuple(sigmas)), levels=0)
 
 
 def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -116,6 +130,8 @@ _SETS: dict[str, Callable[[ml_collections.ConfigDict, str], Dataset]] = {
     "swiss_roll": _swiss_roll,
     "heartbeat": _heartbeat,
     "dead_leaves": _dead_leaves,
+    "correlated": _correlated,
+    "stomach_cancer": _stomach_cancer,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
     "folder": _folder,
 }

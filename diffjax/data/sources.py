@@ -38,6 +38,8 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         centre-cropped and resized to it.
     config.train_split, config.test_split: TFDS splits such as "train[:90%]".
     config.in_memory: decode all of it now (small sets) or each image when it is asked for (large ones).
+    config.binarized: if there and true, every pixel is 1 with a probability of its grey, drawn once and for all
+        (Salakhutdinov and Murray 2008).
 
     Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
     """
@@ -68,7 +70,11 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     def decode() -> Arrays:
         return _decode_all(_lazy(path, config.name, field, config[f"{split}_split"], shape, resize=False))
 
-    return from_arrays(config.name, *cached(f"{config.name}-{split}", facts, decode))
+    images, labels = cached(f"{config.name}-{split}", facts, decode)
+    if config.get("binarized"):
+        uniform = np.random.default_rng(("train", "test").index(split)).random(images.shape, np.float32)
+        return from_arrays(config.name, (255 * uniform < images).astype(np.uint8), labels, levels=2)
+    return from_arrays(config.name, images, labels)
 
 
 def data_dir(given: str) -> Path:

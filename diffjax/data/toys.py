@@ -16,6 +16,9 @@ which an image and its enlargement look alike. Centres are uniform on the window
 independent. Two pixels show the same leaf, and so have the correlation, with probability γ(d) / (2γ(0) - γ(d)), where
 d is their distance and γ(d) the mean over radii of the area in which two discs of that radius at distance d overlap.
 Source: Lee, Mumford and Huang (2001), "Occlusion models for natural images".
+
+Stomach cancer. Deaths and people at risk in the 20 largest cities of Missouri, men of 45 to 64 years: Tsutakawa, Shoop
+and Marienfeld (1985); Albert (2009), "Bayesian computation with R", section 5.4.
 """
 
 import math
@@ -27,6 +30,22 @@ from diffjax.errors import InputError
 
 _ROLL_MEAN = np.array([2, 2 / (3 * math.pi)])
 _ROLL_STD = np.sqrt(39 * math.pi**2 / 8 + np.array([-1 / 4, 1 / 4]) - _ROLL_MEAN**2)
+
+# fmt: off
+_DEATHS = [0, 0, 2, 0, 1, 1, 0, 2, 1, 3, 0, 1, 1, 1, 54, 0, 0, 1, 3, 0]
+_AT_RISK = [1083, 855, 3461, 657, 1208, 1025, 527, 1668, 583, 582, 917, 857, 680, 917, 53637, 874, 395, 581, 588, 383]
+# fmt: on
+
+
+def stomach_cancer() -> Float32[np.ndarray, "20 2"]:
+    """Deaths and people at risk in 20 cities."""
+    return np.stack([_DEATHS, _AT_RISK], axis=1).astype(np.float32)
+
+
+def correlated(rng: np.random.Generator, num: int, sigmas: tuple[float, float]) -> Float32[np.ndarray, "num 2"]:
+    """Draws of p(z) ∝ exp[-(z_1 - z_2)²/(2σ_1²) - (z_1 + z_2)²/(2σ_2²)] (Salimans, Kingma and Welling 2015)."""
+    difference, total = rng.standard_normal((num, 2)).T * np.reshape(sigmas, (2, 1))
+    return (np.stack([total + difference, total - difference], axis=1) / 2).astype(np.float32)
 
 
 def swiss_roll(rng: np.random.Generator, num: int, noise: float) -> Float32[np.ndarray, "num 2"]:

@@ -17,7 +17,7 @@ from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
 from diffjax.zoo import pictures
-from diffjax.zoo.model import Batch, Curve, Figure, Film, Grid, Model
+from diffjax.zoo.model import Batch, Curves, Figure, Film, Grid, Model
 
 TIME_SAMPLERS = {
     "uniform": time_sampling.uniform,
@@ -122,7 +122,9 @@ def make(config: Any) -> Model:
             "reverse_process": Film(x),
             "progressive_generation": Grid(progress.reshape(-1, *shape), progress.shape[1]),
             "interpolation": Grid(mixes.reshape(-1, *shape), mixes.shape[1]),
-            "rate_distortion": Curve(rate, 127.5 * distortion, "rate (bits/dim)", "RMSE (pixels in [0, 255])"),
+            "rate_distortion": Curves(
+                {"rate and distortion": (rate, 127.5 * distortion)}, "rate (bits/dim)", "RMSE (pixels in [0, 255])"
+            ),
         }
 
     def interpolation(params: Any, key: Array, images: Array, label: Array | None, rows: int = 4) -> Array:

@@ -1,7 +1,7 @@
 """What the trainer, the evaluator and the sampler know of a system."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +28,10 @@ class Film(NamedTuple):
     frames: Array | np.ndarray
 
 
-class Curve(NamedTuple):
-    """A graph of y (n,) against x (n,)."""
+class Curves(NamedTuple):
+    """Graphs of y (n,) against x (n,): lines maps a name to (x, y); a legend is drawn where there are several."""
 
-    x: Array | np.ndarray
-    y: Array | np.ndarray
+    lines: Mapping[str, tuple[Array | np.ndarray, Array | np.ndarray]]
     x_label: str
     y_label: str
 
@@ -52,13 +51,23 @@ class Arrows(NamedTuple):
     vectors: Array | np.ndarray
 
 
+class Contours(NamedTuple):
+    """Level lines of a density (ny, nx) over x (nx,) and y (ny,), those that hold 10, 30, 50, 70 and 90 per cent."""
+
+    title: str
+    x: Array | np.ndarray
+    y: Array | np.ndarray
+    density: Array | np.ndarray
+
+
 class Panels(NamedTuple):
-    """Rows of pictures of the plane, all with the same axes."""
+    """Rows of pictures of the plane, all with the same axes, whose names `labels` are."""
 
-    rows: Sequence[Sequence[Points | Arrows]]
+    rows: Sequence[Sequence[Points | Arrows | Contours]]
+    labels: tuple[str, str] = ("", "")
 
 
-Figure = Grid | Film | Curve | Panels
+Figure = Grid | Film | Curves | Panels
 
 
 def grid(images: Array) -> Grid:
@@ -86,6 +95,8 @@ class Model(NamedTuple):
         tighter bounds; None where a system has none
     kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
         take; None where a system is no diffusion
+    table(params, key, batch) -> {row: {column: number}}, the system's own numbers, for eval.json and the screen, of the
+        first examples of the test split; None where the bound says it all
     null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
         (L_null of Sohl-Dickstein et al. 2015); None where that says nothing
     """
@@ -101,3 +112,4 @@ class Model(NamedTuple):
     log_weight: Callable[[Any, Array, Batch], Array] | None = None
     kernels: Callable[[Any], tuple[Process, Predict]] | None = None
     null: Callable[[Batch], Array] | None = None
+    table: Callable[[Any, Array, Batch], dict[str, dict[str, float]]] | None = None
