@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
@@ -50,7 +51,7 @@ def leapfrog(
         score: ∇log π, position -> pytree like it. Positions may carry leading batch axes if the score does.
         step_size: ε, a number or an array that broadcasts against every leaf of the position.
         inverse_mass: M⁻¹: a number; the diagonal, a pytree like the position or an array that broadcasts against it;
-            or a dense (n, n) matrix, n the size of the whole position.
+            or a dense (n, n) matrix, n the size of the whole position, which then has no batch axes.
 
     Returns:
         The position and the momentum at the end.
@@ -134,7 +135,7 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
 def is_dense(inverse_mass: Any, position: Position) -> bool:
     """Whether it is a matrix over the whole position, and not a number or a diagonal."""
     size = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(position))
-    return isinstance(inverse_mass, Array) and inverse_mass.shape == (size, size)
+    return isinstance(inverse_mass, Array | np.ndarray) and inverse_mass.shape == (size, size)
 
 
 def check_num_steps(name: str, num_steps: int) -> None:

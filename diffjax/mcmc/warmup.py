@@ -1,0 +1,154 @@
+"""Warm-up: a step size by dual averaging and a diagonal mass by running variances, in windows as Stan's.
+
+Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) steers the mean acceptance probability α_t to a target δ:
+
+    log ε_{t+1} = μ - √t/γ · 1/(t + t₀) Σ_{i ≤ t} (δ - α_i),   log ε̄_{t+1} = t^-κ log ε_{t+1} + (1 - t^-κ) log ε̄_t
+
+with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. The first 15% of the steps only tune ε; then, in windows of 25, 50,
+100, ... steps, the variances of a window become M⁻¹ of the next, shrunk towards 10⁻³ as in Stan, and ε starts afresh;
+the last 10% tune ε to the final mass.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, PRNGKeyArray
+
+from diffjax.errors import InputError
+from diffjax.mcmc.hmc import check_step_size
+from diffjax.mcmc.integrators import Position, check_num_steps
+from diffjax.mcmc.kernel import Kernel
+
+GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
+FIRST_WINDOW = 25
+
+
+class Warmup(NamedTuple):
+    """What a chain learned.
+
+    step_size: (), for `make_kernel`.
+    inverse_mass: diagonal, like the position: about the variances of the target.
+    position: where the chain has got to.
+    """
+
+    step_size: Float[Array, ""]
+    inverse_mass: Position
+    position: Position
+
+
+class _Averaging(NamedTuple):
+    num: Array
+    centre: Array  # μ
+    error: Array  # Σ (δ - α)
+    log_step: Array
+    log_average: Array
+
+
+class _Variance(NamedTuple):
+    num: Array
+    mean: Position
+    squares: Position  # Σ (x - mean)², by Welford's update
+
+
+def warmup(
+    make_kernel: Callable[[Array, Position], Kernel],
+    key: PRNGKeyArray,
+    position: Position,
+    num_steps: int,
+    target_acceptance: float = 0.8,
+    step_size: ArrayLike = 1.0,
+) -> Warmup:
+    """Runs one chain of `num_steps`, tuning its kernel; `vmap` over key and position tunes each chain by itself.
+
+    Args:
+        make_kernel: (step size, diagonal inverse mass like the position) -> Kernel whose info has an
+            `acceptance_probability`, e.g. `lambda eps, mass: hmc(log_density, eps, 10, mass)` or
+            `lambda h, mass: langevin(log_density, h, metropolis=True, inverse_mass=mass)`.
+        num_steps: at least 20; a few hundred are usual.
+        target_acceptance: δ; 0.8 suits HMC (Hoffman & Gelman 2014), 0.574 MALA (Roberts & Rosenthal 1998).
+        step_size: the first one tried; it may be wrong by many orders of magnitude.
+
+    Raises:
+        InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), or the kernel has no acceptance
+            probability.
+    """
+    check_num_steps("num_steps", num_steps)
+    check_step_size(step_size)
+    if num_steps < 20:
+        raise InputError(f"num_steps must be at least 20, for windows to fit, not {num_steps}")
+    if not 0 < target_acceptance < 1:
+        raise InputError(f"target_acceptance must be between 0 and 1, not {target_acceptance}")
+    position = jax.tree.map(jnp.asarray, position)
+    unit = jax.tree.map(jnp.ones_like, position)
+    state = make_kernel(jnp.asarray(step_size), unit).init(position)
+
+    def body(carry: Any, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Any, None]:
+        state, averaging, variance, mass = carry
+        key, slow, ends = item
+        state, info = make_kernel(jnp.exp(averaging.log_step), mass).step(key, state)
+        if info.acceptance_probability is None:
+            raise InputError("warmup needs a kernel with an acceptance probability: give it a log_density")
+        averaging = _average(averaging, target_acceptance - info.acceptance_probability)
+        variance = _choose(slow, _observe(variance, state.position), variance)
+        mass = _choose(ends, _estimate(variance), mass)
+        averaging = _choose(ends, _start(averaging.log_average), averaging)
+        variance = _choose(ends, _empty(position), variance)
+        return (state, averaging, variance, mass), None
+
+    first = jnp.log(jnp.asarray(step_size, jnp.result_type(float)))
+    carry: Any = (state, _start(first), _empty(position), unit)
+    items = (jax.random.split(key, num_steps), *_windows(num_steps))
+    (state, averaging, _, mass), _ = jax.lax.scan(body, carry, items)
+    return Warmup(jnp.exp(averaging.log_average), mass, state.position)
+
+
+def _windows(num_steps: int) -> tuple[Array, Array]:
+    """Which steps count towards variances, and which end a window; the last window takes what does not fill another."""
+    start, stop = round(0.15 * num_steps), num_steps - round(0.1 * num_steps)
+    slow, ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
+    slow[start:stop] = True
+    end, size = start, FIRST_WINDOW
+    while end < stop:
+        end = end + size if end + 3 * size <= stop else stop
+        ends[end - 1] = True
+        size *= 2
+    return jnp.asarray(slow), jnp.asarray(ends)
+
+
+def _start(log_step: Array) -> _Averaging:
+    zero = jnp.zeros_like(log_step)
+    return _Averaging(zero, log_step + jnp.log(10.0), zero, log_step, log_step)
+
+
+def _average(state: _Averaging, error: Array) -> _Averaging:
+    count, total = state.num + 1, state.error + error
+    log_step = state.centre - jnp.sqrt(count) / GAMMA * total / (count + T0)
+    weight = count**-KAPPA
+    return _Averaging(count, state.centre, total, log_step, weight * log_step + (1 - weight) * state.log_average)
+
+
+def _empty(position: Position) -> _Variance:
+    zeros = jax.tree.map(jnp.zeros_like, position)
+    return _Variance(jnp.zeros(()), zeros, zeros)
+
+
+def _observe(state: _Variance, x: Position) -> _Variance:
+    count = state.num + 1
+    mean = jax.tree.map(lambda mean, x: mean + (x - mean) / count, state.mean, x)
+    squares = jax.tree.map(lambda s, old, new, x: s + (x - old) * (x - new), state.squares, state.mean, mean, x)
+    return _Variance(count, mean, squares)
+
+
+def _estimate(state: _Variance) -> Position:
+    """The variances of the window, weighed n to 5 against 10⁻³."""
+    weight = state.num / (state.num + 5.0)
+    return jax.tree.map(lambda s: weight * s / jnp.maximum(state.num - 1, 1) + (1 - weight) * 1e-3, state.squares)
+
+
+def _choose(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
