@@ -1,0 +1,121 @@
+"""How far to trust draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
+
+Every chain is cut in two halves, so that a drift within one shows as a disagreement between two. With M half chains of
+N draws, W the mean of their variances and B/N the variance of their means,
+
+    var⁺  = (N - 1)/N W + B/N
+    R-hat = √(var⁺/W)
+    ρ_t   = 1 - (W - mean of the chains' autocovariances at lag t)/var⁺
+    ESS   = M N/τ,   τ = -1 + 2 Σ_{k<K} P_k + max(ρ_2K, 0)
+
+where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair is not positive: Geyer's initial monotone
+sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
+
+All of it is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
+The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank").
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.errors import InputError
+
+
+def ess(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+    """Effective sample size of the bulk: as many independent draws would tell the mean of the normal scores as well.
+
+    Draws that are all equal count in full, as in arviz; `rhat` is NaN for them. A NaN among the draws gives NaN.
+
+    Raises:
+        InputError: if there is no chain and draw axis, or fewer than 4 draws a chain.
+    """
+    return _each(lambda x: _ess(_normal_scores(_halves(x))), draws)
+
+
+def ess_tail(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+    """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
+
+    Equal draws, NaN and errors as in `ess`.
+    """
+
+    def one(x: Array) -> Array:
+        ordered = jnp.sort(x.ravel())
+        # x ≤ an interpolated quantile if and only if x ≤ the draw below it; integers make its rank exact.
+        below, above = ordered[(x.size - 1) * 5 // 100], ordered[(x.size - 1) * 95 // 100]
+        return jnp.minimum(*(_ess(_halves((x <= quantile).astype(x.dtype))) for quantile in (below, above)))
+
+    return _each(one, draws)
+
+
+def rhat(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+    """Split R-hat, the larger one of location (normal scores) and scale (normal scores of |x - median|).
+
+    1 if all half chains agree; distrust the draws above 1.01. One chain will do. NaN if all draws are equal, which is
+    how a stuck sampler looks, or one is NaN; errors as in `ess`.
+    """
+
+    def one(x: Array) -> Array:
+        halves = _halves(x)
+        folded = jnp.abs(halves - jnp.median(halves))
+        return jnp.maximum(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
+
+    return _each(one, draws)
+
+
+def _each(statistic: Callable[[Array], Array], draws: ArrayLike) -> Array:
+    """The statistic of (chain, draw) arrays, for every entry of the event."""
+    x = jnp.asarray(draws)
+    if x.ndim < 2 or x.shape[0] < 1 or x.shape[1] < 4:
+        raise InputError(
+            f"draws must be (chain, draw, *event) with at least 4 draws of a chain, not of shape {x.shape}"
+        )
+    x = x.astype(jnp.result_type(x, float))
+    flat = x.reshape(*x.shape[:2], -1)
+    values = jax.vmap(lambda x: jnp.where(jnp.isnan(x).any(), jnp.nan, statistic(x)), in_axes=-1)(flat)
+    return values.reshape(x.shape[2:])
+
+
+def _halves(x: Array) -> Array:
+    half = x.shape[1] // 2
+    return jnp.concatenate([x[:, :half], x[:, -half:]])
+
+
+def _normal_scores(x: Array) -> Array:
+    rank = jax.scipy.stats.rankdata(x.ravel()).reshape(x.shape).astype(x.dtype)
+    return jax.scipy.special.ndtri((rank - 0.375) / (x.size + 0.25))
+
+
+def _rhat(x: Array) -> Array:
+    num = x.shape[1]
+    within = x.var(axis=1, ddof=1).mean()
+    return jnp.sqrt((num - 1) / num + x.mean(axis=1).var(ddof=1) / within)
+
+
+def _ess(x: Array) -> Array:
+    num = x.shape[1]
+    covariance = _autocovariance(x).mean(axis=0)
+    within = covariance[0] * num / (num - 1)
+    between = x.mean(axis=1).var(ddof=1)
+    rho = (1.0 - (within - covariance) / (covariance[0] + between)).at[0].set(1.0)
+
+    last = max((num - 3) // 2, 0)  # beyond this pair there are too few products to estimate anything
+    pairs = rho[0 : 2 * last + 2 : 2] + rho[1 : 2 * last + 2 : 2]
+    positive = jnp.cumprod(pairs > 0)
+    end = jnp.minimum(positive.sum(), last)
+    monotone = jnp.where(jnp.arange(last + 1) < end, jax.lax.cummin(pairs), 0.0)
+    tau = -1.0 + 2.0 * monotone.sum() + jnp.maximum(rho[2 * end], 0.0)
+    size = jnp.asarray(x.size, x.dtype)
+    return jnp.where(x.max() == x.min(), size, size / jnp.maximum(tau, 1.0 / jnp.log10(size)))
+
+
+def _autocovariance(x: Array) -> Array:
+    """Of every row, at lags 0 .. N-1, each divided by N."""
+    num = x.shape[1]
+    length = 1 << (2 * num - 1).bit_length()  # room for no lag to wrap round
+    spectrum = jnp.abs(jnp.fft.rfft(x - x.mean(axis=1, keepdims=True), n=length)) ** 2
+    return jnp.fft.irfft(spectrum, n=length)[:, :num] / num
