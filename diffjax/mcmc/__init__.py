@@ -1,5 +1,8 @@
 """Markov chain Monte Carlo kernels as pure functions: `init(position)`, `step(key, state) -> (state, info)`."""
 
+from diffjax.mcmc.annealing import Annealed, ais
+from diffjax.mcmc.diagnostics import ess, ess_tail, rhat
+from diffjax.mcmc.gibbs import gibbs, over_relaxed, over_relaxed_gibbs
 from diffjax.mcmc.hmc import HMCInfo, HMCState, hmc
 from diffjax.mcmc.integrators import LEAPFROG, MCLACHLAN, YOSHIDA, integrate, leapfrog
 from diffjax.mcmc.kernel import Kernel, run
@@ -10,14 +13,22 @@ __all__ = [
     "LEAPFROG",
     "MCLACHLAN",
     "YOSHIDA",
+    "Annealed",
     "HMCInfo",
     "HMCState",
     "Kernel",
     "Warmup",
+    "ais",
+    "ess",
+    "ess_tail",
+    "gibbs",
     "hmc",
     "integrate",
     "langevin",
     "leapfrog",
+    "over_relaxed",
+    "over_relaxed_gibbs",
+    "rhat",
     "run",
     "warmup",
 ]

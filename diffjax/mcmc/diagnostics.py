@@ -8,8 +8,8 @@ N draws, W the mean of their variances and B/N the variance of their means,
     ρ_t   = 1 - (W - mean of the chains' autocovariances at lag t)/var⁺
     ESS   = M N/τ,   τ = -1 + 2 Σ_{k<K} P_k + max(ρ_2K, 0)
 
-where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair is not positive: Geyer's initial monotone
-sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
+where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair is not positive, or the last k: Geyer's
+initial monotone sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
 
 All of it is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
 The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank").
@@ -108,7 +108,9 @@ def _ess(x: Array) -> Array:
     positive = jnp.cumprod(pairs > 0)
     end = jnp.minimum(positive.sum(), last)
     monotone = jnp.where(jnp.arange(last + 1) < end, jax.lax.cummin(pairs), 0.0)
-    tau = -1.0 + 2.0 * monotone.sum() + jnp.maximum(rho[2 * end], 0.0)
+    # Where the pairs end before they fall to zero, arviz takes half of the last one as it is.
+    rest = jnp.where(pairs[end] > 0, rho[2 * end], jnp.maximum(rho[2 * end], 0.0))
+    tau = -1.0 + 2.0 * monotone.sum() + rest
     size = jnp.asarray(x.size, x.dtype)
     return jnp.where(x.max() == x.min(), size, size / jnp.maximum(tau, 1.0 / jnp.log10(size)))
 

@@ -1,0 +1,100 @@
+"""Annealed importance sampling (Neal 2001): an unbiased estimate of a normalising constant.
+
+From a start p_0 that both samples and scores to an unnormalised target f_1, along the geometric path
+
+    log f_β = (1 - β) log p_0 + β log f_1,   0 = β_0 < β_1 < ... < β_K = 1,
+
+z_0 ~ p_0, z_k ~ T_k(z_{k-1}) for 0 < k < K, where T_k leaves f_{β_k} alone, and
+
+    log w = Σ_{k<K} (β_{k+1} - β_k) [log f_1(z_k) - log p_0(z_k)],   E[w] = ∫ f_1.
+
+That holds for every K and for kernels that mix as slowly as they like; both only make log w vary more, and -E[log w]
+fall further short. It does not hold for a kernel that leaves f_β alone but nearly, like Langevin's or Hamilton's without
+the Metropolis test. K = 1 is importance sampling.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from diffjax.errors import InputError
+from diffjax.mcmc.hmc import LogDensity
+from diffjax.mcmc.integrators import Position
+from diffjax.mcmc.kernel import Kernel
+
+
+class Start(Protocol):
+    """What a path can start from: every Distribution, and whatever else samples and scores, e.g. a learned q(z|x)."""
+
+    def sample(self, key: PRNGKeyArray) -> Position: ...
+    def log_prob(self, x: Position) -> Array: ...
+
+
+class Annealed(NamedTuple):
+    """log_weight: (), log w in nats. position: z_{K-1}, which weighted by w is a draw from the target.
+
+    infos: what the kernels said, stacked along a first axis of length K - 1.
+    """
+
+    log_weight: Float[Array, ""]
+    position: Position
+    infos: Any
+
+
+def ais(
+    key: PRNGKeyArray,
+    start: Start,
+    log_density: LogDensity,
+    betas: Float[Array, " K+1"] | Sequence[float],
+    kernel: Callable[[LogDensity, Array], Kernel],
+) -> Annealed:
+    """One weighted draw, by one scan. `vmap` over keys (and starts) makes many; their weights' log-mean is log Z's.
+
+    Args:
+        start: p_0, a Distribution of one position. Its log_prob, elementwise or not, is summed.
+        log_density: log f_1, position -> scalar, finite wherever p_0 reaches.
+        betas: from 0 to 1, e.g. jnp.linspace(0, 1, 101).
+        kernel: (log f_β, β ()) -> the Kernel that moves at β, e.g. lambda f, beta: hmc(f, 0.2 / (1 + beta), 10).
+
+    Raises:
+        InputError: if concrete betas do not increase strictly from 0 to 1, or log_density gives no scalar.
+    """
+    betas = _checked(betas)
+    start_key, key = jax.random.split(key)
+    position = start.sample(start_key)
+
+    def log_start(z: Position) -> Array:
+        return jnp.sum(start.log_prob(z))
+
+    def log_ratio(z: Position) -> Array:
+        return log_density(z) - log_start(z)
+
+    def body(carry: tuple[Position, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Position, Array], Any]:
+        position, log_weight = carry
+        key, beta, gap = item
+        moves = kernel(lambda z: (1.0 - beta) * log_start(z) + beta * log_density(z), beta)
+        state, info = moves.step(key, moves.init(position))
+        return (state.position, log_weight + gap * log_ratio(state.position)), info
+
+    first = log_ratio(position)
+    if jnp.shape(first):
+        raise InputError(f"log_density must give a scalar, not an array of shape {first.shape}: sum it, and vmap ais")
+    gaps = jnp.diff(betas)
+    keys = jax.random.split(key, gaps.size - 1)
+    (position, log_weight), infos = jax.lax.scan(body, (position, gaps[0] * first), (keys, betas[1:-1], gaps[1:]))
+    return Annealed(log_weight, position, infos)
+
+
+def _checked(betas: Any) -> Array:
+    if jnp.ndim(betas) != 1 or jnp.size(betas) < 2:
+        raise InputError(f"betas must be a vector of at least 2 numbers, not of shape {jnp.shape(betas)}")
+    if not isinstance(betas, jax.core.Tracer):
+        values = np.asarray(betas)
+        if values[0] != 0.0 or values[-1] != 1.0 or not (np.diff(values) > 0).all():
+            raise InputError(f"betas must increase strictly from 0 to 1, as jnp.linspace(0, 1, 101) does, not {values}")
+    return jnp.asarray(betas, float)
