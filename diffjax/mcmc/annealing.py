@@ -9,7 +9,7 @@ z_0 ~ p_0, z_k ~ T_k(z_{k-1}) for 0 < k < K, where T_k leaves f_{β_k} alone, an
     log w = Σ_{k<K} (β_{k+1} - β_k) [log f_1(z_k) - log p_0(z_k)],   E[w] = ∫ f_1.
 
 That holds for every K and for kernels that mix as slowly as they like; both only make log w vary more, and -E[log w]
-fall further short. It does not hold for a kernel that leaves f_β alone but nearly, like Langevin's or Hamilton's without
+fall further short. It does not hold for a kernel that keeps f_β but nearly, like Langevin's or Hamilton's without
 the Metropolis test. K = 1 is importance sampling.
 """
 

@@ -62,7 +62,8 @@ def rhat(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]
     def one(x: Array) -> Array:
         halves = _halves(x)
         folded = jnp.abs(halves - jnp.median(halves))
-        return jnp.maximum(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
+        # fmax: draws of 0 and 1 in equal parts fold to equal ones, which say nothing.
+        return jnp.fmax(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
     return _each(one, draws)
 
@@ -92,8 +93,10 @@ def _normal_scores(x: Array) -> Array:
 
 def _rhat(x: Array) -> Array:
     num = x.shape[1]
-    within = x.var(axis=1, ddof=1).mean()
-    return jnp.sqrt((num - 1) / num + x.mean(axis=1).var(ddof=1) / within)
+    # Shifted, so that the variance of equal draws is 0 and not a rounding error.
+    within = (x - x[:, :1]).var(axis=1, ddof=1).mean()
+    between = (x - x[0, 0]).mean(axis=1).var(ddof=1)
+    return jnp.sqrt((num - 1) / num + between / within)
 
 
 def _ess(x: Array) -> Array:
