@@ -91,8 +91,8 @@ def ais(
 
 
 def _checked(betas: Any) -> Array:
-    if jnp.ndim(betas) != 1 or jnp.size(betas) < 2:
-        raise InputError(f"betas must be a vector of at least 2 numbers, not of shape {jnp.shape(betas)}")
+    if np.ndim(betas) != 1 or np.size(betas) < 2:
+        raise InputError(f"betas must be a vector of at least 2 numbers, not of shape {np.shape(betas)}")
     if not isinstance(betas, jax.core.Tracer):
         values = np.asarray(betas)
         if values[0] != 0.0 or values[-1] != 1.0 or not (np.diff(values) > 0).all():

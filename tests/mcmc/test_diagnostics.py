@@ -1,0 +1,82 @@
+"""ESS and R-hat against arviz, on chains that mix badly, well and too well, of light and heavy tails and of ties."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax.errors import InputError
+from diffjax.mcmc import ess, ess_tail, rhat
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # about arviz's own next version
+    import arviz
+
+ALL = jax.jit(lambda draws: (ess(draws), ess_tail(draws), rhat(draws)))
+
+
+def chains(num_chains, num_draws):
+    """AR(1) chains (chain, draw, 6 correlations, 4 kinds): normal, Cauchy, rounded, and chains of unlike scale."""
+    rng = np.random.default_rng(0)
+    phi = np.array([-0.9, -0.3, 0.0, 0.5, 0.95, 0.995])
+    normal = np.zeros((num_chains, num_draws, phi.size))
+    innovation = rng.normal(size=normal.shape)
+    normal[:, 0] = innovation[:, 0]
+    for t in range(1, num_draws):
+        normal[:, t] = phi * normal[:, t - 1] + np.sqrt(1 - phi**2) * innovation[:, t]
+    cauchy = normal / np.abs(rng.normal(size=normal.shape))
+    unlike = normal * np.linspace(0.5, 2.0, num_chains)[:, None, None]
+    draws = np.stack([normal, cauchy, np.round(normal), unlike], axis=-1)
+    return draws.astype(np.float32).astype(np.float64)  # the same numbers in either precision
+
+
+def against_arviz(draws, rtol):
+    ours = ALL(draws)
+    theirs = [lambda x: arviz.ess(x, method="bulk"), lambda x: arviz.ess(x, method="tail"), arviz.rhat]
+    for values, statistic in zip(ours, theirs[: 3 if draws.shape[0] > 1 else 2], strict=False):
+        assert values.shape == draws.shape[2:]
+        each = np.moveaxis(draws, (0, 1), (-2, -1)).reshape(-1, *draws.shape[:2])
+        np.testing.assert_allclose(values.ravel(), [statistic(x) for x in each], rtol=rtol)
+
+
+# Not where a quantile falls on a draw, as 5% of 21 draws does: there arviz's rounding decides on which side it is.
+@pytest.mark.parametrize("shape", [(1, 4), (2, 5), (2, 11), (5, 13), (50, 103)])
+def test_all_sizes_as_arviz_in_double_precision(shape):
+    with jax.enable_x64(True), np.errstate(divide="ignore", invalid="ignore"):
+        against_arviz(chains(*shape), rtol=1e-9)
+
+
+def test_as_arviz_in_single_precision():
+    against_arviz(chains(4, 1001), rtol=1e-4)
+
+
+def test_one_chain_that_drifts_disagrees_with_itself():
+    """Halves of N(0, 1) and N(d, 1) have W = 1, B/N = d²/2, R-hat = √(1 + d²/2), nearly so in normal scores, too."""
+    still = np.random.default_rng(0).normal(size=(1, 4000))
+    drifting = still + (np.arange(4000) >= 2000)
+    values = ALL(np.stack([still, drifting], axis=-1))[2]
+    np.testing.assert_allclose(values, [1.0, np.sqrt(1.5)], rtol=0.01)
+
+
+def test_draws_that_are_equal_infinite_or_no_numbers():
+    large = chains(3, 11)[..., 1, 0]
+    large[1, 7] = large.max() + 1
+    infinite, equal = large.copy(), np.ones((3, 11))
+    infinite[1, 7] = np.inf
+    stuck = equal * np.arange(3)[:, None]  # each in a place of its own
+    no_number = large.copy()
+    no_number[2, 3] = np.nan
+    bulk, tail, r = np.asarray(ALL(np.stack([large, infinite, equal, stuck, no_number], axis=-1)))
+    assert (bulk[0], tail[0], r[0]) == (bulk[1], tail[1], r[1]) and np.isfinite(r[0])  # infinity is but the largest
+    assert (bulk[2], tail[2]) == (30, 30) and np.isnan(r[2])  # 3 times 10: halves of 11 leave the middle draw out
+    assert bulk[3] < 12 and r[3] > 1e3
+    assert np.isnan([bulk[4], tail[4], r[4]]).all()
+
+
+@pytest.mark.parametrize("statistic", [ess, ess_tail, rhat])
+@pytest.mark.parametrize("shape", [(100,), (3, 3), (0, 100)])
+def test_bad_input_is_named(statistic, shape):
+    with pytest.raises(InputError, match=r"draws must be \(chain, draw, \*event\) with at least 4 draws"):
+        statistic(jnp.zeros(shape))
