@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.errors import InputError
@@ -50,10 +51,10 @@ def ais(
     key: PRNGKeyArray,
     start: Start,
     log_density: LogDensity,
-    betas: Float[Array, " K+1"] | Sequence[float],
+    betas: Float[ArrayLike, " num_betas"] | Sequence[float],
     kernel: Callable[[LogDensity, Array], Kernel],
 ) -> Annealed:
-    """One weighted draw, by one scan. `vmap` over keys (and starts) makes many; their weights' log-mean is log Z's.
+    """One weighted draw, by one scan. `vmap` over keys (and starts) makes many, whose mean weight estimates ∫ f_1.
 
     Args:
         start: p_0, a Distribution of one position. Its log_prob, elementwise or not, is summed.
