@@ -23,8 +23,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.mcmc.integrators import leapfrog
-from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, sum_events
+from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, trajectory
+from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_joint, sum_events
 
 
 @jax.tree_util.register_dataclass
@@ -58,7 +58,13 @@ class Hamiltonian(NamedTuple):
 
 
 def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
-    """Momenta that begin as N(0, I), with means linear in z: enough where z is all there is to know of the data."""
+    """Momenta that begin as N(0, I), with means linear in z: enough where z is all there is to know of the data.
+
+    Raises:
+        InputError: if step_size is not above 0.
+    """
+    if not step_size > 0:
+        raise InputError(f"step_size must be above 0, not {step_size!r}")
 
     def standard() -> LinearNormal:
         return LinearNormal(jnp.zeros((dim, dim)), jnp.zeros(dim), jnp.zeros(dim))
@@ -90,24 +96,36 @@ def hamiltonian(
         z_T (*batch, *event) and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
 
     Raises:
-        InputError: if num_leapfrog is no positive integer, or log_joint does not give one number per example.
+        InputError: if num_leapfrog is no positive integer, log_joint or a log_prob does not give one number per
+            example, a momentum is not shaped like z, or densities has not as many momentum models as params.
     """
     iterations = (params,) if isinstance(params, Hamiltonian) else tuple(params)
     first, momenta = densities or (initial, [iteration.momentum for iteration in iterations])
+    if len(momenta) != len(iterations):
+        raise InputError(
+            f"densities has {len(momenta)} momentum models and params {len(iterations)}: give one for each"
+        )
+    if iterations:
+        check_num_steps("num_leapfrog", num_leapfrog)
     keys = jax.random.split(key, len(iterations) + 1)
     z = at(initial, x).sample(keys[0])
     costs = [-at(first, x).log_prob(z)]
-    shape = jax.eval_shape(log_joint, x, z).shape
-    if shape != z.shape[: len(shape)]:
-        raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {shape}")
-    score = jax.grad(lambda z: log_joint(x, z).sum())
+    batch = jax.eval_shape(log_joint, x, z).shape
+    check_log_joint(batch, z)
+
+    def evaluate(z: Array) -> tuple[None, Array]:
+        return None, jax.grad(lambda z: log_joint(x, z).sum())(z)
+
+    current = evaluate(z)  # handed on, so that n iterations of L steps cost n L + 1 evaluations
     for step_key, iteration, density in zip(keys[1:], iterations, momenta, strict=True):
         start = iteration.momentum(x, z).sample(step_key)
+        if start.shape != z.shape:
+            raise InputError(f"a momentum must have the shape of z, {z.shape}, not {start.shape}")
         costs.append(-density(x, z).log_prob(start))
         step_size, inverse_mass = jnp.exp(iteration.log_step_size), jnp.exp(iteration.log_inverse_mass)
-        z, end = leapfrog(score, z, start, step_size, num_leapfrog, inverse_mass)
+        z, end, current = trajectory(LEAPFROG, evaluate, z, start, current, step_size, num_leapfrog, inverse_mass)
         costs.append(iteration.inverse_momentum(x, z).log_prob(end))
-    return z, log_joint(x, z) + sum(sum_events(cost, len(shape)) for cost in costs)
+    return z, log_joint(x, z) + sum(sum_events(cost, batch) for cost in costs)
 
 
 def hamiltonian_log_weight(

@@ -75,11 +75,15 @@ def markov_chain(
         z_T and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
 
     Raises:
-        InputError: if there are not as many inverses as transitions.
+        InputError: if there are not as many inverses (or densities) as transitions, or if log_joint or a log_prob does
+            not give one number per example.
     """
-    if len(transitions) != len(inverses):
-        raise InputError(f"transitions has {len(transitions)} entries and inverses {len(inverses)}: give one for each")
     first, later = densities or (initial, transitions)
+    if not len(transitions) == len(inverses) == len(later):
+        raise InputError(
+            f"transitions has {len(transitions)} entries, inverses {len(inverses)} and densities {len(later)}: "
+            "give one of each for every step"
+        )
     keys = jax.random.split(key, len(transitions) + 1)
     z = at(initial, x).sample(keys[0])
     costs = [-at(first, x).log_prob(z)]
@@ -87,7 +91,8 @@ def markov_chain(
         before, z = z, transition(x, z).sample(step_key)
         costs += [inverse(x, z).log_prob(before), -density(x, before).log_prob(z)]
     total = jnp.asarray(log_joint(x, z))
-    return z, total + sum(sum_events(cost, total.ndim) for cost in costs)
+    check_log_joint(total.shape, z)
+    return z, total + sum(sum_events(cost, total.shape) for cost in costs)
 
 
 def markov_chain_log_weight(
@@ -107,6 +112,14 @@ def at(initial: Law | Callable[[Any], Law], x: Any) -> Law:
     return initial(x) if callable(initial) else initial
 
 
-def sum_events(log_prob: Array, num_batch_axes: int) -> Array:
-    """Elementwise log-probabilities summed over all but the leading axes."""
-    return log_prob.sum(tuple(range(num_batch_axes, log_prob.ndim)))
+def check_log_joint(batch: tuple[int, ...], z: Array) -> None:
+    if batch != z.shape[: len(batch)]:
+        raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {batch}")
+
+
+def sum_events(log_prob: Array, batch: tuple[int, ...]) -> Array:
+    """Log-probabilities summed over all but the leading axes, `batch`."""
+    log_prob = jnp.asarray(log_prob)
+    if log_prob.shape[: len(batch)] != batch:
+        raise InputError(f"a log_prob of shape {log_prob.shape} does not fit log_joint's {batch}: keep the batch axes")
+    return log_prob.sum(tuple(range(len(batch), log_prob.ndim)))

@@ -36,17 +36,24 @@ def objective(
         phi: the parameters of initial distribution, transitions and momenta.
 
     Raises:
-        InputError: on an estimator that does not exist.
+        InputError: on an estimator that does not exist, or log-weights without an axis of draws.
     """
+
+    def of(theta: Any, phi: Any, density_phi: Any) -> Array:
+        log_w = log_weights(theta, phi, density_phi)
+        if log_w.ndim == 0:
+            raise InputError("log_weights must give (K, *batch), one for each of K draws, not a single number")
+        return log_w
+
     frozen = jax.lax.stop_gradient(phi)
     match estimator:
         case "reparameterized":
-            return importance_weighted(log_weights(theta, phi, phi))
+            return importance_weighted(of(theta, phi, phi))
         case "sticking_the_landing":
-            return importance_weighted(log_weights(theta, phi, frozen))
+            return importance_weighted(of(theta, phi, frozen))
         case "doubly_reparameterized":
-            of_theta = log_weights(theta, frozen, frozen)
-            of_phi = log_weights(jax.lax.stop_gradient(theta), phi, frozen)
+            of_theta = of(theta, frozen, frozen)
+            of_phi = of(jax.lax.stop_gradient(theta), phi, frozen)
             weights = jax.lax.stop_gradient(jax.nn.softmax(of_theta, axis=0))
             surrogate = (weights * of_theta + weights**2 * of_phi).sum(0)
             return jax.lax.stop_gradient(importance_weighted(of_theta)) + surrogate - jax.lax.stop_gradient(surrogate)
