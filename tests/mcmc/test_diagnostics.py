@@ -42,7 +42,7 @@ def against_arviz(draws, rtol):
 
 
 # Not where a quantile falls on a draw, as 5% of 21 draws does: there arviz's rounding decides on which side it is.
-@pytest.mark.parametrize("shape", [(1, 4), (2, 5), (2, 11), (5, 13), (50, 103)])
+@pytest.mark.parametrize("shape", [(1, 4), (2, 11), (5, 13), (50, 103)])
 def test_all_sizes_as_arviz_in_double_precision(shape):
     with jax.enable_x64(True), np.errstate(divide="ignore", invalid="ignore"):
         against_arviz(chains(*shape), rtol=1e-9)
