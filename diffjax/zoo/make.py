@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
-from diffjax.zoo import binomial_diffusion, ddpm, gaussian_diffusion
+from diffjax.zoo import binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "ddpm": ddpm.make,
     "gaussian_diffusion": gaussian_diffusion.make,
     "binomial_diffusion": binomial_diffusion.make,
+    "bivariate_gaussian": bivariate_gaussian.make,
 }
 
 
