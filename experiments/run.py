@@ -1,5 +1,6 @@
 """The three things a person does with a system: train it, evaluate it, sample from it."""
 
+import math
 import os
 import platform
 import resource
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation import parzen
-from diffjax.evaluation.likelihood import evaluate_bound, evaluate_log_weights
+from diffjax.evaluation.likelihood import bits, draw_log_weights, evaluate_bound, log_mean, weights_report
 from diffjax.training.checkpoint import Checkpointer, abstract
 from diffjax.training.config import training_config
 from diffjax.training.loop import train as train_loop
@@ -166,17 +167,44 @@ def _evaluate(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.
     report = evaluate_bound(terms, params, key, batches(setting.num_examples), shape, model.null)
     report["terms_per_example"] = setting.num_terms or "all"
     if setting.get("num_weights"):
-        if model.log_weight is None:
-            raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
-        log_weight = jax.jit(model.log_weight)
-        some = batches(setting.weighted_examples)
-        report["many samples"] = evaluate_log_weights(log_weight, params, key, some, shape, setting.num_weights)
+        report |= _many_samples(model, config, params, key, batches, report["bound"])
     if setting.get("parzen_samples"):
         report["parzen"] = _parzen(model, config, params, key, test_set)
     if model.table is not None:
         some = test_set.gather(np.arange(min(setting.batch_size, len(test_set))))
         report["table"] = model.table(params, key, some)
     return report
+
+
+def _many_samples(
+    model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any, bound: dict[str, float]
+) -> dict[str, Any]:
+    """log p(x) of some examples by many log-weights, and by annealed importance sampling if that is asked for.
+
+    What many weights gain on one varies little between examples: added to the bound of the whole test split, it gives
+    log p of the whole.
+    """
+    setting = config.evaluation
+    shape = tuple(config.data.shape)
+    if model.log_weight is None:
+        raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
+    log_w = draw_log_weights(
+        jax.jit(model.log_weight), params, key, batches(setting.weighted_examples), setting.num_weights
+    )
+    many = weights_report(log_w, shape)
+    error = math.hypot(bound["standard_error_nats"], many["gain"]["standard_error_nats"])
+    report = {
+        "many samples": many,
+        "log p": {"nats": bound["nats"] + many["gain"]["nats"], "standard_error_nats": error},
+    }
+    if not setting.get("annealed_weights"):
+        return report
+    if model.annealed is None:
+        raise InputError(f"evaluation.annealed_weights: {config.system!r} cannot be annealed; set it to 0")
+    some = batches(setting.weighted_examples)
+    annealed = draw_log_weights(jax.jit(model.annealed), params, key, some, setting.annealed_weights)
+    difference = bits(log_mean(annealed) - log_mean(log_w), shape)
+    return report | {"annealed": weights_report(annealed, shape) | {"difference": difference}}
 
 
 def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset) -> dict:
@@ -237,13 +265,20 @@ def _print_extra(report: dict[str, Any]) -> None:
 
     def show(name: str, value: dict[str, float]) -> str:
         pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
-        return f"{name} {value['per_example']:.4f} ± {value['standard_error']:.4f} bits{pixel}"
+        nats = f"{value['nats']:.3f} ± {value['standard_error_nats']:.3f} nats"
+        return f"{name} {value['per_example']:.4f} ± {value['standard_error']:.4f} bits ({nats}){pixel}"
 
     if "K" in report:
         print("; ".join(show(name, report[name]) for name in ("K", "L_null", "K - L_null")))
-    if many := report.get("many samples"):
-        names = f"{many['num_weights']} weights on {many['num_examples']} examples"
-        print(f"{names}: {show('log p ≥', many['log p'])}; {show('the mean of log w', many['K'])}")
+    for name in ("many samples", "annealed"):
+        if many := report.get(name):
+            names = f"{name}, {many['num_weights']} weights on {many['num_examples']} examples"
+            print(f"{names}: {show('log p ≥', many['log p'])}; {show('the mean of log w', many['K'])}")
+            if "difference" in many:
+                print(show("annealed less many samples, paired:", many["difference"]))
+    if whole := report.get("log p"):
+        bound = f"bound {report['bound']['nats']:.2f} ± {report['bound']['standard_error_nats']:.2f} nats"
+        print(f"all examples: {bound}, log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats")
     for row, columns in report.get("table", {}).items():
         print(f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}")
     if window := report.get("parzen"):

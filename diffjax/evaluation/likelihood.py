@@ -35,8 +35,8 @@ def evaluate_bound(
         null: batch -> (batch,), the log-likelihood in nats of the model that has learnt nothing.
 
     Returns:
-        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension) and `num_examples`; with `null` also `K`,
-        `L_null` and `K - L_null` in bits, see `bits`, of the data as rescaled to unit variance.
+        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension), `bound`, see `bits`, and `num_examples`;
+        with `null` also `K`, `L_null` and `K - L_null` in bits of the data as rescaled to unit variance.
     """
     columns: dict[str, list[np.ndarray]] = {}
     nulls: list[np.ndarray] = []
@@ -52,6 +52,7 @@ def evaluate_bound(
         "bits_per_dim": float(bits_per_dim(total.mean(), event_shape)),
         "standard_error": float(bits_per_dim(_error(total), event_shape)),
         "terms": {name: float(bits_per_dim(cost.mean(), event_shape)) for name, cost in costs.items()},
+        "bound": bits(-total, event_shape),
         "num_examples": len(total),
     }
     if null is None:
@@ -65,45 +66,54 @@ def evaluate_bound(
     }
 
 
-def evaluate_log_weights(
-    log_weight: Callable[[Any, jax.Array, Any], jax.Array],
-    params: Any,
-    key: jax.Array,
-    batches: Batches,
-    event_shape: tuple[int, ...],
-    num: int,
-) -> Report:
-    """log of the mean of `num` weights w, E[w] = p(x): a lower bound on log p(x) that rises to it with `num`.
+def draw_log_weights(
+    log_weight: Callable[[Any, jax.Array, Any], jax.Array], params: Any, key: jax.Array, batches: Batches, num: int
+) -> np.ndarray:
+    """`num` draws of log w, E[w] = p(x), of every example: (num, examples) in nats.
 
     Args:
-        log_weight: (params, key, batch) -> (batch,) in nats, one draw of log w; jitted by the caller.
-
-    Returns:
-        `log p` in bits, see `bits`, with `K`, the same with one weight, from the same draws; and their numbers.
+        log_weight: (params, key, batch) -> (batch,), one draw; jitted by the caller.
     """
     parts = []
     for i, batch in enumerate(batches):
         inputs, real = _split(batch)
         keys = jax.random.split(jax.random.fold_in(key, i), num)
         parts.append(np.stack([np.asarray(log_weight(params, k, inputs), np.float64)[real] for k in keys]))
-    log_w = np.concatenate(parts, axis=1)
-    many = np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
+    return np.concatenate(parts, axis=1)
+
+
+def log_mean(log_w: np.ndarray) -> np.ndarray:
+    """log of the mean weight of every example: a lower bound on log p(x) that rises to it with their number."""
+    return np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
+
+
+def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...]) -> Report:
+    """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws;
+    `gain`, their difference, which varies less from example to example than either; and their numbers."""
+    many, one = log_mean(log_w), log_w.mean(0)
     return {
-        "K": bits(log_w.mean(0), event_shape),
+        "K": bits(one, event_shape),
         "log p": bits(many, event_shape),
-        "num_weights": num,
+        "gain": bits(many - one, event_shape),
+        "num_weights": log_w.shape[0],
         "num_examples": log_w.shape[1],
     }
 
 
 def bits(nats: np.ndarray, event_shape: tuple[int, ...]) -> dict[str, float]:
-    """Nats (n,) of examples as mean bits per example and its standard error, per dimension, and, of images, per pixel.
+    """Nats (n,) of examples as mean bits an example and its error, also in nats, per dimension and, of images, a pixel.
 
     A pixel is a place: of an image of three channels it has three dimensions.
     """
     values = np.asarray(nats) / math.log(2.0)
     mean, error = float(values.mean()), float(_error(values))
-    report = {"per_example": mean, "standard_error": error, "per_dimension": mean / math.prod(event_shape)}
+    report = {
+        "per_example": mean,
+        "standard_error": error,
+        "per_dimension": mean / math.prod(event_shape),
+        "nats": mean * math.log(2.0),
+        "standard_error_nats": error * math.log(2.0),
+    }
     if len(event_shape) == 3:
         pixels = event_shape[0] * event_shape[1]
         report |= {"per_pixel": mean / pixels, "standard_error_per_pixel": error / pixels}

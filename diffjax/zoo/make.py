@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
-from diffjax.zoo import binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion
+from diffjax.zoo import binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion, hvi
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
@@ -12,6 +12,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "gaussian_diffusion": gaussian_diffusion.make,
     "binomial_diffusion": binomial_diffusion.make,
     "bivariate_gaussian": bivariate_gaussian.make,
+    "hvi": hvi.make,
 }
 
 

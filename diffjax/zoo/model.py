@@ -93,6 +93,7 @@ class Model(NamedTuple):
     picture(samples) -> Figure, how samples are to be looked at
     log_weight(params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), of which `importance_weighted` makes
         tighter bounds; None where a system has none
+    annealed(params, key, batch) -> (batch,), the same by annealed importance sampling, a check on `log_weight`
     kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
         take; None where a system is no diffusion
     table(params, key, batch) -> {row: {column: number}}, the system's own numbers, for eval.json and the screen, of the
@@ -113,3 +114,4 @@ class Model(NamedTuple):
     kernels: Callable[[Any], tuple[Process, Predict]] | None = None
     null: Callable[[Batch], Array] | None = None
     table: Callable[[Any, Array, Batch], dict[str, dict[str, float]]] | None = None
+    annealed: Callable[[Any, Array, Batch], Array] | None = None

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from diffjax import data
-from diffjax.evaluation.likelihood import evaluate_bound, evaluate_log_weights
+from diffjax.evaluation.likelihood import draw_log_weights, evaluate_bound, weights_report
 
 
 def dataset(n):
@@ -74,8 +74,9 @@ def test_many_weights_tighten_the_bound_to_the_likelihood():
         return -v / 2 + np.sqrt(v) * jax.random.normal(key, batch["label"].shape)
 
     batches = data.epoch(dataset(300), 64)
-    report = evaluate_log_weights(log_weight, None, jax.random.key(0), batches, (1, 1, 1), m)
+    report = weights_report(draw_log_weights(log_weight, None, jax.random.key(0), batches, m), (1, 1, 1))
     assert (report["num_examples"], report["num_weights"]) == (300, m)
     nats = {name: report[name]["per_example"] * np.log(2) for name in ("K", "log p")}
     assert abs(nats["K"] + v / 2) < 5 * np.sqrt(v / (300 * m))
+    np.testing.assert_allclose(report["gain"]["nats"], nats["log p"] - nats["K"], rtol=1e-6)
     assert abs(nats["log p"] + (np.exp(v) - 1) / (2 * m)) < 5 * np.sqrt((np.exp(v) - 1) / (300 * m))
