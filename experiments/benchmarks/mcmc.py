@@ -35,7 +35,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "runs of each side on each target", 
 
 
 class Target(NamedTuple):
-    """start: (chains, dimensions). The lengths take about a second each on two cores."""
+    """start: (chains, dimensions). The lengths take about half a second each on two cores."""
 
     name: str
     log_density: Callable[[Array], Array]
@@ -67,9 +67,9 @@ def targets() -> list[Target]:
         return jnp.sum(jax.nn.log_sigmoid(sign * (x @ w))) - 0.5 * w @ w
 
     return [
-        Target("Gaussian, 100 d", gaussian, jnp.zeros((1, 100)), 0.1, 10, 40_000),
-        Target("mixture, 10 d, 1000 chains", mixture, jnp.zeros((1000, 10)), 0.3, 5, 1000),
-        Target("logistic regression, 30 d", logistic, jnp.zeros((1, 30)), 0.06, 10, 12_000),
+        Target("Gaussian, 100 d", gaussian, jnp.zeros((1, 100)), 0.1, 10, 20_000),
+        Target("mixture, 10 d, 1000 chains", mixture, jnp.zeros((1000, 10)), 0.3, 5, 500),
+        Target("logistic regression, 30 d", logistic, jnp.zeros((1, 30)), 0.06, 10, 6_000),
     ]
 
 

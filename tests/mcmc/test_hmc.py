@@ -79,22 +79,22 @@ def test_posterior_moments_are_those_of_nuts_as_the_documentation_calls_it():
 
     def nuts(key):
         names = {"blackjax": blackjax, "Kernel": Kernel, "run": run, "log_density": posterior, "key": key}
-        names |= {"step_size": 0.3, "inverse_mass": jnp.ones(3), "position": jnp.zeros(3), "num_steps": 300}
+        names |= {"step_size": 0.3, "inverse_mass": jnp.ones(3), "position": jnp.zeros(3), "num_steps": 150}
         exec("\n".join(lines[-3:]), names)
         return names["states"]
 
     def ours(key):
-        return run(hmc(posterior, 0.3, 5), key, jnp.zeros(3), 300)[0]
+        return run(hmc(posterior, 0.3, 5), key, jnp.zeros(3), 150)[0]
 
     def moments(chain, key):
-        draws = jax.jit(jax.vmap(chain))(jax.random.split(key, 40)).position[:, 50:]
+        draws = jax.jit(jax.vmap(chain))(jax.random.split(key, 40)).position[:, 30:]
         each = jnp.concatenate([draws.mean(1), (draws**2).mean(1), (draws[..., :1] * draws[..., 1:]).mean(1)], axis=1)
         return each.mean(0), each.std(0) / jnp.sqrt(len(each))
 
     expected, expected_error = moments(nuts, key)
     mean, error = moments(ours, jax.random.fold_in(key, 1))
     assert (jnp.abs(mean - expected) < 5 * jnp.hypot(error, expected_error)).all()
-    assert (error < 0.03).all()
+    assert (error < 0.05).all()
 
 
 # --- stationarity
