@@ -30,15 +30,18 @@ def test_doubling_is_the_transposed_convolution_of_stride_two():
 def test_decoders_give_images_of_every_size(shape):
     encoder, decoder = ConvEncoder((2, 3, 4), 10, 6), ConvDecoder((2, 3, 4), 10, shape)
     image = jax.random.normal(jax.random.key(0), (5, *shape))
-    encoded, params = encoder.init_with_output(jax.random.key(1), image)
+    encoded, params = jax.jit(encoder.init_with_output)(jax.random.key(1), image)
     assert encoded.shape == (5, 6)
-    decoded, decoder_params = decoder.init_with_output(jax.random.key(2), encoded)
+    decoded, decoder_params = jax.jit(decoder.init_with_output)(jax.random.key(2), encoded)
     assert decoded.shape == image.shape
+
+    @jax.jit
+    def again(image):
+        return decoder.apply(decoder_params, encoder.apply(params, image))
+
     # One example or many are the same function, and every pixel depends on the code.
-    one = decoder.apply(decoder_params, encoder.apply(params, image[3]))
-    np.testing.assert_allclose(one, decoded[3], atol=1e-5)
-    slopes = jax.jacobian(lambda z: decoder.apply(decoder_params, z))(encoded[0])
-    assert (jnp.abs(slopes).max(-1) > 0).all()
+    np.testing.assert_allclose(again(image[3]), decoded[3], atol=1e-5)
+    assert (again(image[2]) != again(image[3])).all()
 
 
 def test_a_zero_layer_starts_at_zero():
