@@ -60,11 +60,9 @@ class Inverses(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """kl: KL(q(z_t) ‖ p) in nats at t = 0 .. T; cov: C_t, (T+1, 2, 2); inverses: q(z_{t-1} | z_t),
-    t = 1 .. T, in single precision."""
+    """kl: KL(q(z_t) ‖ p) in nats at t = 0 .. T; inverses: q(z_{t-1} | z_t), t = 1 .. T, in single precision."""
 
     kl: Float[np.ndarray, " steps+1"]
-    cov: Float[np.ndarray, "steps+1 2 2"]
     inverses: Inverses
 
 
@@ -94,7 +92,7 @@ def exact(p: Target, a: float, num_steps: int) -> Exact:
     ratio = precision @ np.array(cov)
     kl = 0.5 * (np.trace(ratio, axis1=1, axis2=2) - 2 - np.linalg.slogdet(ratio)[1])
     inverses = Inverses(jnp.asarray(weights), jnp.zeros(num_steps), jnp.asarray(log_variances))
-    return Exact(kl, np.array(cov), inverses)
+    return Exact(kl, inverses)
 
 
 def best(p: Target, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +191,8 @@ def make(config: Any) -> Model:
         return jax.vmap(one)(randomness.each(key, _size(batch)))
 
     def last(params: Any, keys: Array) -> tuple[Array, Array]:
-        a, inverses = jnp.tanh(params["atanh_a"][-1]), jax.tree.map(lambda leaf: leaf[-1, LEARNED], params["inverses"])
-        return jax.vmap(lambda key: chain(p, a, inverses, active[-1], key))(keys)
+        a, own = jnp.tanh(params["atanh_a"][-1]), jax.tree.map(lambda leaf: leaf[-1, LEARNED], params["inverses"])
+        return jax.vmap(lambda key: chain(p, a, own, active[-1], key))(keys)
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
         return last(params, randomness.each(key, _size(batch)))[1]
@@ -237,10 +235,8 @@ def make(config: Any) -> Model:
                     "its error": _error(gaps),
                     "a": float(one_a),
                 }
-            rows[f"T = {n}, {ways[LEARNED]}"] |= {
-                "best a": float(best_a[n - 1]),
-                "exact at best a": -float(least[n - 1]),
-            }
+            learned = rows[f"T = {n}, {ways[LEARNED]}"]
+            learned |= {"best a": float(best_a[n - 1]), "exact at best a": -float(least[n - 1])}
         return rows
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
