@@ -27,7 +27,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["beartype", "equinox", "pytest", "pytest-xdist", "scipy"],
+        "test": ["arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
         "dev": ["mypy", "ruff"],
     },
 )

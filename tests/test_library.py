@@ -192,6 +192,45 @@ def call_everything():
     dj.samplers.interpolate(process, stepper, predict, key, x[0], x[1], t[:3], times)
     mix.log_prob(x), mix.score(x), mix.at(0.3, 0.2), mix.sample(key, 3)
     jax.jit(lambda process, mix: (process.marginal(x, t), mix.score(x)))(process, mix)
+    call_chains(mix.log_prob)
+
+
+def call_chains(log_density):
+    mcmc, vi, Normal = dj.mcmc, dj.vi, dj.distributions.Normal
+    q = x[0]
+    for inverse_mass in (1.0, jnp.ones(2), jnp.eye(2)):
+        kernel = mcmc.hmc(log_density, 0.1, 2, inverse_mass, persistence=0.5)
+        mcmc.run(kernel, key, q, 3)
+    mcmc.run(mcmc.hmc(lambda z: log_density(z["a"]), 0.1, 2, {"a": q}), key, {"a": q}, 3)
+    mcmc.run(mcmc.langevin(None, jnp.full((), 0.1), score=lambda z: -z), key, q, 3)
+    mcmc.leapfrog(lambda z: -z, x, x, 0.1, 3, jnp.ones(2)), mcmc.integrate(mcmc.YOSHIDA, lambda z: -z, q, q, 0.1, 3)
+    mcmc.warmup(lambda eps, mass: mcmc.hmc(log_density, eps, 2, mass), key, q, 20)
+    for scan in ("systematic", "random"):
+        mcmc.run(mcmc.gibbs(lambda i, z: dj.distributions.Bernoulli(z.sum()), scan), key, jnp.zeros(3, int), 2)
+        mcmc.run(mcmc.over_relaxed_gibbs(lambda i, z: (0.5 * z[1 - i], 1.0), -0.76, scan), key, q, 2)
+    relaxed = lambda a: mcmc.over_relaxed_gibbs(lambda i, z: (z[1 - i], 1.0), a)
+    jax.grad(lambda a: mcmc.run(relaxed(a), key, q, 2)[0].position.sum())(0.2)
+    mcmc.ais(key, Normal(q, q), log_density, [0.0, 0.5, 1.0], lambda f, beta: mcmc.hmc(f, 0.1 / (1 + beta), 2))
+    for draws in (jnp.ones((2, 8)), jnp.ones((1, 4, 3, 2))):
+        mcmc.ess(draws), mcmc.ess_tail(draws), mcmc.rhat(draws)
+
+    def log_joint(data, z):
+        return -(z**2).sum(-1)
+
+    def forward(data, z):
+        return vi.Coordinate(z, 0, mcmc.over_relaxed(Normal(z[..., 1], jnp.ones(5)), z[..., 0], 0.3))
+
+    def inverse(data, z):
+        return vi.Coordinate(z, 0, Normal(z[..., 0], jnp.ones(5)))
+
+    vi.markov_chain_log_weight(key, None, log_joint, Normal(x, x), [forward, forward], [inverse, inverse])
+    params = vi.linear_hamiltonian(2)
+
+    def log_weights(theta, phi, density):
+        return vi.hamiltonian_log_weight(key, None, log_joint, Normal(phi, x), theta, 2)[None]
+
+    for estimator in ("reparameterized", "sticking_the_landing", "doubly_reparameterized"):
+        vi.objective(log_weights, (params, params), x, estimator)
 
 
 jax.eval_shape(call_everything)  # tracing meets every annotation and compiles nothing

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -13,7 +15,8 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
-    bound, nll = (float(x) for x in re.match(r"([-\d.]+) >= ([-\d.]+) nats", capsys.readouterr().out).groups())
+    printed = capsys.readouterr().out
+    bound, nll = (float(x) for x in re.match(r"([-\d.]+) >= ([-\d.]+) nats", printed).groups())
     spread = namespace["terms"].total.std() / len(namespace["data"]) ** 0.5
     assert bound > nll - 5 * spread
     assert bound < nll + 0.5  # a bound, and not a loose one: the predictor is exact
@@ -26,6 +29,15 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     assert abs(filled[:, 0] - 0.9).max() < 0.02
     assert abs(filled[:, 1].mean() - 0.5) < 5 * (0.05 / 1000) ** 0.5 + 0.02
     assert abs(filled[:, 1].var() - 0.05) < 5 * 0.05 * (2 / 1000) ** 0.5 + 0.01
+    # The banana's z[1] is the square of a standard normal plus noise: mean 1, variance 2 + 1/4.
+    draws, dj = namespace["states"].position, namespace["dj"]
+    assert (dj.mcmc.rhat(draws) < 1.05).all()
+    error = (jnp.array([1.0, 2.25]) / dj.mcmc.ess(draws)) ** 0.5
+    assert (abs(draws.mean((0, 1)) - jnp.array([0.0, 1.0])) < 5 * error).all()
+    # 100 draws of log w vary by less than 1 nat each, and the untrained bound lies further off than that.
+    elbo, log_p = (float(x) for x in re.search(r"ELBO ([-\d.]+) <= ([-\d.]+)", printed).groups())
+    assert log_p - 0.1 < elbo < log_p + 0.1
+    assert namespace["elbo"](dj.vi.linear_hamiltonian(2), namespace["key"]) < log_p - 0.5
 
 
 def test_pictures_and_configurations_exist():
