@@ -76,7 +76,9 @@ def _panels(path: Path, panels: Panels) -> None:
     plot.supxlabel(panels.labels[0])
     plot.supylabel(panels.labels[1])
     for line, row in zip(axes, rows, strict=True):
-        for place, panel in zip(line, row, strict=True):
+        for place in line[len(row) :]:
+            place.set_visible(False)
+        for place, panel in zip(line, row, strict=False):
             place.set_title(panel.title, fontsize=10)
             match panel:
                 case Points(_, xy):

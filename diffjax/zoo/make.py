@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
-from diffjax.zoo import binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion, hvi
+from diffjax.zoo import beta_binomial, binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion, hvi
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
@@ -13,6 +13,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "binomial_diffusion": binomial_diffusion.make,
     "bivariate_gaussian": bivariate_gaussian.make,
     "hvi": hvi.make,
+    "beta_binomial": beta_binomial.make,
 }
 
 

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from diffjax import predictions, processes, samplers, schedules
-from diffjax.zoo import pictures
+from diffjax.zoo import Contours, Panels, pictures
+from experiments import pictures as drawing
 
 SCHEDULE = schedules.linear(100, 1e-3, 0.1)
 PROCESS = processes.gaussian(SCHEDULE)
@@ -73,3 +75,22 @@ def test_a_film_ends_where_the_chain_does():
     alpha = jax.vmap(SCHEDULE.alpha)(times[:-1:2])
     before = jnp.concatenate([start[None], x[:-1]])
     np.testing.assert_allclose(x0, alpha[:, None, None, None, None] * before, atol=1e-4)
+
+
+def test_contours_hold_the_mass_they_say():
+    """Of a Gaussian of the plane, 1 - l is the mass where the density is above l times its peak."""
+    x, y = np.linspace(-7, 7, 281), np.linspace(-12, 12, 241)
+    density = np.exp(-0.5 * (x**2 + (y[:, None] / 2) ** 2))
+    levels = drawing._levels(density, (0.9, 0.5, 0.1))
+    np.testing.assert_allclose(levels, (0.1, 0.5, 0.9), atol=2e-3)
+
+
+def test_a_short_row_of_panels_ends_in_blanks(tmp_path):
+    axis = np.linspace(-3, 3, 20)
+    panel = Contours("title", axis, axis, np.exp(-0.5 * (axis**2 + axis[:, None] ** 2)))
+    path = drawing.write(tmp_path / "panels", Panels([[panel, panel], [panel]], ("x", "y")))
+    picture = np.asarray(Image.open(path).convert("L"))
+    height, width = picture.shape
+    bottom = picture[height // 2 + 40 : -40]  # without labels and numbers
+    assert (bottom[:, width // 2 + 40 :] == 255).all()
+    assert (bottom[:, : width // 2] < 255).any()

@@ -1,0 +1,64 @@
+"""Hamiltonian variational inference for the stomach-cancer counts of 20 cities (Salimans, Kingma & Welling 2015).
+
+The posterior of the mean and the precision of a beta-binomial law, approximated with 0, 1, 2, 4, 8 and 16 leapfrog
+steps at once, beside the exact one by quadrature. 0 steps are the best Gaussian of full covariance.
+Cost: about COST minutes on 2 CPU cores. Expected: RESULT
+"""
+
+from ml_collections import ConfigDict
+
+from diffjax.data import toys
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            system="beta_binomial",
+            parallel="jit",
+            data=dict(
+                name="stomach_cancer",
+                dir="",
+                shape=(20, 2),
+                levels=0,  # counts, as they are
+                train_split="",
+                test_split="",
+                in_memory=True,
+                num_train=10_000,  # copies of the one table: a batch of n asks for n draws
+                num_test=20_000,
+            ),
+            posterior=dict(
+                num_leapfrog=(0, 1, 2, 4, 8, 16),  # an approximate posterior each
+                location=(-6.8, 7.9),  # where (logit m, log K) is looked for, and how wide: the units of the chains
+                scale=(0.3, 1.4),
+                step_size=0.5,  # at the start, in those units,
+                time=1.6,  # or less, such that all steps together are no longer than this
+                # or reparameterized, doubly_reparameterized: the gradient in initial law and momenta
+                estimator="sticking_the_landing",
+                table=tuple((int(deaths), int(at_risk)) for deaths, at_risk in toys.stomach_cancer()),
+            ),
+            sampling=dict(sampler="hamiltonian", steps=16),
+            evaluation=dict(
+                batch_size=20_000,
+                num_examples=0,
+                num_terms=0,
+                grid=2000,  # points in the pictures
+                num_weights=100,  # draws for log p(x) itself
+                weighted_examples=200,
+                parzen_samples=0,
+            ),
+            training=dict(
+                steps=6_000,
+                batch_size=64,
+                learning_rate=3e-2,
+                warmup=100,
+                grad_clip=0.0,  # the approximations are independent: no one's gradient should shrink the others'
+                ema_decay=0.998,
+                flip=False,
+                seed=0,
+                log_every=500,
+                eval_every=0,
+                save_every=0,
+                keep_every=0,
+            ),
+        )
+    )
