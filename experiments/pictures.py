@@ -75,9 +75,10 @@ def _panels(path: Path, panels: Panels) -> None:
     axes = plot.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     plot.supxlabel(panels.labels[0])
     plot.supylabel(panels.labels[1])
-    for line, row in zip(axes, rows, strict=True):
-        for place in line[len(row) :]:
+    for above, line, row in zip((axes[0], *axes), axes, rows, strict=False):
+        for bare, place in zip(above[len(row) :], line[len(row) :], strict=True):
             place.set_visible(False)
+            bare.tick_params(labelbottom=True)
         for place, panel in zip(line, row, strict=False):
             place.set_title(panel.title, fontsize=10)
             match panel:
