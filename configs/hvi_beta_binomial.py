@@ -2,8 +2,8 @@
 
 The posterior of the mean and the precision of a beta-binomial law, approximated with 0, 1, 2, 4, 8 and 16 leapfrog
 steps at once, beside the exact one by quadrature. 0 steps are the best Gaussian of full covariance.
-Cost: about 4 minutes on 2 CPU cores, one of them to compile. Expected: log Z = -570.709 nats, and bounds that fall short
-of it by 0.13 (0 steps), 0.09, 0.07 and, from 4 steps on, 0.05, with R² of 0.84, 0.91, 0.93 and 0.95.
+Cost: about 4 minutes on 2 CPU cores, one of them to compile. Expected: log Z = -570.709 nats, and bounds that fall
+short of it by 0.13 (0 steps), 0.09, 0.07 and, from 4 steps on, 0.05, with R² of 0.84, 0.91, 0.93 and 0.95.
 """
 
 from ml_collections import ConfigDict
