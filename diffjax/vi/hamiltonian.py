@@ -69,7 +69,7 @@ def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
     def standard() -> LinearNormal:
         return LinearNormal(jnp.zeros((dim, dim)), jnp.zeros(dim), jnp.zeros(dim))
 
-    return Hamiltonian(jnp.log(jnp.asarray(step_size)), jnp.zeros(dim), standard(), standard())
+    return Hamiltonian(jnp.log(jnp.asarray(step_size, float)), jnp.zeros(dim), standard(), standard())
 
 
 def hamiltonian(

@@ -31,79 +31,12 @@ from diffjax.errors import InputError
 from diffjax.mcmc.integrators import leapfrog
 from diffjax.vi.markov_chain import LogJoint
 from diffjax.vi.objectives import Estimator
+from diffjax.zoo.counts import log_likelihood
 from diffjax.zoo.model import Batch, Contours, Curves, Figure, Model, Panels, Points
 
 LABELS = ("logit m", "log K")
-SHIFT = 3  # so far up Stirling's formula is good to float32
 NODES = 12  # Gauss-Hermite nodes a dimension
 POINTS, NEAR, WIDE = 56, 5.0, 14.0  # of the grids, in units of posterior.scale: of what is drawn, and of log Z
-
-
-@jax.custom_jvp
-def log_likelihood(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#batch 2"]) -> Float[Array, "*batch"]:
-    """log p(y | m, K) in nats, from rows (y, n) and z = (logit m, log K); in float32 good to 1e-4 or so.
-
-    log Γ of such counts is 10⁶ and what we want a few nats. With a = K m and b = K(1 - m), Stirling's formula makes of
-    Γ(a + y)/Γ(a) Γ(b + n - y)/Γ(b) Γ(K)/Γ(K + n), without large terms that cancel,
-
-        y log p + (n - y) log(1 - p) - K KL(m ‖ p) + rest(a, y) + rest(b, n - y) - rest(K, n),    p = (a + y)/(K + n)
-
-    It is used for a + 3, b + 3 and K + 6, and the recursion Γ(x + 1) = x Γ(x) for the rest of the way. The table has no
-    derivative.
-    """
-    _, a, b, k, deaths, survivors, up, down = _parts(table, z)
-    at_risk = deaths + survivors
-    p = (a + SHIFT + deaths) / (k + 2 * SHIFT + at_risk)
-    value = deaths * jnp.log(p) + survivors * jnp.log1p(-p)
-    value += (a + SHIFT) * (jnp.log1p(up) - up) + (b + SHIFT) * (jnp.log1p(down) - down)
-    value += _rest(a, deaths, SHIFT) + _rest(b, survivors, SHIFT) - _rest(k, at_risk, 2 * SHIFT)
-    return value.sum(-1)
-
-
-@log_likelihood.defjvp
-def _log_likelihood_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """By hand, because what it is made for takes derivatives of the score: a fifth of the time to compile."""
-    _, dz = tangents
-    m_rest, a, b, k, deaths, survivors, up, down = _parts(*primals)
-    both = _rest_slope(k, deaths + survivors, 2 * SHIFT)
-    of_a = jnp.log1p(up) + _rest_slope(a, deaths, SHIFT) - both
-    of_b = jnp.log1p(down) + _rest_slope(b, survivors, SHIFT) - both
-    score = jnp.stack([(k * m_rest * (of_a - of_b)).sum(-1), (a * of_a + b * of_b).sum(-1)], -1)
-    return log_likelihood(*primals), (score * dz).sum(-1)
-
-
-def _parts(table: Array, z: Array) -> tuple[Array, ...]:
-    """m(1 - m), a, b, K, counts, and p/m - 1 and (1 - p)/(1 - m) - 1 with m and p those of a + 3 and b + 3."""
-    deaths, at_risk = table[..., 0], table[..., 1]
-    k, m, rest = jnp.exp(z[..., 1:]), jax.nn.sigmoid(z[..., :1]), jax.nn.sigmoid(-z[..., :1])
-    a, b, survivors = k * m, k * rest, at_risk - deaths
-    surplus = (deaths * (b + SHIFT) - survivors * (a + SHIFT)) / (k + 2 * SHIFT + at_risk)
-    return m * rest, a, b, k, deaths, survivors, surplus / (a + SHIFT), -surplus / (b + SHIFT)
-
-
-def _rest(x: Array, count: Array, shift: int) -> Array:
-    """log Γ(x + count)/Γ(x) less f(x + shift + count) - f(x + shift), where f(x) = x log x - x."""
-    far = x + shift
-    factors = jnp.log1p(count[..., None] / (x[..., None] + jnp.arange(shift))).sum(-1)
-    return -factors - 0.5 * jnp.log1p(count / far) + _stirling(far + count) - _stirling(far)
-
-
-def _rest_slope(x: Array, count: Array, shift: int) -> Array:
-    """Its derivative in x."""
-    far, near = x + shift, x[..., None] + jnp.arange(shift)
-    factors = (count[..., None] / (near * (near + count[..., None]))).sum(-1)
-    return factors + 0.5 * count / (far * (far + count)) + _stirling_slope(far + count) - _stirling_slope(far)
-
-
-def _stirling(x: Array) -> Array:
-    """log Γ(x) - (x - ½) log x + x - ½ log 2π, to 3e-7 from x = 3 on."""
-    s = 1.0 / (x * x)
-    return (1 / 12 - s * (1 / 360 - s / 1260)) / x
-
-
-def _stirling_slope(x: Array) -> Array:
-    s = 1.0 / (x * x)
-    return -s * (1 / 12 - s * (1 / 120 - s / 252))
 
 
 def log_joint(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#batch 2"]) -> Float[Array, "*batch"]:
@@ -211,9 +144,7 @@ def make(config: Any) -> Model:
     def init(key: Array) -> dict[str, Posterior]:
         del key  # there is one place to start from
         start = Gaussian(jnp.zeros(2), jnp.zeros((2, 2)))
-        rows = {str(n): Posterior(start, _iterations(n)) for n in steps}
-        # No weakly typed numbers: the first update would change their type, and all be compiled again.
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rows)
+        return {str(n): Posterior(start, _iterations(n)) for n in steps}
 
     def _iterations(n: int) -> tuple[vi.Hamiltonian, ...]:
         return (vi.linear_hamiltonian(2, min(setting.step_size, setting.time / n)),) if n else ()

@@ -55,7 +55,7 @@ def make(config: Any) -> Model:
             "initial": first,
             "momentum": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
             "inverse": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
-            "log_step_size": [jnp.full((), jnp.log(setting.step_size)) for _ in moves],
+            "log_step_size": [jnp.full((), jnp.log(setting.step_size), float) for _ in moves],
             "log_inverse_mass": [jnp.zeros(dim) for _ in moves],
         }
 
