@@ -78,9 +78,7 @@ def _many_samples(
     shape = tuple(config.data.shape)
     if model.log_weight is None:
         raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
-    log_w = draw_log_weights(
-        jax.jit(model.log_weight), params, key, batches(setting.weighted_examples), setting.num_weights
-    )
+    log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), setting.num_weights)
     many = weights_report(log_w, shape)
     error = math.hypot(bound["standard_error_nats"], many["gain"]["standard_error_nats"])
     report = {
@@ -93,7 +91,7 @@ def _many_samples(
         raise InputError(f"evaluation.annealed_weights: {config.system!r} cannot be annealed; set it to 0")
     some = batches(setting.weighted_examples)
     key = jax.random.split(key)[1]  # other draws than those it is compared with
-    annealed = draw_log_weights(jax.jit(model.annealed), params, key, some, setting.annealed_weights)
+    annealed = draw_log_weights(model.annealed, params, key, some, setting.annealed_weights)
     difference = bits(log_mean(annealed) - log_mean(log_w), shape)
     return report | {"annealed": weights_report(annealed, shape) | {"difference": difference}}
 

@@ -16,6 +16,7 @@ from diffjax.bounds import bits_per_dim, importance_weighted
 
 Report = dict[str, Any]
 Batches = Iterable[dict[str, np.ndarray]]
+AT_ONCE = 10  # draws of a log-weight
 
 
 def evaluate_bound(
@@ -72,13 +73,16 @@ def draw_log_weights(
     """`num` draws of log w, E[w] = p(x), of every example: (num, examples) in nats.
 
     Args:
-        log_weight: (params, key, batch) -> (batch,), one draw; jitted by the caller.
+        log_weight: (params, key, batch) -> (batch,), one draw.
     """
+    # Several at once, so that what does not depend on the draw, an encoder say, is computed once for them.
+    draw = jax.jit(jax.vmap(log_weight, (None, 0, None)))
     parts = []
     for i, batch in enumerate(batches):
         inputs, real = _split(batch)
         keys = jax.random.split(jax.random.fold_in(key, i), num)
-        parts.append(np.stack([np.asarray(log_weight(params, k, inputs), np.float64)[real] for k in keys]))
+        rows = [draw(params, keys[first : first + AT_ONCE], inputs) for first in range(0, num, AT_ONCE)]
+        parts.append(np.concatenate([np.asarray(row, np.float64) for row in rows])[:, real])
     return np.concatenate(parts, axis=1)
 
 
