@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from diffjax import randomness, vi
+from diffjax import mcmc, randomness, vi
 from diffjax.distributions import LOG_2PI, Normal
 from diffjax.errors import InputError
 from diffjax.vi.markov_chain import Conditional
@@ -122,9 +122,8 @@ def chain(
         i, j = _turn(t)
 
         def transition(x: None, z: Array) -> vi.Coordinate:
-            centre = p.slope * z[j]
-            mean = jnp.where(active[t], centre + a * (z[i] - centre), 0.0)
-            return vi.Coordinate(z, i, Normal(mean, p.variance * jnp.where(active[t], 1 - a**2, 1.0)))
+            conditional = Normal(jnp.where(active[t], p.slope * z[j], 0.0), jnp.asarray(p.variance))
+            return vi.Coordinate(z, i, mcmc.over_relaxed(conditional, z[i], jnp.where(active[t], a, 0.0)))
 
         return transition
 
