@@ -170,7 +170,7 @@ def test_figures_show_the_reverse_process(images):
     np.testing.assert_allclose(rows[:, 0], x0[0:8:2], atol=1e-6)  # the ends of a row are the images themselves
     np.testing.assert_allclose(rows[:, -1], x0[1:8:2], atol=1e-6)
     assert np.isfinite(figures["reverse_process"].frames).all()
-    rate = np.asarray(figures["rate_distortion"].x)
+    rate, _ = (np.asarray(x) for x in figures["rate_distortion"].lines["rate and distortion"])
     assert (np.diff(rate) <= 1e-6).all()  # a receiver who is further from x_1 has paid more
 
 
