@@ -9,6 +9,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record",
+        "diffrax",
         "flax>=0.12",
         "grain",
         "importlib_resources",  # TFDS's official builders import it and do not declare it

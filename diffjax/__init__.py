@@ -17,6 +17,7 @@ from diffjax import (
     reference,
     samplers,
     schedules,
+    sde,
     time_sampling,
     vi,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "reference",
     "samplers",
     "schedules",
+    "sde",
     "time_sampling",
     "vi",
 ]

@@ -6,6 +6,9 @@ A variance-preserving schedule is one increasing function, the integrated rate L
 
 none of which cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.)
 
+Three are the marginals of stochastic differential equations (Song et al. 2021, section 3.4 and appendix B): `vp`;
+`sub_vp`, alpha = exp(-L/2) and sigma = 1 - exp(-L), without the root; and `ve`, alpha = 1 and sigma geometric in t.
+
 A discrete chain β_1..β_T (Ho et al. 2020) sits on the grid t = i/T with L(i/T) = -Σ_{j≤i} log(1 - β_j). Between two
 grid points L is linear in t: the diffusion whose rate is constant within a step. Tables are summed in float64.
 """
@@ -98,6 +101,45 @@ class VP(VariancePreserving):
         return t * self.beta_min + 0.5 * t * t * (jnp.asarray(self.beta_max) - self.beta_min)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SubVP(VP):
+    """dx = -½β(t)x dt + √(β(t)(1 - exp(-2L))) dw: a mean as VP's, and less noise (Song et al. 2021, eq. 28)."""
+
+    def sigma(self, t: ArrayLike) -> Array:
+        return -jnp.expm1(-self.integrated_rate(t))
+
+    def log_snr(self, t: ArrayLike) -> Array:
+        rate = self.integrated_rate(t)
+        return -rate - 2.0 * jnp.log(-jnp.expm1(-rate))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class VE:
+    """alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t (Song et al. 2021, eq. 30).
+
+    At t = 0 there is noise of sigma_min left; L equidistant times are the geometric noise levels of Song & Ermon 2019.
+    """
+
+    sigma_min: ArrayLike
+    sigma_max: ArrayLike
+
+    @property
+    def prior_std(self) -> ArrayLike:
+        return self.sigma_max
+
+    def alpha(self, t: ArrayLike) -> Array:
+        return jnp.ones_like(jnp.asarray(t, float))
+
+    def sigma(self, t: ArrayLike) -> Array:
+        return jnp.exp(-0.5 * self.log_snr(t))
+
+    def log_snr(self, t: ArrayLike) -> Array:
+        t = jnp.asarray(t, float)
+        return -2.0 * ((1.0 - t) * jnp.log(self.sigma_min) + t * jnp.log(self.sigma_max))
+
+
 def from_betas(betas: ArrayLike, end: bool = False) -> Discrete:
     """The chain whose x_t at t = i/T has alpha_bar = prod(1 - betas[:i]).
 
@@ -145,6 +187,23 @@ def sigmoid(
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> VP:
     """The continuous-time limit of `linear` (Song et al. 2021, appendix C)."""
     return VP(beta_min, beta_max)
+
+
+def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> SubVP:
+    """The schedule of the sub-VP SDE (Song et al. 2021, appendix B)."""
+    return SubVP(beta_min, beta_max)
+
+
+def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
+    """The schedule of the VE SDE, and of NCSN's noise levels.
+
+    Raises:
+        InputError: unless 0 < sigma_min < sigma_max < inf.
+    """
+    concrete = not (isinstance(sigma_min, jax.core.Tracer) or isinstance(sigma_max, jax.core.Tracer))
+    if concrete and not 0 < sigma_min < sigma_max < np.inf:
+        raise InputError(f"sigma_min={sigma_min} must be positive and less than sigma_max={sigma_max}")
+    return VE(sigma_min, sigma_max)
 
 
 def broadcast_to(t: ArrayLike, x: Array) -> Array:

@@ -5,6 +5,7 @@ changes the variance of a loss and not its mean.
 
     uniform          independent draws
     low_discrepancy  one draw shifted by 1/num: num equidistant points mod 1  (Kingma et al. 2021, appendix I.1)
+    continuous       the same on an interval [start, 1] instead of a grid
     loss_aware       p_t ∝ √E[L_t²] over the last losses seen at t, weights 1/(T p_t)  (Nichol & Dhariwal 2021, eq. 18)
 """
 
@@ -52,10 +53,16 @@ def low_discrepancy(num_steps: int) -> TimeSampler:
     """Each t uniform on the grid, all of them evenly spread; weights 1."""
 
     def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
-        shift_key, order_key = jax.random.split(key)
-        u = (jax.random.uniform(shift_key) + jnp.arange(num) / num) % 1.0
-        # In random order, so that an example's place in the batch says nothing about its time.
-        return _grid(jax.random.permutation(order_key, u), num_steps), jnp.ones(num)
+        return _grid(_stratified(key, num), num_steps), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
+def continuous(start: float) -> TimeSampler:
+    """Each t uniform on [start, 1], all of them evenly spread; weights 1."""
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        return start + (1.0 - start) * _stratified(key, num), jnp.ones(num)
 
     return TimeSampler(tuple, sample, lambda state, t, losses: state)
 
@@ -90,6 +97,14 @@ def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSa
         return jax.lax.scan(push, state, (index, losses))[0]
 
     return TimeSampler(init, sample, update)
+
+
+def _stratified(key: PRNGKeyArray, num: int) -> Array:
+    """`num` points of [0, 1), each uniform, all evenly spread."""
+    shift_key, order_key = jax.random.split(key)
+    u = (jax.random.uniform(shift_key) + jnp.arange(num) / num) % 1.0
+    # In random order, so that an example's place in the batch says nothing about its time.
+    return jax.random.permutation(order_key, u)
 
 
 def _grid(u: Array, num_steps: int) -> Array:

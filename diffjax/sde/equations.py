@@ -1,0 +1,85 @@
+"""A Gaussian process as a stochastic differential equation (Song et al. 2021): dx = f(x, t) dt + g(t) dw.
+
+    drift       f = (d log alpha/dt) x
+    diffusion   g² = -sigma² dλ/dt = d sigma²/dt - 2 sigma² d log alpha/dt,   λ = log(alpha²/sigma²)
+    velocity    dx/dt = f - ½ g² ∇log p_t(x), the probability flow, with the same marginals p_t   (their eq. 13)
+    reversed    dx = [f - g² ∇log p_t(x)] dt + g dw̄, backwards in time                              (their eq. 6)
+
+Both follow from the schedule alone, by differentiating it: of `vp` they are -½β x and √β, of `sub_vp` g² is
+β (1 - exp(-2L)), of `ve` g is sigma √(2 log(sigma_max/sigma_min)), and a discrete chain has the diffusion whose rate is
+constant within a step.
+
+Times of an equation are in (0, 1]: at t = 0 `vp` and `sub_vp` have no noise and no score. Where papers stop short of 0
+is `sample_from` and `LIKELIHOOD_FROM`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.predictions import Predict, convert
+from diffjax.processes import Gaussian
+from diffjax.schedules import VE, Schedule, broadcast_to
+
+TRAIN_FROM = 1e-5  # the least time of the published models, in training and in likelihoods
+LIKELIHOOD_FROM = 1e-5
+
+
+def sample_from(schedule: Schedule) -> float:
+    """The time at which the published samplers stop: 1e-3, and 1e-5 for `ve` (Song et al. 2021, appendix C)."""
+    return 1e-5 if isinstance(schedule, VE) else 1e-3
+
+
+def times(schedule: Schedule, num_steps: int) -> Float[Array, " num_times"]:
+    """A sampler's grid: `num_steps` equidistant times from 1 to `sample_from`, then 0; a last step without noise."""
+    return jnp.append(jnp.linspace(1.0, sample_from(schedule), num_steps), 0.0)
+
+
+def drift_rate(schedule: Schedule, t: ArrayLike) -> Array:
+    """d log alpha/dt, elementwise in t."""
+    return _derivative(lambda t: jnp.log(schedule.alpha(t)), t)
+
+
+def squared_diffusion(schedule: Schedule, t: ArrayLike) -> Array:
+    """g², elementwise in t."""
+    return -(schedule.sigma(t) ** 2) * _derivative(schedule.log_snr, t)
+
+
+def drift(process: Gaussian, x: Float[Array, "*shape"], t: ArrayLike) -> Float[Array, "*shape"]:
+    """f(x, t); t is () or of the leading axes of x."""
+    return broadcast_to(drift_rate(process.schedule, t), x) * x
+
+
+def diffusion(process: Gaussian, t: ArrayLike) -> Array:
+    """g(t), elementwise."""
+    return jnp.sqrt(squared_diffusion(process.schedule, t))
+
+
+def score(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike], Array]:
+    """(x (batch, *event), t () or (batch,)) -> ∇log p_t(x), whatever kind is predicted."""
+
+    def at(x: Array, t: ArrayLike) -> Array:
+        t = jnp.broadcast_to(t, x.shape[:1])
+        return convert(predict(x, t), "score", process, x, t)
+
+    return at
+
+
+def velocity(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike], Array]:
+    """(x (batch, *event), t () or (batch,)) -> dx/dt of the probability flow."""
+    gradient = score(process, predict)
+
+    def at(x: Array, t: ArrayLike) -> Array:
+        half = 0.5 * squared_diffusion(process.schedule, t)
+        return drift(process, x, t) - broadcast_to(half, x) * gradient(x, t)
+
+    return at
+
+
+def _derivative(fn: Callable[[Array], Array], t: ArrayLike) -> Array:
+    t = jnp.asarray(t, float)
+    return jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]
