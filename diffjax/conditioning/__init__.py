@@ -1,17 +1,21 @@
 """Multiplying distributions: from samples of p(x) to samples of p(x) r(x)/Z, with r what is known of x_0.
 
-`given` is the one to start with: it maps Predict to Predict and so works with every sampler. Noisy data are denoised
-exactly, whatever the model, from `denoising_start`. The kernels of Sohl-Dickstein et al. 2015, `perturbed` and
-`tilted`, hold r constant over t, which is biased; their docstrings say by how much.
+`given` is the one to start with: it maps Predict to Predict and so works with every sampler; `colourisation` is the
+same for pixels whose grey value is known. Noisy data are denoised exactly, whatever the model, from `denoising_start`.
+The kernels of Sohl-Dickstein et al. 2015, `perturbed` and `tilted`, hold r constant over t, which is biased; their
+docstrings say by how much.
 """
 
 from diffjax.conditioning.guidance import denoising_start, expected, given, guided
 from diffjax.conditioning.kernels import Multiplied, perturbed, tilted
+from diffjax.conditioning.linear import basis_along, colourisation, rotated
 from diffjax.conditioning.observations import Observation, denoising, flipped, inpainting
 
 __all__ = [
     "Multiplied",
     "Observation",
+    "basis_along",
+    "colourisation",
     "denoising",
     "denoising_start",
     "expected",
@@ -20,5 +24,6 @@ __all__ = [
     "guided",
     "inpainting",
     "perturbed",
+    "rotated",
     "tilted",
 ]

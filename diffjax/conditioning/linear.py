@@ -1,0 +1,103 @@
+"""Observations of a linear function of the channels: colourisation (Song et al. 2021, section 5 and appendix I.2).
+
+    u = B x over the channels of every pixel, B orthonormal:    u_t = alpha u_0 + sigma B eps,   B eps ~ N(0, I)
+
+Rotated noise is the same noise, so u has the process of x, and a Predict of x is one of u: x_0, eps, v and the score
+all rotate with x. With the weights of grey along the first row of B, the grey value is |w| times the first channel of
+u, and knowing it is inpainting. Predict -> Predict: what comes out is in the channels of x again, for every sampler and
+every likelihood.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from diffjax.conditioning.guidance import Covariance, given
+from diffjax.conditioning.observations import inpainting
+from diffjax.errors import InputError
+from diffjax.predictions import Predict, Prediction
+from diffjax.processes import Gaussian
+
+
+def colourisation(
+    process: Gaussian,
+    predict: Predict,
+    grey: Float[Array, "*shape 1"],
+    weights: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
+    covariance: Covariance = "full",
+) -> Predict:
+    """The Predict of p(x_0 | grey), grey = Σ_c weights_c x_0,c of every pixel: `given`, in rotated channels.
+
+    What `given` says of `covariance` holds: "full" is exact if p is Gaussian, "isotropic" is for images.
+
+    Args:
+        grey: (batch, *positions, 1), or without batch for all examples the same.
+        weights: of the channels of x, at least two; (0.299, 0.587, 0.114) is the luma of television.
+
+    Raises:
+        InputError: if grey has another last axis than 1, the weights are all 0 or not finite, or, at the call, if x has
+            other channels than there are weights or grey does not fit it.
+    """
+    if jnp.ndim(grey) == 0 or jnp.shape(grey)[-1] != 1:
+        raise InputError(f"grey has shape {jnp.shape(grey)}: give it a last axis of size 1 in place of the channels")
+    basis = basis_along(weights)
+    length = float(np.linalg.norm(np.asarray(weights, np.float64)))
+    first = jnp.arange(len(basis)) == 0
+    y = jnp.asarray(grey) / length * first
+    known = inpainting(y, jnp.broadcast_to(first, y.shape))
+    return rotated(given(process, rotated(predict, basis), known, covariance), basis.T)
+
+
+def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predict:
+    """The Predict of u = x @ basis.T, the last axis of x in the orthonormal basis whose rows are given.
+
+    In these coordinates observe, condition and sample as always, e.g. with `tilted`; x = u @ basis is the way back, and
+    `rotated(..., basis.T)` that of a Predict. A `log_var` is one of channels and has no rotation: all channels of u get
+    its mean over those of x.
+
+    Raises:
+        InputError: if the basis is not orthonormal or, at the call, not of the size of the last axis, or the prediction
+            is of bits.
+    """
+    if np.ndim(basis) != 2 or np.shape(basis)[0] != np.shape(basis)[1]:
+        raise InputError(f"a basis of channels is a square matrix, not of shape {np.shape(basis)}")
+    if not isinstance(basis, jax.core.Tracer):
+        rows = np.asarray(basis, np.float64)
+        if not np.allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-5):
+            raise InputError("the rows of the basis must be orthonormal, basis @ basis.T = I: see basis_along")
+
+    def turn(x: Array, matrix: Array) -> Array:
+        # In full precision: accelerators round products to a few bits, and a known value would be known to as many.
+        return jnp.einsum("...c,dc->...d", x, jnp.asarray(matrix, x.dtype), precision=jax.lax.Precision.HIGHEST)
+
+    def predict_rotated(u: Array, t: Array) -> Prediction:
+        if u.shape[-1] != len(basis):
+            raise InputError(f"samples have {u.shape[-1]} channels, the basis {len(basis)}: they must agree")
+        prediction = predict(turn(u, basis.T), t)
+        if prediction.kind == "logits":
+            raise InputError("a prediction of kind 'logits' is one of bits, which do not rotate")
+        log_var = prediction.log_var
+        if log_var is not None:
+            log_var = jnp.broadcast_to(log_var.mean(-1, keepdims=True), u.shape)
+        return replace(prediction, value=turn(prediction.value, basis), log_var=log_var)
+
+    return predict_rotated
+
+
+def basis_along(direction: Sequence[float]) -> Float[Array, "channels channels"]:
+    """An orthonormal basis, as rows, the first of which is the direction over its length.
+
+    Raises:
+        InputError: if the direction is not a vector of at least two finite numbers, one of them not 0.
+    """
+    first = np.asarray(direction, np.float64)
+    if first.ndim != 1 or first.size < 2 or not np.isfinite(first).all() or not first.any():
+        raise InputError(f"a direction is a vector of at least two numbers, not all 0: not {direction!r}")
+    columns, triangle = np.linalg.qr(np.column_stack([first, np.eye(first.size)]))
+    columns[:, 0] *= np.sign(triangle[0, 0])
+    return jnp.asarray(columns.T, float)
