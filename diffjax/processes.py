@@ -6,7 +6,8 @@ Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for 
     q(x_s | x_t, x_0)  N(exp(λ_t - λ_s) (alpha_s/alpha_t) x_t + alpha_s r x_0,  r sigma_s²)
     with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
 
-Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do.
+Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do. In a pair
+(s, t) s = 0 is the data themselves, also for a schedule such as `ve` whose sigma(0) is not 0.
 
 Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its value with probability exp(L_s - L_t),
 L the schedule's integrated rate, and is else drawn anew from B(r), r the prior's probability of a 1:
@@ -86,7 +87,7 @@ class Gaussian(NamedTuple):
         interpolates their logarithms by `prediction.log_var` (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021,
         eq. 15), "shifted" adds `prediction.log_var` to the log-odds of β, for variance-preserving schedules, whose β
         are below 1 (Sohl-Dickstein et al. 2015, eq. 64). At s = 0, where β̃ = 0, the kernel takes the β̃ of the step
-        of equal length above it, (t, 2t), as DDPM does.
+        of equal length above it, (t, 2t), as DDPM does, or sigma(0)² if that is more.
 
         Raises:
             InputError: on an unknown variance, or "learned" or "shifted" without `log_var`.
@@ -95,7 +96,8 @@ class Gaussian(NamedTuple):
         mean = self.posterior(x0, xt, s, t).mean
         first = jnp.asarray(s) == 0
         lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * jnp.asarray(t), 1.0), t)
-        small = broadcast_to(self._posterior_variance(lower, upper), xt)
+        rest = jnp.where(first, jax.lax.stop_gradient(self.schedule.sigma(jnp.zeros_like(t))) ** 2, 0.0)
+        small = broadcast_to(jnp.maximum(self._posterior_variance(lower, upper), rest), xt)
         large = broadcast_to(self._forward_variance(s, t), xt)
         if variance not in ("posterior", "forward", "learned", "shifted"):
             raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
@@ -110,7 +112,7 @@ class Gaussian(NamedTuple):
 
     def _drop(self, s: ArrayLike, t: ArrayLike) -> Array:
         """λ_t - λ_s. λ_s is +inf where s is free of noise, and its gradient to the schedule would be inf · 0."""
-        clean = self.schedule.sigma(s) == 0
+        clean = jnp.asarray(s) == 0
         drop = self.schedule.log_snr(t) - self.schedule.log_snr(jnp.where(clean, t, s))
         return jnp.where(clean, -jnp.inf, drop)
 
@@ -121,7 +123,8 @@ class Gaussian(NamedTuple):
         return self._noise_share(s, t) * self.schedule.sigma(t) ** 2
 
     def _posterior_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
-        return self._noise_share(s, t) * self.schedule.sigma(s) ** 2
+        clean = jnp.asarray(s) == 0
+        return self._noise_share(s, t) * jnp.where(clean, 0.0, self.schedule.sigma(jnp.where(clean, t, s)) ** 2)
 
 
 def gaussian(schedule: Schedule) -> Gaussian:

@@ -28,6 +28,7 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
     config.noise: of "swiss_roll", as in `toys.swiss_roll`.
     config.sigmas: of "correlated", as in `toys.correlated`; (2,) is its shape, (20, 2) that of "stomach_cancer", of
         which every example is the same table: a batch of n asks for n draws of whatever is to be drawn given it.
+    config.weights, config.means, config.std: of "mixture", as in `toys.mixture`; its shape is (len(means[0]),).
     config.radii: of "dead_leaves", the smallest and the largest in pixels.
     config.dir: of "folder", a directory of images to take crops of.
 
@@ -72,6 +73,13 @@ def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
     if not isinstance(sigmas, tuple | list) or len(sigmas) != 2 or not all(s > 0 for s in sigmas):
         raise InputError(f"data.sigmas={sigmas!r} must be two positive numbers, of the difference and of the sum.")
     return from_arrays("correlated", toys.correlated(_rng(split), _num(config, split), tuple(sigmas)), levels=0)
+
+
+def _mixture(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    if missing := [name for name in ("weights", "means", "std") if name not in config]:
+        raise InputError(f"data.{missing[0]} is missing: 'mixture' needs weights, means and std.")
+    points = toys.mixture(_rng(split), _num(config, split), config.weights, config.means, config.std)
+    return from_arrays("mixture", points, levels=0)
 
 
 def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -131,6 +139,7 @@ _SETS: dict[str, Callable[[ml_collections.ConfigDict, str], Dataset]] = {
     "heartbeat": _heartbeat,
     "dead_leaves": _dead_leaves,
     "correlated": _correlated,
+    "mixture": _mixture,
     "stomach_cancer": _stomach_cancer,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
     "folder": _folder,

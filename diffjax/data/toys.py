@@ -48,6 +48,22 @@ def correlated(rng: np.random.Generator, num: int, sigmas: tuple[float, float]) 
     return (np.stack([total + difference, total - difference], axis=1) / 2).astype(np.float32)
 
 
+def mixture(
+    rng: np.random.Generator, num: int, weights: tuple[float, ...], means: tuple[tuple[float, ...], ...], std: float
+) -> Float32[np.ndarray, "num dim"]:
+    """Draws of Σ_k weights[k] N(means[k], std² I).
+
+    Raises `InputError` unless the weights are positive and sum to 1, the means as many and of one length, std positive.
+    """
+    centres = np.array(means, float)
+    if centres.ndim != 2 or len(weights) != len(centres) or not np.isclose(sum(weights), 1) or min(weights) <= 0:
+        raise InputError(f"weights={weights} must be positive, sum to 1, and be as many as means={means}.")
+    if not std > 0:
+        raise InputError(f"std={std} must be positive.")
+    which = rng.choice(len(weights), num, p=np.array(weights) / sum(weights))
+    return (centres[which] + std * rng.standard_normal((num, centres.shape[1]))).astype(np.float32)
+
+
 def swiss_roll(rng: np.random.Generator, num: int, noise: float) -> Float32[np.ndarray, "num 2"]:
     """Points on a spiral, blurred by Gaussian noise.
 

@@ -1,9 +1,10 @@
-"""The small networks of Sohl-Dickstein et al. 2015 for data that are vectors (appendix D.1).
+"""Small networks for data that are vectors: two of Sohl-Dickstein et al. 2015 (appendix D.1), and one for scores.
 
 RBF    w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out at t is linear in w  (the swiss roll)
 MLP    sigmoid layers; the read-out at t is linear in the last                         (the heartbeat)
+TimeMLP   swish layers, to each of which is added a linear map of the time's sinusoid
 
-Both are shared between times up to the read-out, and give zero before training.
+The paper's are shared between times up to the read-out. All give zero before training.
 """
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from diffjax.nets.layers import ZERO, sinusoid
 from diffjax.nets.temporal import TimeReadout
 
 
@@ -50,3 +52,17 @@ class MLP(nn.Module):
         for size in self.features:
             x = jax.nn.sigmoid(nn.Dense(size)(x))
         return TimeReadout(self.out_features, self.num_knots)(x, t)
+
+
+class TimeMLP(nn.Module):
+    """Call: x (batch, dim), time (batch,), what enters the sinusoid (0 .. 999, as of the U-Net) -> (batch, out_features)."""
+
+    features: tuple[int, ...]
+    out_features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch dim"], time: Float[Array, " batch"]) -> Float[Array, "batch out"]:
+        embedding = sinusoid(time, 64)
+        for size in self.features:
+            x = nn.swish(nn.Dense(size)(x) + nn.Dense(size)(embedding))
+        return nn.Dense(self.out_features, kernel_init=ZERO)(x)
