@@ -1,5 +1,6 @@
 """Diffusions as stochastic differential equations: what they are, how to run them backwards, and exact likelihood."""
 
+from diffjax.sde import noise_levels
 from diffjax.sde.equations import (
     LIKELIHOOD_FROM,
     TRAIN_FROM,
@@ -12,16 +13,25 @@ from diffjax.sde.equations import (
     times,
     velocity,
 )
+from diffjax.sde.langevin import annealed_langevin
+from diffjax.sde.solvers import denoised, euler_maruyama, predictor_corrector, reverse_diffusion, still
 
 __all__ = [
     "LIKELIHOOD_FROM",
     "TRAIN_FROM",
+    "annealed_langevin",
+    "denoised",
     "diffusion",
     "drift",
     "drift_rate",
+    "euler_maruyama",
+    "noise_levels",
+    "predictor_corrector",
+    "reverse_diffusion",
     "sample_from",
     "score",
     "squared_diffusion",
+    "still",
     "times",
     "velocity",
 ]

@@ -1,0 +1,166 @@
+"""Solvers of the reverse-time equation, and correctors, as steppers from t to s < t (Song et al. 2021).
+
+    euler_maruyama       x_s = x_t - [f - g² ∇log p_t](t - s) + g √(t - s) z
+    reverse_diffusion    x_s = (2 - a) x_t + G² ∇log p_t + G z,  q(x_t | x_s) = N(a x_s, G²)       (their eq. 46)
+    predictor_corrector  Langevin steps at t, then any stepper from t to s                       (their algorithm 1)
+
+The last step, to s = 0, adds no noise; `denoised` also removes what there is. `samplers.ancestral`, `ddim` and `heun`
+are predictors as well, and `still` is none: with it `predictor_corrector` only corrects.
+
+A corrector's step is x + h ∇log p_t + √(2h) z (their algorithms 4 and 5), with
+
+    h = 2 alpha²_{t|s} (snr E‖z‖ / mean ‖∇log p_t‖)²
+
+alpha²_{t|s} is 1 for `ve` and 1 - β for `vp`. The mean is over the batch, as in the published code: with a norm of its
+own an example's h would depend on its x, and x + h ∇log p + √(2h) z then keeps the density only if a term ∇h is added.
+For ‖z‖ the code has a batch mean too; here it is the expectation, for a step that knows its noise is no Langevin step.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import PRNGKeyArray
+
+from diffjax.distributions import Normal
+from diffjax.errors import InputError
+from diffjax.mcmc.integrators import check_num_steps
+from diffjax.mcmc.langevin import langevin
+from diffjax.predictions import Predict, convert
+from diffjax.processes import Binomial, Gaussian, Process
+from diffjax.samplers import State, Stepper
+from diffjax.sde import equations
+
+
+def euler_maruyama(process: Gaussian) -> Stepper:
+    """The Euler-Maruyama step of the reverse-time equation, of weak order 1.
+
+    Raises:
+        InputError: if the process is not Gaussian; from its step, if the prediction has no score.
+    """
+    require_gaussian("euler_maruyama", process)
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        prediction = predict(state.x, t)
+        squared = equations.squared_diffusion(process.schedule, t)
+        score = convert(prediction, "score", process, state.x, t)
+        mean = state.x - (equations.drift(process, state.x, t) - squared * score) * (t - s)
+        x = _noised(key, mean, squared * (t - s), s)
+        return State(x, convert(prediction, "x0", process, state.x, t), process.schedule.log_snr(t))
+
+    return Stepper(process.prior, _init, step)
+
+
+def reverse_diffusion(process: Gaussian) -> Stepper:
+    """The forward step of the chain turned round, of weak order 1: no derivative of the schedule is needed.
+
+    For `ve` and for a chain of betas this is the paper's sampler; for `vp` and `sub_vp` q(x_t | x_s) is exact where
+    the published code takes the chain's or Euler's.
+
+    Raises:
+        InputError: as `euler_maruyama`.
+    """
+    require_gaussian("reverse_diffusion", process)
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        prediction = predict(state.x, t)
+        forward = process.transition(state.x, s, t)
+        score = convert(prediction, "score", process, state.x, t)
+        mean = 2.0 * state.x - forward.mean + forward.variance * score
+        x = _noised(key, mean, forward.variance, s)
+        return State(x, convert(prediction, "x0", process, state.x, t), process.schedule.log_snr(t))
+
+    return Stepper(process.prior, _init, step)
+
+
+def still(process: Process) -> Stepper:
+    """x_s = x_t: no predictor, for `predictor_corrector` to correct alone. Its estimate of the end point is x_t."""
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        return State(state.x, state.x, process.schedule.log_snr(t))
+
+    return Stepper(process.prior, _init, step)
+
+
+def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
+    """The stepper, but the step to s = 0 goes to the estimate of x_0, by Tweedie's formula (x + sigma² ∇log p_t)/alpha.
+
+    A stepper's own last step leaves in what noise there is at s = 0, sigma(0) > 0 of `ve`; `still` leaves in all of it.
+
+    Raises:
+        InputError: if the process is not Gaussian.
+    """
+    require_gaussian("denoised", process)
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        def last() -> State:
+            x0 = convert(predict(state.x, t), "x0", process, state.x, t)
+            return State(x0, x0, process.schedule.log_snr(t))
+
+        return jax.lax.cond(s == 0, last, lambda: stepper.step(key, predict, state, t, s))
+
+    return stepper._replace(step=step)
+
+
+def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 0.16, num_steps: int = 1) -> Stepper:
+    """`num_steps` Langevin steps at t, each with its own h, then the predictor's step from t to s.
+
+    Args:
+        predictor: any stepper that looks at x alone, so not `dpmpp_2m`, whose last estimate was made from another x.
+        snr: the paper's signal-to-noise ratio, positive; 0.16 is its choice for CIFAR-10 with `ve`.
+
+    Raises:
+        InputError: if the process is not Gaussian, snr not positive or num_steps no positive integer; from its step,
+            if the prediction has no score.
+    """
+    require_gaussian("predictor_corrector", process)
+    check_num_steps("num_steps", num_steps)
+    if not isinstance(snr, jax.core.Tracer) and not np.all(np.asarray(snr) > 0):
+        raise InputError(f"snr must be positive, not {snr}")
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        gradient = equations.score(process, predict)
+        kept = (process.schedule.alpha(t) / process.schedule.alpha(s)) ** 2
+
+        def correct(x: Array, key: PRNGKeyArray) -> tuple[Array, None]:
+            norm = jnp.linalg.norm(gradient(x, t).reshape(x.shape[0], -1), axis=-1).mean()
+            h = 2.0 * kept * (snr * _noise_norm(math.prod(x.shape[1:])) / norm) ** 2
+            return langevin_step(key, lambda x: gradient(x, t), x, h), None
+
+        key, corrector_key = jax.random.split(key)
+        x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, num_steps))
+        return predictor.step(key, predict, state._replace(x=x), t, s)
+
+    return predictor._replace(step=step)
+
+
+def langevin_step(key: PRNGKeyArray, score: Callable[[Array], Array], x: Array, h: ArrayLike) -> Array:
+    """x + h score(x) + √(2h) z, by the kernel of `mcmc`.
+
+    The kernel's state is not carried on: its score was evaluated at the new x for another h or level. Compiled, a step
+    costs one evaluation all the same, since what nobody reads is not computed.
+    """
+    kernel = langevin(None, h, score=score)
+    return kernel.step(key, kernel.init(x))[0].position
+
+
+def require_gaussian(name: str, process: Process) -> None:
+    if isinstance(process, Binomial):
+        raise InputError(f"{name} needs a Gaussian process, not a binomial one: bits have no score; use ancestral")
+
+
+def _noise_norm(size: int) -> float:
+    """E‖z‖ of z ~ N(0, I)."""
+    return math.sqrt(2.0) * math.exp(math.lgamma(0.5 * (size + 1)) - math.lgamma(0.5 * size))
+
+
+def _noised(key: PRNGKeyArray, mean: Array, variance: Array, s: Array) -> Array:
+    return jnp.where(s == 0, mean, Normal(mean, variance).sample(key))
+
+
+def _init(x: Array) -> State:
+    return State(x, jnp.zeros_like(x), jnp.full((), -jnp.inf, x.dtype))
