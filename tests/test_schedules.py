@@ -213,3 +213,34 @@ def test_bad_betas(betas):
 def test_bad_num_steps(make):
     with pytest.raises(InputError, match="num_steps"):
         make(0)
+
+
+def test_sub_vp_and_ve():
+    t = np.float32(np.concatenate([10 ** np.random.default_rng(3).uniform(-5, 0, 2000), [0.0, 1e-5, 1.0]]))
+    t64 = np.float64(t)
+    for low, high in ((0.1, 20.0), (0.5, 3.0)):
+        # Song et al. 2021, eq. 29: the mean of vp, the standard deviation 1 - exp(-L)
+        rate = t64 * low + 0.5 * t64**2 * (high - low)
+        alpha, sigma, log_snr = (np.float64(a) for a in EVALUATE(schedules.sub_vp(low, high), t))
+        np.testing.assert_allclose(alpha, np.exp(-0.5 * rate), rtol=1e-6)
+        np.testing.assert_allclose(sigma, -np.expm1(-rate), rtol=1e-6)
+        inside = rate > 0
+        assert np.isposinf(log_snr[~inside]).all()
+        want = -rate[inside] - 2 * np.log(-np.expm1(-rate[inside]))
+        np.testing.assert_allclose(log_snr[inside], want, rtol=1e-6, atol=1e-6)
+    for low, high in ((0.01, 50.0), (0.3, 2.0)):
+        alpha, sigma, log_snr = (np.float64(a) for a in EVALUATE(schedules.ve(low, high), t))
+        assert (alpha == 1).all()
+        np.testing.assert_allclose(sigma, low * (high / low) ** t64, rtol=1e-6)  # eq. 30
+        np.testing.assert_allclose(log_snr, -2 * np.log(low * (high / low) ** t64), rtol=1e-6, atol=1e-6)
+        assert schedules.ve(low, high).prior_std == high
+    assert schedules.sub_vp().prior_std == 1.0
+    # equidistant times are NCSN's levels: a geometric sequence from 1 to 0.01
+    levels = schedules.ve(0.01, 1.0).sigma(jnp.linspace(1, 0, 10))
+    np.testing.assert_allclose(levels, np.geomspace(1, 0.01, 10), rtol=1e-6)
+
+
+@pytest.mark.parametrize("pair", [(1.0, 1.0), (2.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.1, np.inf), (np.nan, 1.0)])
+def test_bad_noise_levels(pair):
+    with pytest.raises(InputError, match=r"sigma_min=.* must be positive and less than sigma_max="):
+        schedules.ve(*pair)

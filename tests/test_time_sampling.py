@@ -122,3 +122,26 @@ def test_loss_aware_survives_zero_losses():
     sampler = time_sampling.loss_aware(STEPS)
     t, weights = sampler.sample(filled(sampler, np.zeros(STEPS)), jax.random.key(0), 1000)
     assert np.isfinite(weights).all() and len(np.unique(np.asarray(t))) == STEPS
+
+
+def test_continuous_is_uniform_stratified_and_unbiased():
+    start, num, repeats = 0.2, 16, 2000
+    sampler = time_sampling.continuous(start)
+    t, weights = jax.jit(jax.vmap(lambda key: sampler.sample(sampler.init(), key, num)))(
+        jax.random.split(jax.random.key(2), repeats)
+    )
+    t = np.float64(t)
+    assert (np.asarray(weights) == 1).all() and t.min() >= start and t.max() <= 1
+    for column in (0, 7):  # one place in the batch, over batches
+        assert scipy.stats.kstest(t[:, column], scipy.stats.uniform(start, 1 - start).cdf).pvalue > 1e-6
+    # every batch has its points (1 - start)/num apart, the last to the first round the end included
+    ordered = np.sort(t, axis=1)
+    gaps = np.diff(ordered, axis=1, append=ordered[:, :1] + 1 - start)
+    np.testing.assert_allclose(gaps, (1 - start) / num, atol=1e-6)
+    assert 0.4 < (np.diff(t, axis=1) > 0).mean() < 0.6
+    # the mean of f = 1/t² over [start, 1] is 1/start
+    values = (1 / t**2).mean(1)
+    independent = ((1 / start**3 - 1) / (3 * (1 - start)) - 1 / start**2) / num  # variance of a mean of draws
+    error = values.std() / np.sqrt(repeats)
+    assert abs(values.mean() - 1 / start) < 5 * error
+    assert values.var() < 0.2 * independent
