@@ -58,6 +58,8 @@ def evaluate(
     report["terms_per_example"] = setting.num_terms or "all"
     if setting.get("num_weights"):
         report |= _many_samples(model, config, params, key, batches, report["bound"])
+    if setting.get("flow_examples"):
+        report["flow"] = _flow(model, config, params, key, batches(setting.flow_examples))
     if setting.get("parzen_samples"):
         report["parzen"] = _parzen(model, config, params, key, test_set)
     if model.table is not None:
@@ -94,6 +96,19 @@ def _many_samples(
     annealed = draw_log_weights(model.annealed, params, key, some, setting.annealed_weights)
     difference = bits(log_mean(annealed) - log_mean(log_w), shape)
     return report | {"annealed": weights_report(annealed, shape) | {"difference": difference}}
+
+
+def _flow(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any) -> dict[str, Any]:
+    """log p(x) by the probability flow, and what it is above the bound of the same examples."""
+    if model.log_prob is None:
+        raise InputError(f"evaluation.flow_examples: {config.system!r} has no probability flow; set it to 0")
+    shape = tuple(config.data.shape)
+    batches = list(batches)
+    flow, bound = (
+        draw_log_weights(fn, params, jax.random.split(key, 3)[i], batches, 1)[0]
+        for i, fn in enumerate((model.log_prob, model.bound), start=1)
+    )
+    return {"log p": bits(flow, shape), "above the bound": bits(flow - bound, shape), "num_examples": len(flow)}
 
 
 def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset) -> dict:
@@ -138,6 +153,9 @@ def show(report: dict[str, Any]) -> None:
     if whole := report.get("log p"):
         bound = f"bound {report['bound']['nats']:.2f} ± {report['bound']['standard_error_nats']:.2f} nats"
         print(f"all examples: {bound}, log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats")
+    if flow := report.get("flow"):
+        print(f"probability flow, {flow['num_examples']} examples: {words('log p', flow['log p'])}")
+        print(words("probability flow less bound, paired:", flow["above the bound"]))
     for row, columns in report.get("table", {}).items():
         print(f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}")
     if window := report.get("parzen"):

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Points
-from diffjax.zoo.model import Figure
+from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Paths, Points
+from diffjax.zoo.model import Figure, Mark
 
 
 def write(path: Path, figure: Figure) -> Path:
@@ -80,18 +81,28 @@ def _panels(path: Path, panels: Panels) -> None:
             place.set_visible(False)
             bare.tick_params(labelbottom=True)
         for place, panel in zip(line, row, strict=False):
-            place.set_title(panel.title, fontsize=10)
-            match panel:
-                case Points(_, xy):
-                    place.set_aspect("equal")
-                    place.plot(*np.asarray(xy).T, ".", markersize=1.5, alpha=0.6)
-                case Arrows(_, xy, vectors):
-                    place.set_aspect("equal")
-                    place.quiver(*np.asarray(xy).T, *np.asarray(vectors).T, angles="xy", width=0.004)
-                case Contours(_, x, y, density):
-                    density = np.asarray(density)
-                    place.contour(np.asarray(x), np.asarray(y), density, _levels(density, (0.9, 0.7, 0.5, 0.3, 0.1)))
+            marks = panel if isinstance(panel, list) else [panel]
+            place.set_title(marks[0].title, fontsize=10)
+            for mark in marks:
+                _mark(place, mark)
     plot.savefig(path, dpi=120)
+
+
+def _mark(place: Any, mark: Mark) -> None:
+    match mark:
+        case Points(_, xy):
+            place.set_aspect("equal")
+            place.plot(*np.asarray(xy).T, ".", markersize=1.5, alpha=0.6)
+        case Arrows(_, xy, vectors):
+            place.set_aspect("equal")
+            place.quiver(*np.asarray(xy).T, *np.asarray(vectors).T, angles="xy", width=0.004)
+        case Paths(_, xy):
+            xy = np.asarray(xy)
+            place.plot(*xy.transpose(2, 1, 0), linewidth=0.7, alpha=0.8)
+            place.plot(*xy[:, 0].T, "k.", markersize=3)
+        case Contours(_, x, y, density):
+            density = np.asarray(density)
+            place.contour(np.asarray(x), np.asarray(y), density, _levels(density, (0.9, 0.7, 0.5, 0.3, 0.1)))
 
 
 def _levels(density: np.ndarray, masses: Sequence[float]) -> np.ndarray:

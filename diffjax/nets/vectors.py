@@ -55,7 +55,7 @@ class MLP(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """Call: x (batch, dim), time (batch,), what enters the sinusoid (0 .. 999, as of the U-Net) -> (batch, out_features)."""
+    """Call: x (batch, dim), time (batch,), what enters the sinusoid, 0 .. 999 as of the U-Net -> (batch, out)."""
 
     features: tuple[int, ...]
     out_features: int

@@ -4,14 +4,25 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
-from diffjax.zoo import beta_binomial, binomial_diffusion, bivariate_gaussian, ddpm, gaussian_diffusion, hvi
+from diffjax.zoo import (
+    beta_binomial,
+    binomial_diffusion,
+    bivariate_gaussian,
+    ddpm,
+    gaussian_diffusion,
+    guided,
+    hvi,
+    score,
+)
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "ddpm": ddpm.make,
+    "guided": guided.make,
     "gaussian_diffusion": gaussian_diffusion.make,
     "binomial_diffusion": binomial_diffusion.make,
     "bivariate_gaussian": bivariate_gaussian.make,
+    "score": score.make,
     "hvi": hvi.make,
     "beta_binomial": beta_binomial.make,
 }

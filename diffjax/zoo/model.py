@@ -51,6 +51,13 @@ class Arrows(NamedTuple):
     vectors: Array | np.ndarray
 
 
+class Paths(NamedTuple):
+    """Curves in the plane, each from a dot at its start: xy (n, num, 2)."""
+
+    title: str
+    xy: Array | np.ndarray
+
+
 class Contours(NamedTuple):
     """Level lines of a density (ny, nx) over x (nx,) and y (ny,), those that hold 10, 30, 50, 70 and 90 per cent."""
 
@@ -60,10 +67,16 @@ class Contours(NamedTuple):
     density: Array | np.ndarray
 
 
-class Panels(NamedTuple):
-    """Rows of pictures of the plane, all with the same axes, whose names `labels` are."""
+Mark = Points | Arrows | Paths | Contours
 
-    rows: Sequence[Sequence[Points | Arrows | Contours]]
+
+class Panels(NamedTuple):
+    """Rows of pictures of the plane, all with the same axes, whose names `labels` are.
+
+    A picture is one mark or a list of several, drawn over one another under the title of the first.
+    """
+
+    rows: Sequence[Sequence[Mark | list[Mark]]]
     labels: tuple[str, str] = ("", "")
 
 
@@ -96,6 +109,8 @@ class Model(NamedTuple):
     annealed(params, key, batch) -> (batch,), the same by annealed importance sampling, a check on `log_weight`
     kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
         take; None where a system is no diffusion
+    log_prob(params, key, batch) -> (batch,), log p(x) by the probability flow, where data are levels a lower bound on
+        their log-probability, in expectation; None where a system has no such flow
     table(params, key, batch) -> {row: {column: number}}, the system's own numbers, for eval.json and the screen, of the
         first examples of the test split; None where the bound says it all
     null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
@@ -115,3 +130,4 @@ class Model(NamedTuple):
     null: Callable[[Batch], Array] | None = None
     table: Callable[[Any, Array, Batch], dict[str, dict[str, float]]] | None = None
     annealed: Callable[[Any, Array, Batch], Array] | None = None
+    log_prob: Callable[[Any, Array, Batch], Array] | None = None
