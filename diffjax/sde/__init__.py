@@ -13,18 +13,28 @@ from diffjax.sde.equations import (
     times,
     velocity,
 )
+from diffjax.sde.flow import Transport, decode, encode, interpolate_latents, transport
 from diffjax.sde.langevin import annealed_langevin
+from diffjax.sde.likelihood import Likelihood, discrete_log_prob, likelihood, log_prob
 from diffjax.sde.solvers import denoised, euler_maruyama, predictor_corrector, reverse_diffusion, still
 
 __all__ = [
     "LIKELIHOOD_FROM",
     "TRAIN_FROM",
+    "Likelihood",
+    "Transport",
     "annealed_langevin",
+    "decode",
     "denoised",
     "diffusion",
+    "discrete_log_prob",
     "drift",
     "drift_rate",
+    "encode",
     "euler_maruyama",
+    "interpolate_latents",
+    "likelihood",
+    "log_prob",
     "noise_levels",
     "predictor_corrector",
     "reverse_diffusion",
@@ -33,5 +43,6 @@ __all__ = [
     "squared_diffusion",
     "still",
     "times",
+    "transport",
     "velocity",
 ]

@@ -1,0 +1,223 @@
+"""The probability flow: an ordinary differential equation with the marginals of the diffusion (Song et al. 2021, 4.3).
+
+    dx/dt = f(x, t) - ½ g(t)² ∇log p_t(x)          `equations.velocity`
+
+Solved by diffrax with adaptive steps it carries data to latents that are distributed as the prior, and latents to data;
+both are deterministic and inverse to each other up to the tolerance. A step is one for the whole batch, so that the
+network sees whole batches, and is accepted if it is accurate for every example:
+
+    max over examples of rms_i(error_i / (atol + rtol |x_i|)) < 1
+
+(A mean over the batch would hide a bad example behind many good ones.) Few fixed steps are `samplers.heun`'s business.
+
+Call these within `jit`, as all that loops here: outside, every call compiles anew.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from diffjax.errors import InputError
+from diffjax.predictions import Predict, convert
+from diffjax.processes import Gaussian
+from diffjax.schedules import VE, broadcast_to
+from diffjax.sde.equations import sample_from, velocity
+
+MAX_STEPS = 1000
+
+
+class Transport(NamedTuple):
+    """Where the flow has carried a batch.
+
+    x: (batch, *event), at the end.
+    saved: (num_times, batch, *event), at the times asked for; None without any.
+    num_evaluations: (), calls of the network, each on the whole batch.
+    """
+
+    x: Float[Array, "batch *event"]
+    saved: Float[Array, "num_times batch *event"] | None
+    num_evaluations: Array
+
+
+def transport(
+    process: Gaussian,
+    predict: Predict,
+    x: Float[Array, "batch *event"],
+    start: ArrayLike,
+    end: ArrayLike,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = MAX_STEPS,
+    save: Float[Array, " num_times"] | None = None,
+) -> Transport:
+    """Carries x from time `start` to time `end`, forwards or backwards.
+
+    Args:
+        start, end: in (0, 1]; of `ve`, which has noise left at 0, in [0, 1].
+        rtol, atol: of one step, for every example. In float32 less than about 1e-6 is lost in rounding.
+        max_steps: accepted and rejected ones.
+        save: times between `start` and `end`, in that order, at which to keep x: read off each step's interpolant.
+
+    Raises:
+        InputError: on times out of range or order, and if max_steps do not reach the end; under `jit`, where nothing
+            can be raised, the result is NaN then.
+    """
+    check_interval(process, start, end)
+    if save is not None:
+        _check_save(save, start, end)
+    field = velocity(process, predict)
+    x, saved, num_evaluations = solve(lambda t, x: field(x, t), x, start, end, rtol, atol, max_steps, save)
+    return Transport(x, saved, num_evaluations)
+
+
+def encode(
+    process: Gaussian,
+    predict: Predict,
+    x0: Float[Array, "batch *event"],
+    start: ArrayLike | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = MAX_STEPS,
+) -> Float[Array, "batch *event"]:
+    """Data -> latents at time 1, distributed as `process.prior` as far as the data is distributed as the model.
+
+    Args:
+        start: the time of the data; None is `sample_from`. `decode` to the same time inverts this.
+
+    Raises:
+        InputError: as `transport`.
+    """
+    start = sample_from(process.schedule) if start is None else start
+    return transport(process, predict, x0, start, 1.0, rtol, atol, max_steps).x
+
+
+def decode(
+    process: Gaussian,
+    predict: Predict,
+    latents: Float[Array, "batch *event"],
+    end: ArrayLike | None = None,
+    denoise: bool = False,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = MAX_STEPS,
+) -> Float[Array, "batch *event"]:
+    """Latents at time 1 -> data; of latents drawn from `process.prior`, samples.
+
+    Args:
+        end: where to stop; None is `sample_from`.
+        denoise: replace what is reached by the x_0 predicted from it, which is free of the noise left at `end`, and
+            no inverse of `encode` any more.
+
+    Raises:
+        InputError: as `transport`.
+    """
+    end = sample_from(process.schedule) if end is None else end
+    x = transport(process, predict, latents, 1.0, end, rtol, atol, max_steps).x
+    if not denoise:
+        return x
+    t = jnp.broadcast_to(end, x.shape[:1])
+    return convert(predict(x, t), "x0", process, x, t)
+
+
+def interpolate_latents(
+    a: Float[Array, " *event"], b: Float[Array, " *event"], weights: Float[Array, " num"]
+) -> Float[Array, "num *event"]:
+    """From a (weight 0) to b (weight 1) along the great circle; a mean of two latents would be too short to be one.
+
+        [sin((1 - w) θ) a + sin(w θ) b] / sin θ,   θ the angle between a and b     (Song et al. 2021b, DDIM, eq. 67)
+
+    Where a and b point the same way this is (1 - w) a + w b; where they point opposite ways it is of no use.
+    """
+    w = broadcast_to(weights, jnp.zeros((weights.shape[0], *a.shape)))
+    # Twice the arctangent of half-chords, which unlike the arccosine keeps its digits where the angle is small.
+    u, v = a / jnp.linalg.norm(a.ravel()), b / jnp.linalg.norm(b.ravel())
+    angle = 2.0 * jnp.arctan2(jnp.linalg.norm((u - v).ravel()), jnp.linalg.norm((u + v).ravel()))
+    # sin(w θ)/sin θ as a quotient of sinc's: w at θ = 0.
+    share = w * jnp.sinc(w * angle / jnp.pi) / jnp.sinc(angle / jnp.pi)
+    rest = (1 - w) * jnp.sinc((1 - w) * angle / jnp.pi) / jnp.sinc(angle / jnp.pi)
+    return rest * a + share * b
+
+
+def solve(
+    field: Callable[[Array, Any], Any],
+    state: Any,
+    start: ArrayLike,
+    end: ArrayLike,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    save: Array | None = None,
+) -> tuple[Any, Any, Array]:
+    """d state/dt = field(t, state), the state a pytree of arrays (batch, ...): the last state, the saved, the calls.
+
+    Raises:
+        InputError: if max_steps do not reach the end, see `transport`.
+    """
+    import diffrax  # here, so that `import diffjax` stays light
+
+    dtype = jnp.result_type(*jax.tree.leaves(state), float)
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state)
+    last = diffrax.SubSaveAt(t1=True)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: field(t, y)),
+        diffrax.Tsit5(),
+        jnp.asarray(start, dtype),
+        jnp.asarray(end, dtype),
+        None,
+        state,
+        saveat=diffrax.SaveAt(subs=[last] if save is None else [last, diffrax.SubSaveAt(ts=save)]),
+        stepsize_controller=diffrax.PIDController(rtol, atol, norm=_worst),
+        max_steps=max_steps,
+        throw=False,
+    )
+    arrived = solution.result == diffrax.RESULTS.successful
+    if not isinstance(arrived, jax.core.Tracer) and not arrived:
+        raise InputError(
+            f"max_steps={max_steps} did not bring the flow from {start} to {end}: raise it, or rtol and atol; "
+            "a prediction that is not finite never arrives"
+        )
+    ys = jax.tree.map(lambda leaf: jnp.where(arrived, leaf, jnp.nan), solution.ys)
+    # Six a step, for the last stage is the next step's first, and three to begin and to find the first step's length.
+    num_evaluations = 6 * solution.stats["num_steps"] + 3
+    return jax.tree.map(lambda leaf: leaf[0], ys[0]), None if save is None else ys[1], num_evaluations
+
+
+def check_interval(process: Gaussian, start: ArrayLike, end: ArrayLike) -> None:
+    """Raises InputError unless `start` and `end`, where they are concrete, are two different times of the equation."""
+    noisy = isinstance(process.schedule, VE)
+    for name, t in (("start", start), ("end", end)):
+        if jnp.shape(t) != ():
+            raise InputError(f"{name} must be one time for the whole batch, not of shape {jnp.shape(t)}")
+        value = _known(t)
+        if value is not None and not (0 < value <= 1 or (noisy and value == 0)):
+            raise InputError(f"{name}={value} must be a time in (0, 1], or 0 if the schedule is ve")
+    if _known(start) is not None and _known(start) == _known(end):
+        raise InputError(f"start and end are the same time, {start}: give the flow somewhere to go")
+
+
+def _check_save(save: Array, start: ArrayLike, end: ArrayLike) -> None:
+    if jnp.ndim(save) != 1 or jnp.size(save) == 0:
+        raise InputError(f"save must be a vector of times, not of shape {jnp.shape(save)}")
+    path = [_known(t) for t in (start, save, end)]
+    if any(part is None for part in path):
+        return
+    steps = np.diff(np.concatenate([np.ravel(np.float32(part)) for part in path]))
+    if not ((steps >= 0).all() or (steps <= 0).all()):
+        raise InputError(f"save must lead from start={start} to end={end} without turning back, not be {path[1]}")
+
+
+def _known(t: ArrayLike) -> Any:
+    """Its value, or None within `jit`. By numpy, for jnp would trace the comparison of even concrete times there."""
+    return None if isinstance(t, jax.core.Tracer) else np.asarray(t)
+
+
+def _worst(scaled_error: Any) -> Array:
+    """The largest over examples, and over parts of the state, of the root of the mean square."""
+    squares = [jnp.mean(leaf.reshape(leaf.shape[0], -1) ** 2, axis=1) for leaf in jax.tree.leaves(scaled_error)]
+    return jnp.sqrt(jnp.max(jnp.stack(squares)))
