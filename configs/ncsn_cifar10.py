@@ -4,7 +4,7 @@ The noise levels follow from the data by the paper's techniques (`diffjax.sde.no
 largest distance of two images, the number of levels keeps neighbours' overlap near ½, and the step size brings the
 variance of each level nearest to its own in five steps. NCSN (Song & Ermon 2019) is
 --config.sde.sigma_max=1 --config.sde.levels=10 --config.sampling.steps=10 --config.sampling.corrector_steps=100
---config.sampling.step_size=2e-5. The network is DDPM's U-Net with the noise level as its time, not the papers' RefineNet.
+--config.sampling.step_size=2e-5. The network is DDPM's U-Net, told the level as its time, not their RefineNet.
 
 Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected, of the paper: FID 10.87 (NCSN: 25.32).
 """

@@ -1,6 +1,6 @@
 """NCSNv2 on MNIST: configs/ncsn_cifar10.py with noise levels from the digits and a smaller network.
 
-sigma_max = 31.5, 104 levels and ε = 1.1e-5 follow from the digits as the docstring there says; sigma_min is the paper's.
+sigma_max = 31.5, 104 levels and ε = 1.1e-5 follow from the digits as the docstring there says.
 Cost: a step of the default network takes seconds on 2 CPU cores; the README's command trains a small one.
 """
 

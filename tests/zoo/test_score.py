@@ -1,0 +1,138 @@
+"""The score system: its likelihood where it is known, its offsets, and the toy that noise levels are for."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from configs import ncsn_toy, sde_digits
+from diffjax import zoo
+from diffjax.errors import InputError
+from experiments import evaluation
+
+
+def digits(**fields):
+    """8x8 images, a network of one level, few steps."""
+    config = sde_digits.get_config()
+    config.net.update(channels=8, multipliers=(1,), attention=())
+    config.sampling.steps = 10
+    config.evaluation.bound_steps = 20
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def toy(**fields):
+    config = ncsn_toy.get_config()
+    config.net.features = (8,)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
+def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
+    # At the start the network is 0: the flow only shrinks x by alpha(1), and levels are 2/16 apart.
+    config = digits(**{"sde.name": name})
+    model = zoo.make(config)
+    params = model.init(jax.random.key(0))
+    image = np.random.default_rng(0).integers(0, 17, (200, 8, 8, 1)).astype(np.uint8)
+    value = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": image}))
+    rate = {"vp": 10.05, "sub_vp": 10.05, "ve": 0.0}[name]
+    std = {"vp": 1.0, "sub_vp": 1.0, "ve": config.sde.sigma_max}[name]
+    alpha = math.exp(-0.5 * rate)
+    # E over u of x² is that of the level plus 1/12 of the bin's width squared.
+    square = ((2 * image / 16 - 1.0) ** 2 + (2 / 16) ** 2 / 12).sum((1, 2, 3))
+    want = -0.5 * alpha**2 * square / std**2 + 64 * (math.log(alpha / std) - 0.5 * math.log(2 * math.pi))
+    want += 64 * math.log(2 / 16)
+    error = (value - want).std(ddof=1) / math.sqrt(200)
+    assert abs((value - want).mean()) < 5 * error + 2e-3
+
+
+def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
+    model = zoo.make(digits())
+    params = model.init(jax.random.key(0))
+    image = np.random.default_rng(0).integers(0, 17, (50, 8, 8, 1)).astype(np.uint8)
+    flow = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": image}))
+    terms = jax.jit(model.terms)(params, jax.random.key(2), {"image": image})
+    np.testing.assert_allclose(terms["units"], 64 * math.log(8.0))
+    bound = -sum(np.asarray(term) for term in terms.values())
+    assert (bound < flow).all()
+
+
+def test_images_as_floats_and_as_levels_are_the_same_data():
+    model = zoo.make(digits())
+    params = model.init(jax.random.key(0))
+    image = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype(np.uint8)
+    bound = jax.jit(model.bound)
+    levels, floats = (bound(params, jax.random.key(2), x) for x in (image, image / 8.0 - 1.0))
+    np.testing.assert_allclose(levels, floats, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
+    """Trained as configs/ncsn_toy.py says, but for the length."""
+    config = ncsn_toy.get_config()
+    from diffjax.training.config import training_config
+    from diffjax.training.state import init_state, optimizer
+    from diffjax.training.step import make_step
+
+    config.training.update(steps=2500, warmup=50)
+    model, settings = zoo.make(config), training_config({**config.training, "parallel": "jit"})
+    tx = optimizer(settings)
+    state = init_state(jax.random.key(0), model, tx, model.time_sampler)
+    step = make_step(model, tx, settings, time_sampler=model.time_sampler)
+    data = jnp.asarray(evaluation.load(config, "train").gather(np.arange(100_000))["image"])
+
+    @jax.jit
+    def run(state):
+        def body(state, i):
+            rows = jax.random.randint(jax.random.fold_in(jax.random.key(1), i), (512,), 0, len(data))
+            return step(state, jax.random.key(2), {"image": data[rows]})[0], None
+
+        return jax.lax.scan(body, state, jnp.arange(config.training.steps))[0]
+
+    params = run(state).ema
+    batch = evaluation.load(config, "test").gather(np.arange(1000))
+    table = model.table(params, jax.random.key(3), batch)
+    for name, row in table.items():
+        print(name, row)
+    error = math.sqrt(0.2 * 0.8 / 4000)
+    assert abs(table["annealed Langevin, learned score"]["weight"] - 0.2) < 0.05 + 5 * error
+    assert abs(table["annealed Langevin, true score"]["weight"] - 0.2) < 0.02 + 5 * error
+    assert table["plain Langevin, learned score"]["weight"] > 0.35
+    assert table["plain Langevin, true score"]["weight"] > 0.35
+    assert abs(table["exact draws"]["weight"] - 0.2) < 5 * error
+    flow = table["log p by the flow"]
+    assert -0.3 < flow["difference"] < 0.1
+    # Scoring its samples by the other's density: the learned density is normalised, so its mean log cannot be above.
+    assert flow["learned"] < flow["true"] + 5 * flow["standard error"]
+    truth = scipy.stats.multivariate_normal([5, 5], 1.01).entropy()
+    assert abs(flow["true"] + truth + scipy.stats.entropy([0.2, 0.8])) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("sde.name", "vpp", "sde.name"),
+        ("sde.weighting", "mle", "sde.weighting"),
+        ("sde.levels", 10, "sde.levels=10.*'vp'"),
+        ("net.name", "mlp", "net.name"),
+        ("sampling.sampler", "euler", "sampling.sampler"),
+        ("sampling.sampler", "annealed_langevin", "noise left"),
+        ("sampling.predictor", "rk45", "sampling.predictor"),
+        ("sampling.steps", 1, "sampling.steps"),
+        ("sampling.snr", 0.0, "snr"),
+    ],
+)
+def test_bad_configuration(field, value, says):
+    with pytest.raises(InputError, match=says):
+        zoo.make(digits(**{field: value}))
+
+
+def test_bad_levels():
+    with pytest.raises(InputError, match="sigma_min=20"):
+        zoo.make(toy(**{"sde.sigma_min": 20.0}))
+    with pytest.raises(InputError, match="sde.levels=1"):
+        zoo.make(toy(**{"sde.levels": 1}))
