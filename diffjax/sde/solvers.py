@@ -5,7 +5,8 @@
     predictor_corrector  Langevin steps at t, then any stepper from t to s                       (their algorithm 1)
 
 The last step, to s = 0, adds no noise; `denoised` also removes what there is. `samplers.ancestral`, `ddim` and `heun`
-are predictors as well, and `still` is none: with it `predictor_corrector` only corrects.
+are predictors as well, and `still` is none: with it `predictor_corrector` only corrects. A fair comparison of them all
+ends them alike, `predictor_corrector(process, denoised(process, predictor))`.
 
 A corrector's step is x + h ∇log p_t + √(2h) z (their algorithms 4 and 5), with
 
@@ -89,7 +90,8 @@ def still(process: Process) -> Stepper:
 def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
     """The stepper, but the step to s = 0 goes to the estimate of x_0, by Tweedie's formula (x + sigma² ∇log p_t)/alpha.
 
-    A stepper's own last step leaves in what noise there is at s = 0, sigma(0) > 0 of `ve`; `still` leaves in all of it.
+    With `ve` the last step of `euler_maruyama`, `ddim` and `heun` leaves in the noise sigma(0) > 0, while the paper's
+    samplers end without; with any schedule `still` leaves in all there is.
 
     Raises:
         InputError: if the process is not Gaussian.

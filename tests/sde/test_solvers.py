@@ -83,7 +83,6 @@ def test_weak_order_on_gaussian_data(monkeypatch, schedule, name):
         assert errors[-1][0] < 1e-10
         errors = np.array(errors)[:, 1:]
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])
-    print(slopes.tolist(), errors[-1])
     assert (np.abs(slopes - 1) < 0.1).all(), (errors, slopes)
     assert (errors[-1] < 0.01).all(), errors
 
@@ -121,7 +120,6 @@ def test_order_of_the_flow(schedule, name, order, last):
                 x = step(x, t, s)
             errors.append(np.sqrt(((np.asarray(x)[:, 0] - exact) ** 2).mean()))
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])
-    print(slopes, errors[-1])
     assert (np.abs(slopes - order) < 0.15).all(), (errors, slopes)
     assert errors[-1] < last
 
@@ -146,7 +144,6 @@ def test_solvers_agree_to_first_order(monkeypatch, schedule, other):
         )
     gap = np.abs(b - a - [[[[0.0]], [[1.0]]]] * (b - a)[:, :1]).mean((2, 3))  # (dt, mean or noise)
     slopes = np.log2(gap[:-1] / gap[1:])
-    print(slopes.tolist(), (gap / np.abs(a - x).mean((2, 3)))[-1])
     assert (gap[-1] < 0.02 * np.abs(a - x).mean((2, 3))[-1]).all()
     np.testing.assert_allclose(slopes[:, 1], 1.5, atol=0.05)
     if (schedule, other) == (SCHEDULES["ve"], "ancestral"):  # whose means are the same
@@ -269,7 +266,6 @@ def test_correcting_helps_on_a_coarse_grid(schedule, name):
         return samplers.sample(stepper, predict, jax.random.key(1), times, (n, 1))
 
     alone, corrected = (energy(np.float64(run(snr))[:, 0]) for snr in (1e-6, 0.16))
-    print(alone, corrected)
     assert corrected < 0.5 * alone
 
 
