@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
                 num_examples=0,  # of the test split; 0: all
                 num_terms=0,  # of the bound's L_t, drawn per example; 0: the whole sum
                 grid=64,  # images in the grid
+                flow_examples=0,  # of the test split, for log p by the probability flow beside the bound; 0: none
                 conditioning=True,  # also denoise and inpaint, see diffjax.conditioning
             ),
             training=dict(

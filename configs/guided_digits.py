@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         dict(
             scale=1.0,  # of ∇ log p(y | x_t); 0: no guidance
             label=-1,  # the class to draw; -1: all in turn
+            clip=True,  # x_0 to [-1, 1] after guidance
         )
     )
     config.sampling.update(sampler="ddim", steps=50, eta=0.0)

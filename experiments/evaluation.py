@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation import parzen
-from diffjax.evaluation.likelihood import bits, draw_log_weights, evaluate_bound, log_mean, weights_report
+from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, evaluate_bound, log_mean, weights_report
 
 
 class Sampler:
@@ -80,8 +80,13 @@ def _many_samples(
     shape = tuple(config.data.shape)
     if model.log_weight is None:
         raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
-    log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), setting.num_weights)
-    many = weights_report(log_w, shape)
+    few = min(setting.num_weights, 10) if model.log_weights else setting.num_weights
+    log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), few)
+    own = None
+    if model.log_weights is not None:
+        own, key = log_w.mean(0), jax.random.split(key)[1]
+        log_w = draw_many(model.log_weights, params, key, batches(setting.weighted_examples), setting.num_weights)
+    many = weights_report(log_w, shape, own)
     error = math.hypot(bound["standard_error_nats"], many["gain"]["standard_error_nats"])
     report = {
         "many samples": many,

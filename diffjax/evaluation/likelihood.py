@@ -86,15 +86,32 @@ def draw_log_weights(
     return np.concatenate(parts, axis=1)
 
 
+def draw_many(
+    log_weights: Callable[[Any, jax.Array, Any, int], jax.Array],
+    params: Any,
+    key: jax.Array,
+    batches: Batches,
+    num: int,
+) -> np.ndarray:
+    """The same of a function that gives `num` draws at once: (params, key, batch, num) -> (num, batch)."""
+    draw = jax.jit(log_weights, static_argnums=3)
+    parts = []
+    for i, batch in enumerate(batches):
+        inputs, real = _split(batch)
+        parts.append(np.asarray(draw(params, jax.random.fold_in(key, i), inputs, num), np.float64)[:, real])
+    return np.concatenate(parts, axis=1)
+
+
 def log_mean(log_w: np.ndarray) -> np.ndarray:
     """log of the mean weight of every example: a lower bound on log p(x) that rises to it with their number."""
     return np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
 
 
-def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...]) -> Report:
-    """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws;
-    `gain`, their difference, which varies less from example to example than either; and their numbers."""
-    many, one = log_mean(log_w), log_w.mean(0)
+def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.ndarray | None = None) -> Report:
+    """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws
+    or, where the model's bound is by another proposal, that `bound` (examples,); `gain`, their difference, which varies
+    less from example to example than either; and their numbers."""
+    many, one = log_mean(log_w), log_w.mean(0) if bound is None else bound
     return {
         "K": bits(one, event_shape),
         "log p": bits(many, event_shape),

@@ -2,6 +2,7 @@
 
 from diffjax.mcmc.annealing import Annealed, ais
 from diffjax.mcmc.diagnostics import ess, ess_tail, rhat
+from diffjax.mcmc.fitting import fit_gaussian
 from diffjax.mcmc.gibbs import gibbs, over_relaxed, over_relaxed_gibbs
 from diffjax.mcmc.hmc import HMCInfo, HMCState, hmc
 from diffjax.mcmc.integrators import LEAPFROG, MCLACHLAN, YOSHIDA, integrate, leapfrog
@@ -21,6 +22,7 @@ __all__ = [
     "ais",
     "ess",
     "ess_tail",
+    "fit_gaussian",
     "gibbs",
     "hmc",
     "integrate",

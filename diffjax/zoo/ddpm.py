@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, time_sampling
+from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
@@ -90,6 +90,13 @@ def make(config: Any) -> Model:
     def bound(params: Any, key: Array, batch: Batch) -> Array:
         return -jnp.stack(list(terms(params, key, batch).values())).sum(0)
 
+    def log_prob(params: Any, key: Array, batch: Batch) -> Array:
+        """The bound's prior and reconstruction, and the probability flow in place of all steps between."""
+        x0, label = _unpack(config, batch)
+        levels = jnp.round((x0 + 1.0) * (config.data.levels - 1) / 2).astype(int)
+        predict, variance = model_predict(params, label), setting.variance
+        return sde.discrete_log_prob(process, predict, key, levels, config.data.levels, "forward", variance)
+
     def sample(params: Any, key: Array, num: int) -> Array:
         label_key, key = jax.random.split(key)
         label = jax.random.randint(label_key, (num,), 0, config.net.num_classes) if config.net.num_classes else None
@@ -150,7 +157,7 @@ def make(config: Any) -> Model:
             raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
         return process, model_predict(params, None)
 
-    return Model(init, loss, bound, sample, terms, figures, sampler, kernels=kernels)
+    return Model(init, loss, bound, sample, terms, figures, sampler, kernels=kernels, log_prob=log_prob)
 
 
 def _check(config: Any, learned: bool) -> None:

@@ -22,6 +22,7 @@ from diffjax.distributions import LOG_2PI, Normal
 from diffjax.errors import InputError
 from diffjax.mcmc.hmc import LogDensity
 from diffjax.nets.autoencoders import ConvDecoder, ConvEncoder, Dense
+from diffjax.reference import GaussianMixture
 from diffjax.vi.markov_chain import Conditional
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
@@ -125,6 +126,26 @@ def make(config: Any) -> Model:
     def bound(params: Params, key: Array, batch: Batch) -> Array:
         return -loss(params, key, batch)
 
+    def log_weights(params: Params, key: Array, batch: Batch, num: int) -> Array:
+        """By a Gaussian fitted to each example's posterior, of full covariance: the dynamics' own law is not needed."""
+        x = bits(batch)
+        fit_key, key = jax.random.split(key)
+
+        def fitted(key: Array, x: Array) -> tuple[Array, Array]:
+            return mcmc.fit_gaussian(key, lambda z: log_joint(params, x, z), initial(params, x))
+
+        mean, cov = jax.vmap(fitted)(jax.random.split(fit_key, len(x)), x)
+
+        def one(key: Array, x: Array, mean: Array, cov: Array) -> Array:
+            proposal = GaussianMixture(jnp.ones(1), mean[None], cov[None])
+            z = proposal.sample(key, 1)[0]
+            return log_joint(params, x, z) - proposal.log_prob(z)
+
+        def draw(key: Array) -> Array:
+            return jax.vmap(one)(jax.random.split(key, len(x)), x, mean, cov)
+
+        return jax.lax.map(draw, jax.random.split(key, num))
+
     def annealed(params: Params, key: randomness.Keys, batch: Batch) -> Array:
         """By HMC along the path from q(z_0 | x) to p(x, z), its steps in standard deviations of q."""
         path = config.evaluation.annealing
@@ -158,7 +179,9 @@ def make(config: Any) -> Model:
         rows = [x, jax.nn.sigmoid(before), jax.nn.sigmoid(after)]
         return {"reconstructions": Grid(2.0 * jnp.concatenate(rows) - 1.0, len(x))}
 
-    return Model(init, loss, bound, sample, terms, figures, log_weight=bound, annealed=annealed)
+    return Model(
+        init, loss, bound, sample, terms, figures, log_weight=bound, annealed=annealed, log_weights=log_weights
+    )
 
 
 def _networks(net: Any, shape: tuple[int, ...]) -> tuple[Any, Any, Callable[[Array], Array]]:

@@ -106,6 +106,8 @@ class Model(NamedTuple):
     picture(samples) -> Figure, how samples are to be looked at
     log_weight(params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), of which `importance_weighted` makes
         tighter bounds; None where a system has none
+    log_weights(params, key, batch, num) -> (num, batch), draws of log w by a proposal that is first fitted to the
+        examples, and so better than `log_weight`; None where there is none
     annealed(params, key, batch) -> (batch,), the same by annealed importance sampling, a check on `log_weight`
     kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
         take; None where a system is no diffusion
@@ -130,4 +132,5 @@ class Model(NamedTuple):
     null: Callable[[Batch], Array] | None = None
     table: Callable[[Any, Array, Batch], dict[str, dict[str, float]]] | None = None
     annealed: Callable[[Any, Array, Batch], Array] | None = None
+    log_weights: Callable[[Any, Array, Batch, int], Array] | None = None
     log_prob: Callable[[Any, Array, Batch], Array] | None = None

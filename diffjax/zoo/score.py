@@ -126,7 +126,7 @@ def make(config: Any) -> Model:
         # What noise levels up to 50 make of pixels is looked at on a scale of its own.
         scale = jnp.sqrt((x[every - 1 :: every, :8] ** 2).mean((1, 2, 3, 4), keepdims=True)).clip(1.0)
         rows = jnp.concatenate([x[every - 1 :: every, :8] / scale, x[-1:, :8]]).swapaxes(0, 1)
-        drawn = {
+        drawn: dict[str, Figure] = {
             "reverse_process": Film(x),
             "denoising_sequence": Grid(rows.reshape(-1, *shape), rows.shape[1]),
             "latent_interpolation": latent_interpolation(params, encode(latent_key, batch)),
@@ -199,11 +199,10 @@ def _sampler(config: Any, process: processes.Gaussian) -> tuple[samplers.Stepper
         return stepper, jnp.linspace(1.0, 0.0, setting.steps)
     times = sde.times(process.schedule, setting.steps)
     if setting.sampler in PREDICTORS:
-        return PREDICTORS[setting.sampler](process), times
+        return sde.denoised(process, PREDICTORS[setting.sampler](process)), times
     # The flow has no steps: what its pictures are drawn by is predictor and corrector.
-    predictor = PREDICTORS[setting.predictor](process)
-    corrected = sde.predictor_corrector(process, predictor, setting.snr, setting.corrector_steps)
-    return sde.denoised(process, corrected), times
+    predictor = sde.denoised(process, PREDICTORS[setting.predictor](process))
+    return sde.predictor_corrector(process, predictor, setting.snr, setting.corrector_steps), times
 
 
 def _network(config: Any) -> nn.Module:

@@ -18,7 +18,7 @@ from diffjax.processes import Gaussian
 from diffjax.reference import GaussianMixture
 from diffjax.zoo.model import Arrows, Contours, Figure, Mark, Panels, Paths, Points
 
-SHOWN = (1.0, 0.5, 0.0)  # times of the three noise levels in the pictures
+SHOWN = (1.0, 0.5, sde.TRAIN_FROM)  # times of the three noise levels in the pictures
 NUM = 4000  # samples behind every number of the table
 START = 8.0  # Langevin starts uniformly in the square of this half-width, as in the paper
 
@@ -65,11 +65,19 @@ def table(config: Any, process: Gaussian, predict: Predict, key: Array, x: Array
 
 
 def plain_langevin(config: Any, process: Gaussian, key: Array, predict: Predict, start: Array) -> Array:
-    """The path (num_steps, *start) of Langevin dynamics at the lowest level, of as many steps as the annealed."""
+    """The path (num_steps, *start) of Langevin dynamics at the lowest level, of as many steps as the annealed.
+
+    A step is the part of the data's variance here that it is of a level's variance there.
+    """
     setting = config.sampling
     score = sde.score(process, predict)
-    kernel = mcmc.langevin(None, setting.step_size, score=lambda x: score(x, 0.0))
+    h = setting.step_size / config.sde.sigma_min**2 * config.data.std**2
+    kernel = mcmc.langevin(None, h, score=lambda x: score(x, sde.TRAIN_FROM))
     return mcmc.run(kernel, key, start, setting.steps * setting.corrector_steps)[0].position
+
+
+def has_levels(config: Any) -> bool:
+    return config.sde.name == "ve"
 
 
 def _ways(config: Any, process: Gaussian) -> dict[str, Callable[[Array, Predict], Array]]:
@@ -102,7 +110,9 @@ def _ways(config: Any, process: Gaussian) -> dict[str, Callable[[Array, Predict]
         "ancestral": samplers.ancestral(process),
         "DDIM": samplers.ddim(process),
     }
-    ways = {"plain Langevin": plain, "annealed Langevin": annealed}
+    ways: dict[str, Callable[[Array, Predict], Array]] = {"plain Langevin": plain}
+    if has_levels(config):
+        ways["annealed Langevin"] = annealed
     for name, stepper in predictors.items():
         if name != "no predictor":
             ways[name] = by(stepper)
@@ -136,11 +146,11 @@ def _langevin(config: Any, process: Gaussian, mixture: GaussianMixture, predict:
     setting = config.sampling
     data_key, start_key, plain_key, key = jax.random.split(key, 4)
     start = jax.random.uniform(start_key, (1500, 2), minval=-START, maxval=START)
-    stepper = sde.annealed_langevin(process, setting.step_size, setting.corrector_steps, denoise=False)
     levels = jnp.linspace(1.0, 0.0, setting.steps)
 
     @jax.jit
     def annealed(key: Array, start: Array) -> Array:
+        stepper = sde.annealed_langevin(process, setting.step_size, setting.corrector_steps, denoise=False)
         return samplers.denoise(stepper, predict, key, start, levels, lambda state: state.x)[1]
 
     @jax.jit
@@ -148,7 +158,10 @@ def _langevin(config: Any, process: Gaussian, mixture: GaussianMixture, predict:
         return plain_langevin(config, process, key, predict, start)[:: setting.corrector_steps // 2 or 1]
 
     rows: list[list[Mark | list[Mark]]] = [[Points("data", mixture.sample(data_key, 1500))], [Points("start", start)]]
-    for name, path in (("without levels", plain(plain_key, start)), ("with levels", annealed(key, start))):
+    dynamics = {"without levels": plain(plain_key, start)}
+    if has_levels(config):
+        dynamics["with levels"] = annealed(key, start)
+    for name, path in dynamics.items():
         paths = jnp.concatenate([start[None], path])[:, :12].swapaxes(0, 1)
         rows[0].append(Points(name, path[-1]))
         rows[1].append(Paths(name, paths))
