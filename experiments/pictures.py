@@ -85,6 +85,8 @@ def _panels(path: Path, panels: Panels) -> None:
             place.set_title(marks[0].title, fontsize=10)
             for mark in marks:
                 _mark(place, mark)
+            if panels.extent:
+                place.set(xlim=(-panels.extent, panels.extent), ylim=(-panels.extent, panels.extent))
     plot.savefig(path, dpi=120)
 
 

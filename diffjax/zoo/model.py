@@ -73,11 +73,13 @@ Mark = Points | Arrows | Paths | Contours
 class Panels(NamedTuple):
     """Rows of pictures of the plane, all with the same axes, whose names `labels` are.
 
-    A picture is one mark or a list of several, drawn over one another under the title of the first.
+    A picture is one mark or a list of several, drawn over one another under the title of the first. `extent`, if not 0,
+    is how far the axes reach to either side of the origin.
     """
 
     rows: Sequence[Sequence[Mark | list[Mark]]]
     labels: tuple[str, str] = ("", "")
+    extent: float = 0.0
 
 
 Figure = Grid | Film | Curves | Panels

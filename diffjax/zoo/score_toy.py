@@ -165,7 +165,7 @@ def _langevin(config: Any, process: Gaussian, mixture: GaussianMixture, predict:
         paths = jnp.concatenate([start[None], path])[:, :12].swapaxes(0, 1)
         rows[0].append(Points(name, path[-1]))
         rows[1].append(Paths(name, paths))
-    return Panels(rows)
+    return Panels(rows, extent=2 * START)
 
 
 def _flow(process: Gaussian, mixture: GaussianMixture, predict: Predict, key: Array) -> Panels:
