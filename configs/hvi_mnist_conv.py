@@ -11,5 +11,5 @@ from configs import hvi_mnist_fc
 def get_config() -> ConfigDict:
     config = hvi_mnist_fc.get_config()
     config.net = ConfigDict(dict(name="conv", latent=32, channels=(16, 32, 32), units=450, momentum_units=300))
-    config.evaluation.num_weights = 1000
+    config.evaluation.update(weighted_examples=50, annealed_weights=8)
     return config

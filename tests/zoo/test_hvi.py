@@ -81,6 +81,15 @@ def test_annealing_agrees_with_quadrature():
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
 
 
+def test_fitted_proposals_agree_with_quadrature_to_a_hundredth():
+    model = zoo.make(configuration(2))
+    params, x, num = randomized(model), images(3), 1000
+    log_w = jax.jit(model.log_weights, static_argnums=3)(params, jax.random.key(5), {"image": x}, num)
+    w = np.exp(np.float64(log_w - exact(params, x)))
+    assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
+    assert (w.std(0) / num**0.5 < 0.01).all()
+
+
 def test_without_leapfrog_it_is_the_auto_encoder_whose_bound_is_known():
     """E log w = E log p(x | z) - KL(q ‖ p), the expectation by quadrature."""
     model = zoo.make(configuration(0))
