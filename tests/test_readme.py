@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,6 +30,13 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     assert abs(filled[:, 0] - 0.9).max() < 0.02
     assert abs(filled[:, 1].mean() - 0.5) < 5 * (0.05 / 1000) ** 0.5 + 0.02
     assert abs(filled[:, 1].var() - 0.05) < 5 * 0.05 * (2 / 1000) ** 0.5 + 0.01
+    # The flow's density is the mixture's but for the noise of 1e-3 at t = 1e-5 and the prior, both below 1e-3 nats.
+    flow = float(re.search(r"flow ([-\d.]+) nats", printed).group(1))
+    assert abs(flow + nll) < 5e-3
+    latents, corrected = namespace["latents"], namespace["corrected"]
+    assert (abs(latents.mean(0)) < 5 * 1000**-0.5).all()
+    assert (abs(latents.var(0) - 1) < 5 * (2 / 1000) ** 0.5).all()
+    assert abs((corrected[:, 0] < 0).mean() - 0.3) < 5 * (0.21 / 1000) ** 0.5 + 0.02
     # The banana's z[1] is the square of a standard normal plus noise: mean 1, variance 2 + 1/4.
     draws, dj = namespace["states"].position, namespace["dj"]
     assert (dj.mcmc.rhat(draws) < 1.05).all()
@@ -40,10 +48,12 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     assert namespace["elbo"](dj.vi.linear_hamiltonian(2), namespace["key"]) < log_p - 0.5
 
 
-def test_pictures_and_configurations_exist():
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
-    for path in re.findall(r"configs/\w+\.py", README):
+@pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md", "experiments/benchmarks/README.md"])
+def test_pictures_links_and_configurations_exist(page):
+    text = (ROOT / page).read_text()
+    for path in re.findall(r"\]\(([^)#]+)\)", text):
+        assert path.startswith("http") or ((ROOT / page).parent / path).exists(), path
+    for path in re.findall(r"configs/\w+\.py", text):
         assert (ROOT / path).is_file() or path == "configs/x.py", path
 
 
