@@ -78,10 +78,11 @@ def trajectories(
 def conditioned(
     key: Array, process: Gaussian, predict: Predict, x0: Array, times: Array, variance: Variance, decode: Decode
 ) -> dict[str, Figure]:
-    """Denoising and inpainting of images x0 (n, H, W, C). Columns are images; rows are
+    """Denoising, inpainting and, of three channels, colourisation of images x0 (n, H, W, C). Columns are images; rows:
 
-    denoising   x0, x0 + noise, a draw of p(x_0 | y) by the chain from there on, and by the paper's kernels
-    inpainting  x0, its known pixels, a draw guided by E[r(x_0) | x_t], and by the paper's kernels
+    denoising      x0, x0 + noise, a draw of p(x_0 | y) by the chain from there on, and by the paper's kernels
+    inpainting     x0, its known pixels, a draw guided by E[r(x_0) | x_t], and by the paper's kernels
+    colourisation  x0, its grey values, and a draw of p(x_0 | grey), guided likewise
 
     times: the sampler's grid, descending from 1 to 0. decode maps x to [-1, 1].
     """
@@ -109,4 +110,9 @@ def conditioned(
         "denoising": [x0, y, exact, paper(seen)],
         "inpainting": [x0, jnp.where(mask, x0, 0.0), filled, paper(known)],
     }
+    if x0.shape[-1] == 3:
+        grey = x0.mean(-1, keepdims=True)
+        coloured = conditioning.colourisation(process, predict, grey, covariance="isotropic")
+        drawn = samplers.sample(stepper, coloured, guide_key, times, x0.shape)
+        grids["colourisation"] = [x0, jnp.broadcast_to(grey, x0.shape), drawn]
     return {name: Grid(decode(jnp.concatenate(rows)), len(x0)) for name, rows in grids.items()}

@@ -47,6 +47,20 @@ def test_denoised_and_inpainted_images_have_the_posterior_s_law():
         assert abs(np.mean(inside * np.asarray(x0)[..., 0][:, hole])) < 5 / np.sqrt(inside.size)
 
 
+def test_colours_drawn_for_grey_images_have_the_posterior_s_law():
+    """Of N(0, I) pixels with a known mean of three channels, the rest is N(0, I) in the plane of the other two."""
+    x0 = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+    figure = pictures.conditioned(jax.random.key(1), PROCESS, PREDICT, x0, SCHEDULE.times[::-1], "forward", jnp.asarray)
+    real, grey, drawn = np.asarray(figure["colourisation"].images).reshape(3, 8, 8, 8, 3)
+    np.testing.assert_array_equal(real, x0)
+    np.testing.assert_allclose(grey, np.broadcast_to(real.mean(-1, keepdims=True), real.shape), rtol=1e-6)
+    assert np.abs(drawn.mean(-1) - grey[..., 0]).max() < 0.05
+    colour = drawn - drawn.mean(-1, keepdims=True)
+    n = colour.size * 2 / 3  # two of three directions are free
+    assert abs((colour**2).sum() / n - 1) < 5 * np.sqrt(2 / n) + 0.01
+    assert abs((colour * (real - grey)).sum() / n) < 5 / np.sqrt(n)
+
+
 def test_the_drift_of_white_data_shrinks_by_half_the_rate():
     figure = pictures.trajectories(
         jax.random.key(0), PROCESS, PREDICT, jax.random.normal(jax.random.key(1), (500, 2)), SCHEDULE.times, "forward"

@@ -134,5 +134,5 @@ def test_bad_configuration(field, value, says):
 def test_bad_levels():
     with pytest.raises(InputError, match="sigma_min=20"):
         zoo.make(toy(**{"sde.sigma_min": 20.0}))
-    with pytest.raises(InputError, match="sde.levels=1"):
+    with pytest.raises(InputError, match=r"sde.levels=1"):
         zoo.make(toy(**{"sde.levels": 1}))
