@@ -4,8 +4,8 @@
     ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative a dimension
         = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one a probe u, which is held fixed over time
 
-so that log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric, and with M the
-integral of ∂v/∂x a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
+so that log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric: with M its
+integral along the path a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
 
 Integers k = 0 .. K-1 are seen by a network as 2k/(K-1) - 1. Their log-probability is bounded from below, in expectation
 over the draws, by either way to make them continuous:
@@ -32,9 +32,8 @@ from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
-from diffjax.schedules import Discrete, Schedule
 from diffjax.sde.equations import LIKELIHOOD_FROM, velocity
-from diffjax.sde.flow import MAX_STEPS, check_interval, solve
+from diffjax.sde.flow import MAX_STEPS, check_interval, earliest, solve
 
 EXACT_UP_TO = 16  # dimensions in which the exact divergence is the default
 
@@ -70,17 +69,17 @@ def likelihood(
         key: of the probes; "exact" does not use it.
         divergence: None is "exact" up to 16 dimensions and "hutchinson" above.
         num_probes: whose mean is taken, of each example its own.
-        start: the time at which the data is taken to be; None is `LIKELIHOOD_FROM`, the published models', or of a
-            discrete chain its first time, for a network has seen nothing below.
+        start: the time at which the data is taken to be; None is `LIKELIHOOD_FROM`, or of a discrete chain its first
+            time.
         rtol, atol, max_steps: see `flow.transport`; the log-density's error is measured in nats a dimension.
 
     Raises:
         InputError: on an unknown choice, num_probes below 1, or as `flow.transport`.
     """
-    start = _start(process.schedule) if start is None else start
+    start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     check_interval(process, start, 1.0)
-    event = x0.shape[1:]
-    dimensions = math.prod(event)
+    x0 = jnp.asarray(x0, jnp.result_type(x0, float))
+    dimensions = math.prod(x0.shape[1:])
     probes = _probes(key, x0, divergence, num_probes, probe)
     velocity_at = velocity(process, predict)
 
@@ -95,7 +94,7 @@ def likelihood(
         return v, slopes.mean(0)
 
     state = x0, jnp.zeros(x0.shape[:1], x0.dtype)
-    (latents, growth), _, num_evaluations = solve(field, state, start, 1.0, rtol, atol, max_steps)
+    (latents, growth), _, num_evaluations = solve(process.schedule, field, state, start, 1.0, rtol, atol, max_steps)
     prior = process.prior(x0.shape).log_prob(latents).reshape(len(x0), -1).sum(1)
     return Likelihood(prior + dimensions * growth, latents, num_evaluations)
 
@@ -154,7 +153,8 @@ def discrete_log_prob(
         InputError: if levels are no integers or out of range, or as `likelihood`.
     """
     _check_levels(levels, num_levels)
-    start = _start(process.schedule) if start is None else start
+    levels = jnp.asarray(levels)
+    start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     noise_key, probe_key = jax.random.split(key)
 
     def density(x: Array) -> Array:
@@ -174,10 +174,6 @@ def discrete_log_prob(
             cost, _ = bounds.reconstruction_cost(process, predict, x0, xt, t, variance, decoder)
             return density(xt) - cost - noised.log_prob(xt).reshape(len(x0), -1).sum(1)
     raise InputError(f"dequantization must be one of {', '.join(get_args(Dequantization))}, not {dequantization!r}")
-
-
-def _start(schedule: Schedule) -> float:
-    return 1.0 / schedule.num_steps if isinstance(schedule, Discrete) else LIKELIHOOD_FROM
 
 
 def _probes(
@@ -209,6 +205,6 @@ def _check_levels(levels: Array, num_levels: int) -> None:
         raise InputError(f"levels must be integers 0 .. {num_levels - 1}, not {levels.dtype}: give data before scaling")
     if isinstance(levels, jax.core.Tracer):
         return
-    low, high = np.min(levels), np.max(levels)
+    low, high = np.asarray(levels).min(), np.asarray(levels).max()  # not by jnp, which would be traced within jit
     if low < 0 or high >= num_levels:
         raise InputError(f"levels reach from {low} to {high}: they must be in 0 .. num_levels - 1 = {num_levels - 1}")
