@@ -115,6 +115,7 @@ def test_samples_are_drawn_towards_their_class(params):
     assert (four - in_turn)[asked != 4, 4].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_the_table_s_judge_is_the_nearest_neighbour(params, batch):
     table = zoo.make(small()).table(params[0], jax.random.key(4), batch)
     first = np.mean(batch["label"] == 0)  # all classes are equally likely, and the first is taken
