@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config = ncsn_digits.get_config()
     config.sde.update(name="vp", levels=0)
     config.sampling.update(sampler="predictor_corrector", steps=200, corrector_steps=1)
-    config.evaluation.conditioning = True
+    config.evaluation.update(num_terms=200, conditioning=True)
     return config
