@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config.net.update(channels=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0)
     config.sde.update(sigma_min=0.02, sigma_max=9.6, levels=22)
     config.sampling.update(steps=22, step_size=9.4e-5, conditioning_steps=200)
-    config.evaluation.update(batch_size=99, flow_examples=297, conditioning=False)
+    config.evaluation.update(batch_size=99, flow_examples=99, conditioning=False)
     return config

@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     config.net.update(channels=32, multipliers=(1, 2, 2), attention=(7,))
     config.sde.update(sigma_min=0.01, sigma_max=31.5)
     config.sampling.update(steps=500, conditioning_steps=500)
-    config.evaluation.update(batch_size=100, num_examples=100, num_terms=100, flow_examples=100)
+    config.evaluation.update(batch_size=100, num_examples=100, num_terms=100, flow_examples=16)
     config.training.update(steps=2000, batch_size=64, learning_rate=1e-3, log_every=50, eval_every=1000, save_every=500)
     return config
