@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -56,8 +57,7 @@ def make(config: Any) -> Model:
     units = math.prod(shape) * math.log(half) if config.data.levels else 0.0
     stepper, times = _sampler(config, process)
     num_levels = setting.levels
-    # The last level of `ve`, at time 0, stands at the least time here: in a bound, time 0 is the data.
-    grid_times = jnp.append(0.0, jnp.linspace(sde.TRAIN_FROM, 1.0, num_levels or config.evaluation.bound_steps))
+    grid_times = _bound_times(schedule, num_levels or config.evaluation.bound_steps)
     time_sampler = time_sampling.low_discrepancy(num_levels) if num_levels else time_sampling.continuous(sde.TRAIN_FROM)
 
     def init(key: Array) -> Any:
@@ -167,6 +167,18 @@ def make(config: Any) -> Model:
         table=table if config.data.name == "mixture" else None,
         log_prob=log_prob,
     )
+
+
+def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
+    """0, which is the data, and `num` times to 1, equidistant in log-SNR: a step costs what the signal falls by in it.
+
+    Equidistant times would have all the cost of `vp` in the first few. Those of `ve` are its geometric levels, with the
+    lowest at the least time instead of 0.
+    """
+    fine = np.geomspace(sde.TRAIN_FROM, 1.0, 10_000)
+    log_snr = np.asarray(schedule.log_snr(jnp.asarray(fine, float)), np.float64)
+    inner = np.interp(-np.linspace(log_snr[0], log_snr[-1], num), -log_snr, fine)
+    return jnp.asarray(np.concatenate([[0.0], inner]), float)
 
 
 def _own_times(u: Array, num_levels: int) -> Array:
