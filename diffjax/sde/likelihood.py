@@ -4,8 +4,8 @@
     ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative a dimension
         = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one a probe u, which is held fixed over time
 
-so that log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric: with M its
-integral along the path a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
+so that log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric: with M the
+integral of ∂v/∂x a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
 
 Integers k = 0 .. K-1 are seen by a network as 2k/(K-1) - 1. Their log-probability is bounded from below, in expectation
 over the draws, by either way to make them continuous:
@@ -138,13 +138,14 @@ def discrete_log_prob(
 ) -> Float[Array, " batch"]:
     """A lower bound, in expectation, on log P(levels) in nats: one draw of the noise that makes integers continuous.
 
-    The network sees 2k/(num_levels - 1) - 1, and the offset of that scale is part of the result.
+    The network sees 2k/(num_levels - 1) - 1, and the offset of that scale is part of the result. P is the model's: the
+    flow's density over a bin ("uniform"), or as decoded from x_start ("forward").
 
     Args:
         levels: integers 0 .. num_levels - 1.
         dequantization: "uniform" suits a network that knows the densities between levels: trained on dequantised data,
-            or with a noise at `start` as wide as a bin. "forward" suits any, and a discrete chain above all: it has
-            the prior and the reconstruction term of `bounds.diffusion`, and the flow in place of all between.
+            or with a noise at `start` as wide as a bin. "forward" suits any, and a discrete chain above all: it keeps
+            the reconstruction term of `bounds.diffusion`, and has the flow in place of the rest.
         variance: of "forward", the reverse kernel's: its rounded Normal decodes x_start, as `DiscretizedNormal` does in
             `bounds.diffusion`.
         divergence, num_probes, probe, start, rtol, atol, max_steps: as in `likelihood`.
