@@ -27,7 +27,9 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
 NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
-SAMPLER = flags.DEFINE_string("sampler", None, "sample: e.g. ancestral, ddim, heun, what the system has; default the config's.")
+SAMPLER = flags.DEFINE_string(
+    "sampler", None, "sample: e.g. ancestral, ddim, heun, what the system has; default the config's."
+)
 STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; default the config's.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.")
 
