@@ -133,7 +133,9 @@ def make(config: Any) -> Model:
         }
         if config.evaluation.conditioning:
             some, rest = encode(key, batch)[:8], sde.times(schedule, config.sampling.conditioning_steps)
-            drawn |= pictures.conditioned(key, process, predict_with(params), some, rest, "posterior", lambda x: x)
+            # What leaves the data's range at high noise would be guided further out of it.
+            predict = predictions.clip(predict_with(params), process)
+            drawn |= pictures.conditioned(key, process, predict, some, rest, "posterior", lambda x: x)
         return drawn
 
     def latent_interpolation(params: Any, x0: Array, rows: int = 4) -> Grid:
