@@ -24,6 +24,17 @@ def digits(**fields):
     return config
 
 
+def levels(**fields):
+    """Eight numbers of 17 levels, a network of a layer."""
+    config = ncsn_toy.get_config()
+    config.data.update(shape=(8,), levels=17)
+    config.net.features = (8,)
+    config.evaluation.bound_steps = 20
+    config.sampling.sampler = "ancestral"
+    config.update_from_flattened_dict(fields)
+    return config
+
+
 def toy(**fields):
     config = ncsn_toy.get_config()
     config.net.features = (8,)
@@ -34,40 +45,40 @@ def toy(**fields):
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
 def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
     # At the start the network is 0: the flow only shrinks x by alpha(1), and levels are 2/16 apart.
-    config = digits(**{"sde.name": name})
+    config = levels(**{"sde.name": name})
     model = zoo.make(config)
     params = model.init(jax.random.key(0))
-    image = np.random.default_rng(0).integers(0, 17, (200, 8, 8, 1)).astype(np.uint8)
-    value = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": image}))
+    x = np.random.default_rng(0).integers(0, 17, (500, 8)).astype(np.uint8)
+    value = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": x}))
     rate = {"vp": 10.05, "sub_vp": 10.05, "ve": 0.0}[name]
     std = {"vp": 1.0, "sub_vp": 1.0, "ve": config.sde.sigma_max}[name]
     alpha = math.exp(-0.5 * rate)
     # E over u of x² is that of the level plus 1/12 of the bin's width squared.
-    square = ((2 * image / 16 - 1.0) ** 2 + (2 / 16) ** 2 / 12).sum((1, 2, 3))
-    want = -0.5 * alpha**2 * square / std**2 + 64 * (math.log(alpha / std) - 0.5 * math.log(2 * math.pi))
-    want += 64 * math.log(2 / 16)
-    error = (value - want).std(ddof=1) / math.sqrt(200)
-    assert abs((value - want).mean()) < 5 * error + 2e-3
+    square = ((2 * x / 16 - 1.0) ** 2 + (2 / 16) ** 2 / 12).sum(1)
+    want = -0.5 * alpha**2 * square / std**2 + 8 * (math.log(alpha / std) - 0.5 * math.log(2 * math.pi))
+    want += 8 * math.log(2 / 16)
+    error = (value - want).std(ddof=1) / math.sqrt(500)
+    assert abs((value - want).mean()) < 5 * error + 1e-3
 
 
 def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
-    model = zoo.make(digits())
+    model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))
-    image = np.random.default_rng(0).integers(0, 17, (50, 8, 8, 1)).astype(np.uint8)
-    flow = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": image}))
-    terms = jax.jit(model.terms)(params, jax.random.key(2), {"image": image})
-    np.testing.assert_allclose(terms["units"], 64 * math.log(8.0))
+    x = np.random.default_rng(0).integers(0, 17, (50, 8)).astype(np.uint8)
+    flow = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": x}))
+    terms = jax.jit(model.terms)(params, jax.random.key(2), {"image": x})
+    np.testing.assert_allclose(terms["units"], 8 * math.log(8.0))
     bound = -sum(np.asarray(term) for term in terms.values())
     assert (bound < flow).all()
 
 
 def test_images_as_floats_and_as_levels_are_the_same_data():
-    model = zoo.make(digits())
+    model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))
-    image = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype(np.uint8)
+    x = np.random.default_rng(0).integers(0, 17, (3, 8)).astype(np.uint8)
     bound = jax.jit(model.bound)
-    levels, floats = (bound(params, jax.random.key(2), x) for x in (image, image / 8.0 - 1.0))
-    np.testing.assert_allclose(levels, floats, rtol=1e-4)
+    whole, floats = (bound(params, jax.random.key(2), x) for x in (x, x / 8.0 - 1.0))
+    np.testing.assert_allclose(whole, floats, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -132,7 +143,7 @@ def test_bad_configuration(field, value, says):
 
 
 def test_bad_levels():
-    with pytest.raises(InputError, match="sigma_min=20"):
-        zoo.make(toy(**{"sde.sigma_min": 20.0}))
+    with pytest.raises(InputError, match="sigma_min=60"):
+        zoo.make(toy(**{"sde.sigma_min": 60.0}))
     with pytest.raises(InputError, match=r"sde.levels=1"):
         zoo.make(toy(**{"sde.levels": 1}))
