@@ -250,6 +250,6 @@ def _known(t: ArrayLike) -> Any:
 
 
 def _worst(scaled_error: Any) -> Array:
-    """The largest over examples, and over parts of the state, of the root of the mean square."""
-    squares = [jnp.mean(leaf.reshape(leaf.shape[0], -1) ** 2, axis=1) for leaf in jax.tree.leaves(scaled_error)]
-    return jnp.sqrt(jnp.max(jnp.stack(squares)))
+    """The largest over examples of the root of the mean square, of all that the state holds of an example."""
+    parts = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(scaled_error)]
+    return jnp.sqrt(jnp.max(jnp.mean(jnp.concatenate(parts, axis=1) ** 2, axis=1)))

@@ -71,7 +71,7 @@ def likelihood(
         num_probes: whose mean is taken, of each example its own.
         start: the time at which the data is taken to be; None is `LIKELIHOOD_FROM`, or of a discrete chain its first
             time.
-        rtol, atol, max_steps: see `flow.transport`; the log-density's error is measured in nats a dimension.
+        rtol, atol, max_steps: see `flow.transport`; the integral counts as one more entry of an example.
 
     Raises:
         InputError: on an unknown choice, num_probes below 1, or as `flow.transport`.
@@ -79,7 +79,6 @@ def likelihood(
     start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     check_interval(process, start, 1.0)
     x0 = jnp.asarray(x0, jnp.result_type(x0, float))
-    dimensions = math.prod(x0.shape[1:])
     probes = _probes(key, x0, divergence, num_probes, probe)
     velocity_at = velocity(process, predict)
 
@@ -88,7 +87,7 @@ def likelihood(
 
         def along(u: Array) -> tuple[Array, Array]:
             v, dv = jax.jvp(lambda x: velocity_at(x, t), (x,), (u,))
-            return v, (u * dv).reshape(len(x), -1).mean(1)
+            return v, (u * dv).reshape(len(x), -1).sum(1)
 
         v, slopes = jax.vmap(along, out_axes=(None, 0))(probes)
         return v, slopes.mean(0)
@@ -96,7 +95,7 @@ def likelihood(
     state = x0, jnp.zeros(x0.shape[:1], x0.dtype)
     (latents, growth), _, num_evaluations = solve(process.schedule, field, state, start, 1.0, rtol, atol, max_steps)
     prior = process.prior(x0.shape).log_prob(latents).reshape(len(x0), -1).sum(1)
-    return Likelihood(prior + dimensions * growth, latents, num_evaluations)
+    return Likelihood(prior + growth, latents, num_evaluations)
 
 
 def log_prob(
