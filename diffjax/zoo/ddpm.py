@@ -39,7 +39,7 @@ def make(config: Any) -> Model:
     process = processes.gaussian(schedule)
     learned = setting.variance == "learned"
     _check(config, learned)
-    net = _network(config, learned)
+    net = unet(config.net, config.data.shape[-1] * (2 if learned else 1))
     times = schedule.times
     decoder = partial(DiscretizedNormal, num_bins=config.data.levels)
     shape = tuple(config.data.shape)
@@ -193,16 +193,16 @@ def _schedule(setting: Any) -> schedules.Discrete:
     raise InputError(f"diffusion.schedule must be linear, cosine or sigmoid, not {setting.schedule!r}")
 
 
-def _network(config: Any, learned: bool) -> UNet:
-    net = config.net
+def unet(net: Any, out_channels: int) -> UNet:
+    """The U-Net of `config.net`."""
     return UNet(
         channels=net.channels,
         multipliers=tuple(net.multipliers),
         num_blocks=net.num_blocks,
         attention=tuple(net.attention),
-        out_channels=config.data.shape[-1] * (2 if learned else 1),
+        out_channels=out_channels,
         dropout=net.dropout,
-        num_classes=net.num_classes or None,
+        num_classes=net.get("num_classes") or None,
         dtype=jnp.dtype(net.dtype),
         remat=net.remat,
     )

@@ -14,6 +14,7 @@ bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the ex
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,9 +25,8 @@ from jax import Array
 
 from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.errors import InputError
-from diffjax.nets.unet import UNet
 from diffjax.nets.vectors import TimeMLP
-from diffjax.zoo import pictures, score_toy
+from diffjax.zoo import ddpm, pictures, score_toy
 from diffjax.zoo.model import Batch, Figure, Film, Grid, Model, grid
 
 PREDICTORS: dict[str, Callable[[processes.Gaussian], samplers.Stepper]] = {
@@ -83,11 +83,12 @@ def make(config: Any) -> Model:
         encode_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         x0 = encode(encode_key, batch)
         given = batch.get("t") if isinstance(batch, dict) else None
-        t = _own_times(randomness.uniform(time_key, (len(x0),)), num_levels) if given is None else given
+        t = _own_times(time_key, len(x0), num_levels) if given is None else given
         if num_levels:
             t = (jnp.round(t * num_levels) - 1) / (num_levels - 1)  # from i/L, i = 1 .. L, to (i - 1)/(L - 1)
         predict = predict_with(params, dropout_key)
-        weight = _likelihood_weight(schedule) if setting.weighting == "likelihood" else None
+        # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
+        weight = None if setting.weighting == "simple" else partial(sde.squared_diffusion, schedule)
         return losses.weighted_score_matching(process, predict, noise_key, x0, t, weight) / math.prod(shape)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
@@ -183,15 +184,10 @@ def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
     return jnp.asarray(np.concatenate([[0.0], inner]), float)
 
 
-def _own_times(u: Array, num_levels: int) -> Array:
+def _own_times(key: randomness.Keys, num: int, num_levels: int) -> Array:
     if num_levels:
-        return (jnp.floor(u * num_levels) + 1) / num_levels
-    return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * u
-
-
-def _likelihood_weight(schedule: schedules.Schedule) -> Callable[[Array], Array]:
-    """g², under which the loss bounds the likelihood (Song, Durkan et al. 2021)."""
-    return lambda t: sde.squared_diffusion(schedule, t)
+        return time_sampling.uniform(num_levels).sample((), key, num)[0]
+    return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(key, (num,))
 
 
 def _schedule(setting: Any) -> schedules.Schedule:
@@ -223,16 +219,7 @@ def _network(config: Any) -> nn.Module:
     net, shape = config.net, tuple(config.data.shape)
     if net.name == "mlp":
         return TimeMLP(tuple(net.features), shape[-1])
-    return UNet(
-        channels=net.channels,
-        multipliers=tuple(net.multipliers),
-        num_blocks=net.num_blocks,
-        attention=tuple(net.attention),
-        out_channels=shape[-1],
-        dropout=net.dropout,
-        dtype=jnp.dtype(net.dtype),
-        remat=net.remat,
-    )
+    return ddpm.unet(net, shape[-1])
 
 
 def _check(config: Any) -> None:

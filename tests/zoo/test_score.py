@@ -72,6 +72,18 @@ def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
     assert (bound < flow).all()
 
 
+def test_likelihood_weighting_is_by_the_squared_diffusion():
+    """g²/sigma² times the simple loss of the same noise, β(t)/(1 - exp(-L)) of VP."""
+    x, t = np.full((3, 8), 5, np.uint8), np.array([0.1, 0.5, 0.9])
+    losses = []
+    for weighting in ("simple", "likelihood"):
+        model = zoo.make(levels(**{"sde.name": "vp", "sde.weighting": weighting}))
+        params = model.init(jax.random.key(0))
+        losses.append(np.asarray(model.loss(params, jax.random.key(1), {"image": x, "t": jnp.asarray(t)})))
+    want = (0.1 + 19.9 * t) / -np.expm1(-(0.1 * t + 9.95 * t**2))
+    np.testing.assert_allclose(losses[1] / losses[0], want, rtol=1e-4)
+
+
 def test_images_as_floats_and_as_levels_are_the_same_data():
     model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))
