@@ -43,6 +43,8 @@ def make(config: Any) -> Model:
     """
     _check(config)
     base = BASES[config.base](config)
+    base_bound, base_terms = base.bound, base.terms
+    assert base_bound is not None and base_terms is not None
     setting, guidance = config.classifier, config.guidance
     net = Classifier(
         num_classes=setting.num_classes,
@@ -141,9 +143,9 @@ def make(config: Any) -> Model:
     return Model(
         init,
         loss,
-        lambda params, key, batch: base.bound(params["model"], key, batch),
+        lambda params, key, batch: base_bound(params["model"], key, batch),
         sample,
-        lambda params, key, batch: base.terms(params["model"], key, batch),
+        lambda params, key, batch: base_terms(params["model"], key, batch),
         figures,
         base.time_sampler,
         picture,

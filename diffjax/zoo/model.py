@@ -119,13 +119,20 @@ class Model(NamedTuple):
         first examples of the test split; None where the bound says it all
     null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
         (L_null of Sohl-Dickstein et al. 2015); None where that says nothing
+    fit(params, examples) -> params, what is found from all training examples at once before the first step, as k-means'
+        centres are; examples are a batch of them all, as numpy arrays. None where everything is learned by steps
+    features(params, batch) -> (batch, dim), what a linear probe reads; None where there is no encoder
+    reconstruct(params, key, batch) -> (batch, *event), the examples after encoder and decoder, scaled as `sample` does
+    class_log_probs(params, batch) -> (batch, classes), log p(y | x); None where nothing is classified
+
+    An auto-encoder without a likelihood has no bound, terms or sample: they are None.
     """
 
     init: Callable[[Array], Any]
     loss: Callable[[Any, Array, Batch], Array]
-    bound: Callable[[Any, Array, Batch], Array]
-    sample: Callable[[Any, Array, int], Array]
-    terms: Callable[[Any, Array, Batch], dict[str, Array]]
+    bound: Callable[[Any, Array, Batch], Array] | None
+    sample: Callable[[Any, Array, int], Array] | None
+    terms: Callable[[Any, Array, Batch], dict[str, Array]] | None
     figures: Callable[[Any, Array, Batch], dict[str, Figure]]
     time_sampler: TimeSampler | None = None
     picture: Callable[[Array], Figure] = grid
@@ -136,3 +143,7 @@ class Model(NamedTuple):
     annealed: Callable[[Any, Array, Batch], Array] | None = None
     log_weights: Callable[[Any, Array, Batch, int], Array] | None = None
     log_prob: Callable[[Any, Array, Batch], Array] | None = None
+    fit: Callable[[Any, Batch], Any] | None = None
+    features: Callable[[Any, Batch], Array] | None = None
+    reconstruct: Callable[[Any, Array, Batch], Array] | None = None
+    class_log_probs: Callable[[Any, Batch], Array] | None = None
