@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 
-from diffjax.distributions import Bernoulli, DiscretizedNormal, Normal
+from diffjax.distributions import Bernoulli, DiscretizedLogistic, DiscretizedNormal, Gamma, Normal
 
 NORMALS = [(0.0, 1.0, 0.3, 0.5), (-2.0, 1e-4, -2.001, 2e-4), (5.0, 30.0, -1.0, 7.0), (0.1, 0.3, 0.1, 0.3)]
 
@@ -232,3 +232,138 @@ def test_discretized_kl_and_entropy_are_sums_over_bins():
     np.testing.assert_allclose(entropy, -(np.exp(lp) * lp).sum(0), rtol=1e-4)
     np.testing.assert_allclose(kl, (np.exp(lp) * (lp - lq)).sum(0), rtol=1e-4)
     np.testing.assert_allclose(nothing, 0.0, atol=1e-7)
+
+
+# Discretised logistic --------------------------------------------------------------------------------------------
+
+
+def logistic_log_probs(mean, scale, num_bins):
+    """As `bin_log_probs`, from scipy's cdf and survival function in float64, whichever side is small."""
+    centre = np.linspace(-1.0, 1.0, num_bins).reshape(-1, *[1] * np.ndim(mean))
+    edge = 1.0 / (num_bins - 1)
+    low = np.where(centre < -1 + edge / 2, -np.inf, (centre - edge - mean) / scale)
+    high = np.where(centre > 1 - edge / 2, np.inf, (centre + edge - mean) / scale)
+    law = scipy.stats.logistic
+    with np.errstate(divide="ignore"):
+        above = np.log(law.sf(low) - law.sf(high))
+        return np.where(low + high > 0, above, np.log(law.cdf(high) - law.cdf(low)))
+
+
+@pytest.mark.parametrize("num_bins", [2, 17, 256])
+def test_logistic_bins_against_scipy_and_sum_to_one(num_bins):
+    mean, scale = (x.ravel() for x in np.meshgrid(MEANS, STDS))
+    dist = DiscretizedLogistic(jnp.asarray(mean), jnp.asarray(scale), num_bins)
+    got = np.asarray(jax.jit(dist.log_prob)(dist.bins[:, None]), np.float64)
+    want = logistic_log_probs(mean.astype(np.float64), scale.astype(np.float64), num_bins)
+    assert (got <= 0).all()
+    np.testing.assert_allclose(np.exp(got).sum(0), 1.0, atol=2e-5)
+    # log P has a slope of at most 1/scale in x, whose rounding error is 6e-8 of up to 4.
+    seen = want > -600
+    assert seen.mean() > 0.7
+    tolerance = 2e-6 * (1 + np.abs(want)) + 3e-7 / scale
+    assert (np.abs(got - want) <= tolerance)[seen].all(), (np.abs(got - want) / tolerance)[seen].max()
+
+
+def test_logistic_bins_far_in_the_tails_fall_by_their_distance():
+    """There log P = -|x - m|/s plus a constant, long after both cdfs have rounded to 0 or 1."""
+    scale = np.float32(1e-3)
+    for mean, x in [(-1.0, 1.0), (1.0, -1.0), (-30.0, 0.0), (30.0, 0.0)]:
+        dist = DiscretizedLogistic(jnp.float32(mean), scale, 17)
+        open_end = abs(x) == 1
+        distance = abs(x - mean) - 1 / 16
+        want = -distance / scale + (0 if open_end else np.log1p(-np.exp(-(2 / 16) / scale)))
+        np.testing.assert_allclose(dist.log_prob(jnp.float32(x)), want, rtol=1e-5)
+        slope = jax.grad(lambda m, x=x: DiscretizedLogistic(m, scale, 17).log_prob(jnp.float32(x)))(jnp.float32(mean))
+        np.testing.assert_allclose(slope, np.sign(x - mean) / scale, rtol=1e-5)
+
+
+def test_logistic_gradient_is_finite_and_right():
+    num_bins = 17
+    mean, scale = (jnp.asarray(x.ravel()) for x in np.meshgrid(np.append(MEANS, [-30.0, 30.0]), STDS))
+
+    def table(mean, log_scale):
+        dist = DiscretizedLogistic(mean, jnp.exp(log_scale), num_bins)
+        return dist.log_prob(dist.bins[:, None])
+
+    shifted = jax.jit(jax.jacfwd(lambda a, b: table(mean + a, jnp.log(scale) + b), (0, 1)))(0.0, 0.0)
+    back = jax.jit(jax.grad(lambda m, s: table(m, s).sum(), (0, 1)))(mean, jnp.log(scale))
+    m, s = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+    want = logistic_log_probs(m, s, num_bins)
+    check = (want > -30) & (s >= 1e-2) & (s <= 1)
+    assert check.sum() > 300
+    h = 1e-5
+    by_mean = [logistic_log_probs(m + sign * h * s, s, num_bins)[check] for sign in (1, -1)]
+    by_scale = [logistic_log_probs(m, s * np.exp(sign * h), num_bins)[check] for sign in (1, -1)]
+    for i, ((up, down), unit) in enumerate([(by_mean, s), (by_scale, np.ones_like(s))]):
+        assert np.isfinite(shifted[i]).all()
+        assert np.isfinite(back[i]).all()
+        error = (np.asarray(shifted[i]) * unit)[check] - (up - down) / (2 * h)
+        assert np.abs(error).max() < 2e-3
+        np.testing.assert_allclose(back[i], np.asarray(shifted[i]).sum(0), rtol=1e-3, atol=1e-3 / np.min(s))
+
+
+@pytest.mark.parametrize(("num_bins", "mean", "scale"), [(17, 0.3, 0.2), (17, -1.4, 0.3)])
+def test_logistic_sample_frequencies(num_bins, mean, scale):
+    n = 100_000
+    dist = DiscretizedLogistic(jnp.full(n, mean), jnp.float32(scale), num_bins)
+    index = (np.asarray(jax.jit(dist.sample)(jax.random.key(2))) + 1) * (num_bins - 1) / 2
+    assert np.abs(index - index.round()).max() < 1e-4, "samples must sit on the bins"
+    count = np.bincount(index.round().astype(int), minlength=num_bins)
+    expected = n * np.exp(logistic_log_probs(np.float64(mean), np.float64(scale), num_bins))
+    keep = expected > 5
+    chi2 = ((count - expected)[keep] ** 2 / expected[keep]).sum()
+    assert keep.sum() > 5
+    assert scipy.stats.chi2(keep.sum() - 1).sf(chi2) > 1e-6
+    np.testing.assert_allclose(dist.variance, scipy.stats.logistic(mean, scale).var(), rtol=1e-6)
+
+
+def test_logistic_kl_and_entropy_are_sums_over_bins():
+    mean, scale = np.float64([[0.1, -1.2], [0.9, 0.0]]), np.float64([0.1, 0.4])
+    p = DiscretizedLogistic(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32), 17)
+    q = DiscretizedLogistic(jnp.float32(0.3), jnp.float32(0.2), 17)
+    lp, lq = logistic_log_probs(mean, scale, 17), logistic_log_probs(np.full_like(mean, 0.3), 0.2, 17)
+    np.testing.assert_allclose(p.entropy(), -(np.exp(lp) * lp).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(p.kl(q), (np.exp(lp) * (lp - lq)).sum(0), rtol=1e-4)
+
+
+# Gamma -----------------------------------------------------------------------------------------------------------
+
+GAMMAS = [(0.3, 2.0, 0.5, 1.0), (1.0, 0.5, 3.0, 2.0), (7.5, 40.0, 7.0, 30.0), (60.0, 3.0, 50.0, 3.0)]
+
+
+@pytest.mark.parametrize(("a1", "b1", "a2", "b2"), GAMMAS)
+def test_gamma_against_scipy_and_quadrature(a1, b1, a2, b2):
+    p, q = Gamma(jnp.float32(a1), jnp.float32(b1)), Gamma(jnp.float32(a2), jnp.float32(b2))
+    ref, other = scipy.stats.gamma(a1, scale=1 / b1), scipy.stats.gamma(a2, scale=1 / b2)
+    x = ref.ppf(np.linspace(0.01, 0.99, 25)).astype(np.float32)
+    np.testing.assert_allclose(p.log_prob(jnp.asarray(x)), ref.logpdf(x.astype(np.float64)), rtol=1e-5, atol=6e-5)
+    np.testing.assert_allclose([p.mean, p.variance], [ref.mean(), ref.var()], rtol=1e-6)
+    np.testing.assert_allclose(p.entropy(), ref.entropy(), rtol=1e-5, atol=6e-5)
+
+    def integrand(u):  # the definition of KL; in u = log x the density has no singularity
+        x = np.exp(u)
+        return x * ref.pdf(x) * (ref.logpdf(x) - other.logpdf(x))
+
+    kl, _ = scipy.integrate.quad(integrand, np.log(ref.ppf(1e-12)), np.log(ref.isf(1e-14)), limit=200)
+    np.testing.assert_allclose(p.kl(q), kl, rtol=1e-4, atol=6e-5)
+    np.testing.assert_allclose(p.kl(p), 0, atol=1e-6)
+
+
+def test_gamma_samples_and_their_derivatives():
+    """Kolmogorov's distance of the draws; dx/da of each, by finite differences of the quantile function."""
+    n, a, b = 20_000, jnp.array([0.6, 4.0]), jnp.array([2.0, 0.5])
+    keys = jax.random.split(jax.random.key(3), n)
+
+    @jax.jit
+    def draw(a, b):
+        return jax.vmap(Gamma(a, b).sample)(keys)
+
+    (draws, by_a), by_b = jax.jvp(draw, (a, b), (jnp.ones(2), jnp.zeros(2))), jax.jvp(draw, (a, b), (a * 0, b))[1]
+    for i in range(2):
+        law = scipy.stats.gamma(float(a[i]), scale=1 / float(b[i]))
+        assert scipy.stats.kstest(draws[:, i], law.cdf).pvalue > 1e-6
+        x, slope = np.asarray(draws[:500, i], np.float64), np.asarray(by_a[:500, i])
+        quantile, h = law.cdf(x), 1e-4
+        up, down = (scipy.stats.gamma(float(a[i]) + d, scale=1 / float(b[i])).ppf(quantile) for d in (h, -h))
+        np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=5e-3, atol=1e-4)
+        np.testing.assert_allclose(by_b[:, i], -draws[:, i], rtol=1e-5)
