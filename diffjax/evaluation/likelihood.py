@@ -17,6 +17,7 @@ from diffjax.bounds import bits_per_dim, importance_weighted
 Report = dict[str, Any]
 Batches = Iterable[dict[str, np.ndarray]]
 AT_ONCE = 10  # draws of a log-weight
+TIGHTER = (5, 50)  # the k of L_k in a report, the k of Burda et al. 2016
 
 
 def evaluate_bound(
@@ -110,15 +111,21 @@ def log_mean(log_w: np.ndarray) -> np.ndarray:
 def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.ndarray | None = None) -> Report:
     """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws
     or, where the model's bound is by another proposal, that `bound` (examples,); `gain`, their difference, which varies
-    less from example to example than either; and their numbers."""
+    less from example to example than either; L_k, the bound of k weights each; and their numbers."""
     many, one = log_mean(log_w), log_w.mean(0) if bound is None else bound
-    return {
+    return {f"L_{k}": bits(_tighter(log_w, k), event_shape) for k in TIGHTER if k < len(log_w)} | {
         "K": bits(one, event_shape),
         "log p": bits(many, event_shape),
         "gain": bits(many - one, event_shape),
         "num_weights": log_w.shape[0],
         "num_examples": log_w.shape[1],
     }
+
+
+def _tighter(log_w: np.ndarray, k: int) -> np.ndarray:
+    """L_k of every example: the mean over as many groups of k weights as there are."""
+    groups = log_w[: len(log_w) // k * k].reshape(-1, k, log_w.shape[1])
+    return np.asarray(importance_weighted(jnp.asarray(groups), axis=1), np.float64).mean(0)
 
 
 def bits(nats: np.ndarray, event_shape: tuple[int, ...]) -> dict[str, float]:

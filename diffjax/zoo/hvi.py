@@ -9,21 +9,19 @@ The momenta are those of z/σ(x): M⁻¹ = σ²(x) times a learned diagonal, so 
 wide ones. Both momentum models are networks of z, of the score there and, if there is one, of the encoder's output.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import mcmc, randomness, vi
+from diffjax import randomness, vi
 from diffjax.distributions import LOG_2PI, Normal
 from diffjax.errors import InputError
-from diffjax.mcmc.hmc import LogDensity
-from diffjax.nets.autoencoders import ConvDecoder, ConvEncoder, Dense
-from diffjax.reference import GaussianMixture
+from diffjax.nets.autoencoders import Dense
 from diffjax.vi.markov_chain import Conditional
+from diffjax.zoo import latent
+from diffjax.zoo.likelihoods import bits, check_bits
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
 Params = dict[str, Any]
@@ -38,21 +36,20 @@ def make(config: Any) -> Model:
     setting, dim = config.hvi, config.net.latent
     shape = tuple(config.data.shape)
     _check(config)
-    encoder, decoder, as_input = _networks(config.net, shape)
+    encoder, decoder = latent.networks(config.net, tuple(config.net.get("features", ())), shape, 2 * dim, dim, shape)
     moves = range(setting.iterations if setting.num_leapfrog else 0)
     momentum_net = Dense((config.net.momentum_units,), 2 * dim, zero=True)
 
     def init(key: Array) -> Params:
         keys = iter(jax.random.split(key, 2 + 2 * len(moves)))
-        image, z = jnp.zeros(shape), jnp.zeros(dim)
         first = (
-            encoder.init(next(keys), as_input(image))["params"]
+            encoder.init(next(keys))
             if setting.inference_network
             else {"mean": jnp.zeros(dim), "log_variance": jnp.zeros(dim)}
         )
         inputs = jnp.zeros((4 if setting.inference_network else 2) * dim)
         return {
-            "decoder": decoder.init(next(keys), z)["params"],
+            "decoder": decoder.init(next(keys)),
             "initial": first,
             "momentum": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
             "inverse": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
@@ -62,7 +59,7 @@ def make(config: Any) -> Model:
 
     def decode(params: Params, z: Array) -> Array:
         """The log-odds of the pixels."""
-        return jnp.asarray(decoder.apply({"params": params["decoder"]}, z)).reshape(shape)
+        return decoder.apply(params["decoder"], z)
 
     def log_likelihood(params: Params, x: Array, z: Array) -> Array:
         logits = decode(params, z)
@@ -75,7 +72,7 @@ def make(config: Any) -> Model:
         """q(z_0 | x) of one example."""
         if not setting.inference_network:
             return Normal(params["initial"]["mean"], jnp.exp(params["initial"]["log_variance"]))
-        mean, log_variance = jnp.split(jnp.asarray(encoder.apply({"params": params["initial"]}, as_input(x))), 2)
+        mean, log_variance = jnp.split(encoder.apply(params["initial"], x), 2)
         return Normal(mean, jnp.exp(log_variance))
 
     def iterations(params: Params, q0: Normal) -> list[vi.Hamiltonian]:
@@ -107,12 +104,6 @@ def make(config: Any) -> Model:
         steps = setting.num_leapfrog or 1  # without moves there are none
         return vi.hamiltonian(key, x, lambda x, z: log_joint(params, x, z), q0, iterations(params, q0), steps)
 
-    def bits(batch: Batch) -> Array:
-        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
-        if not isinstance(x, jax.core.Tracer) and not ((x == 0) | (x == 1)).all():
-            raise InputError("this auto-encoder takes bits, but the batch has values other than 0 and 1")
-        return x.astype(float)
-
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
         x = bits(batch)
         return -jax.vmap(lambda key, x: draw(params, key, x)[1])(randomness.each(key, len(x)), x)
@@ -125,42 +116,6 @@ def make(config: Any) -> Model:
 
     def bound(params: Params, key: Array, batch: Batch) -> Array:
         return -loss(params, key, batch)
-
-    def log_weights(params: Params, key: Array, batch: Batch, num: int) -> Array:
-        """By a Gaussian fitted to each example's posterior, of full covariance: the dynamics' own law is not needed."""
-        x = bits(batch)
-        fit_key, key = jax.random.split(key)
-
-        def fitted(key: Array, x: Array) -> tuple[Array, Array]:
-            return mcmc.fit_gaussian(key, lambda z: log_joint(params, x, z), initial(params, x))
-
-        mean, cov = jax.vmap(fitted)(jax.random.split(fit_key, len(x)), x)
-
-        def one(key: Array, x: Array, mean: Array, cov: Array) -> Array:
-            proposal = GaussianMixture(jnp.ones(1), mean[None], cov[None])
-            z = proposal.sample(key, 1)[0]
-            return log_joint(params, x, z) - proposal.log_prob(z)
-
-        def draw(key: Array) -> Array:
-            return jax.vmap(one)(jax.random.split(key, len(x)), x, mean, cov)
-
-        return jax.lax.map(draw, jax.random.split(key, num))
-
-    def annealed(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        """By HMC along the path from q(z_0 | x) to p(x, z), its steps in standard deviations of q."""
-        path = config.evaluation.annealing
-        betas = jnp.linspace(0.0, 1.0, path.temperatures + 1)
-
-        def one(key: Array, x: Array) -> Array:
-            q0 = initial(params, x)
-
-            def kernel(log_density: LogDensity, _: Array) -> mcmc.Kernel:
-                return mcmc.hmc(log_density, path.step_size, path.num_leapfrog, q0.variance)
-
-            return mcmc.ais(key, q0, lambda z: log_joint(params, x, z), betas, kernel).log_weight
-
-        x = bits(batch)
-        return jax.vmap(one)(randomness.each(key, len(x)), x)
 
     def sample(params: Params, key: Array, num: int) -> Array:
         z = jax.random.normal(key, (num, dim))
@@ -179,29 +134,25 @@ def make(config: Any) -> Model:
         rows = [x, jax.nn.sigmoid(before), jax.nn.sigmoid(after)]
         return {"reconstructions": Grid(2.0 * jnp.concatenate(rows) - 1.0, len(x))}
 
+    around = (log_joint, initial, lambda key, batch: bits(batch))
     return Model(
-        init, loss, bound, sample, terms, figures, log_weight=bound, annealed=annealed, log_weights=log_weights
+        init,
+        loss,
+        bound,
+        sample,
+        terms,
+        figures,
+        log_weight=bound,
+        annealed=latent.annealed(config.evaluation.annealing, *around),
+        log_weights=latent.fitted(*around),
     )
-
-
-def _networks(net: Any, shape: tuple[int, ...]) -> tuple[Any, Any, Callable[[Array], Array]]:
-    """Image -> twice `latent` numbers, latent -> log-odds of the pixels, and the image as the first takes it."""
-    if net.name == "fc":
-        features = tuple(net.features)
-        return Dense(features, 2 * net.latent), Dense(features[::-1], math.prod(shape)), jnp.ravel
-    channels = tuple(net.channels)
-    return ConvEncoder(channels, net.units, 2 * net.latent), ConvDecoder(channels, net.units, shape), lambda x: x
 
 
 def _check(config: Any) -> None:
     shape, setting = tuple(config.data.shape), config.hvi
-    if config.data.levels != 2 or len(shape) != 3:
-        raise InputError(
-            f"this auto-encoder needs images of bits: data.levels=2 (with data.binarized=True) and "
-            f"data.shape=(height, width, channels), not {config.data.levels} and {shape}"
-        )
-    if config.net.name not in ("fc", "conv"):
-        raise InputError(f"net.name must be 'fc' or 'conv', not {config.net.name!r}")
+    check_bits(config.data.levels)
+    if len(shape) != 3:
+        raise InputError(f"this auto-encoder needs images, data.shape=(height, width, channels), not {shape}")
     for name, least in (("num_leapfrog", 0), ("iterations", 1)):
         if not isinstance(setting[name], int) or setting[name] < least:
             raise InputError(f"hvi.{name} must be an integer of at least {least}, not {setting[name]!r}")

@@ -13,6 +13,7 @@ from diffjax.zoo import (
     guided,
     hvi,
     score,
+    vae,
 )
 from diffjax.zoo.model import Model
 
@@ -25,6 +26,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "score": score.make,
     "hvi": hvi.make,
     "beta_binomial": beta_binomial.make,
+    "vae": vae.make,
 }
 
 

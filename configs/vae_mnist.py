@@ -1,0 +1,69 @@
+"""Variational auto-encoder of binarised MNIST (Kingma & Welling 2014), importance-weighted too (Burda et al. 2016).
+
+    --config.net.latents='(2,)'                                     2, 5, 10, 20: the paper's latent sizes
+    --config.vae.objective=iwae --config.vae.num_samples=50         the importance-weighted auto-encoder
+    --config.net.latents='(100,50)' --config.net.features='((200,200),(100,100))'   its two stochastic layers
+    --config.vae.estimator=doubly_reparameterized                   | sticking_the_landing | analytic_kl
+
+The networks are those of configs/hvi_mnist_fc.py, so that its rows can be set beside these.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            system="vae",
+            parallel="jit",
+            data=dict(
+                name="mnist",
+                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
+                shape=(28, 28, 1),
+                levels=2,
+                binarized=True,
+                train_split="train",
+                test_split="test",
+                in_memory=True,
+            ),
+            vae=dict(
+                objective="elbo",  # elbo | iwae
+                num_samples=1,  # K draws of z an example
+                estimator="reparameterized",
+            ),
+            net=dict(
+                name="fc",  # fc | conv
+                latents=(32,),  # of the stochastic layers, from x up
+                features=((300, 300),),  # units between them
+                channels=(16, 32, 32),  # of conv
+                units=450,
+                likelihood="bernoulli",  # bernoulli | gaussian | isotropic_gaussian | discretized_logistic
+            ),
+            sampling=dict(sampler="ancestral", steps=1),  # z from the prior, x from the decoder
+            evaluation=dict(
+                batch_size=100,
+                num_examples=0,
+                num_terms=0,
+                grid=64,
+                num_weights=5000,  # for log p(x) by importance sampling from the encoder
+                weighted_examples=100,
+                annealed_weights=16,  # and by annealed importance sampling; 0: not
+                annealing=dict(temperatures=400, num_leapfrog=3, step_size=0.2),
+                parzen_samples=0,
+            ),
+            training=dict(
+                steps=3000,  # 5 epochs, so that every row of the table fits two cores; the papers train for thousands
+                batch_size=100,
+                learning_rate=2e-3,
+                warmup=100,
+                grad_clip=0.0,
+                ema_decay=0.995,
+                flip=False,
+                seed=0,
+                log_every=100,
+                eval_every=1000,
+                save_every=1000,
+                keep_every=0,
+            ),
+        )
+    )

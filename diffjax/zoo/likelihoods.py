@@ -1,0 +1,123 @@
+"""p(x | z): what the numbers that a decoder gives say of an example.
+
+    bernoulli             log-odds of bits
+    gaussian              N(mean, variance), both by the decoder, of real numbers or of levels made continuous
+    isotropic_gaussian    the same with one learned variance for all elements: linear, it is probabilistic PCA
+    discretized_logistic  probabilities of levels, mean and log-scale by the decoder (Kingma et al. 2016, section 5.2)
+
+Levels 0 .. k-1 are scaled to [-1, 1]. For a density they become (2 (level + u) - 1)/(k - 1) - 1, u uniform on [0, 1):
+then log P(level) ≥ E log p(x) + D log(2/(k-1)), and that offset is in `log_prob`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from diffjax import randomness
+from diffjax.distributions import DiscretizedLogistic, Normal
+from diffjax.errors import InputError
+from diffjax.zoo.model import Batch
+
+NAMES = ("bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic")
+
+
+class Likelihood(NamedTuple):
+    """out: the shape of what the decoder gives for an example.
+    params: to begin with, of what is learned beside the decoder.
+    prepare(key, batch) -> x (batch, *shape): floats as encoder and `log_prob` take them, bits or [-1, 1].
+    log_prob(params, out, x) -> (*batch,) in nats: of a bit or level its probability, else a density.
+    image(params, out) -> the mean of x, in [-1, 1].
+    """
+
+    out: tuple[int, ...]
+    params: Any
+    prepare: Callable[[randomness.Keys, Batch], Array]
+    log_prob: Callable[[Any, Array, Array], Array]
+    image: Callable[[Any, Array], Array]
+
+
+def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
+    """The likelihood of examples of `shape`, of `levels` values an element (0: real numbers).
+
+    Raises:
+        InputError: on an unknown name, or data it cannot be of.
+    """
+    axes = tuple(range(-len(shape), 0))
+    twice = (*shape[:-1], 2 * shape[-1])
+    if name not in NAMES:
+        raise InputError(f"net.likelihood must be one of {', '.join(NAMES)}, not {name!r}")
+    if name == "bernoulli":
+        check_bits(levels)
+
+        def of_bits(params: Any, out: Array, x: Array) -> Array:
+            return (x * out - jax.nn.softplus(out)).sum(axes)
+
+        return Likelihood(
+            shape, (), lambda key, batch: bits(batch), of_bits, lambda params, out: 2.0 * jax.nn.sigmoid(out) - 1.0
+        )
+    if name == "discretized_logistic":
+        if levels < 2:
+            raise InputError(
+                f"net.likelihood='discretized_logistic' is for levels, not data.levels={levels}: choose a gaussian"
+            )
+
+        def of_levels(params: Any, out: Array, x: Array) -> Array:
+            mean, log_scale = jnp.split(out, 2, -1)
+            return DiscretizedLogistic(mean, jnp.exp(log_scale), levels).log_prob(x).sum(axes)
+
+        return Likelihood(
+            twice, (), lambda key, batch: scaled(batch, levels), of_levels, lambda params, out: jnp.split(out, 2, -1)[0]
+        )
+
+    half = 0.5 * (levels - 1)
+    offset = -math.prod(shape) * math.log(half) if levels else 0.0
+
+    def prepare(key: randomness.Keys, batch: Batch) -> Array:
+        x = scaled(batch, levels)
+        return x + (randomness.uniform(key, x.shape) - 0.5) / half if levels else x
+
+    isotropic = name == "isotropic_gaussian"
+
+    def law(params: Array, out: Array) -> Normal:
+        mean, log_variance = (out, params) if isotropic else jnp.split(out, 2, -1)
+        return Normal(mean, jnp.exp(log_variance))
+
+    return Likelihood(
+        shape if isotropic else twice,
+        jnp.zeros(()) if isotropic else (),
+        prepare,
+        lambda params, out, x: law(params, out).log_prob(x).sum(axes) + offset,
+        lambda params, out: law(params, out).mean,
+    )
+
+
+def check_bits(levels: int) -> None:
+    """Raises `InputError` unless data are bits."""
+    if levels != 2:
+        raise InputError(
+            f"a Bernoulli likelihood is of bits, not of data.levels={levels}: set data.levels=2 and "
+            "data.binarized=True, or choose another net.likelihood"
+        )
+
+
+def bits(batch: Batch) -> Float[Array, "batch *shape"]:
+    """A batch's examples, 0 or 1.
+
+    Raises:
+        InputError: on other values, where they can be seen: not under `jit`.
+    """
+    x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+    if not isinstance(x, jax.core.Tracer) and not ((x == 0) | (x == 1)).all():
+        raise InputError("a Bernoulli likelihood takes bits, but the batch has values other than 0 and 1: binarise it")
+    return x.astype(float)
+
+
+def scaled(batch: Batch, levels: int) -> Float[Array, "batch *shape"]:
+    """A batch's levels as [-1, 1]; floats as they are."""
+    x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+    return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x
