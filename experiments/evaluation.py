@@ -1,6 +1,12 @@
-"""What a trained system is measured by: bound, many samples, its own table, the Parzen window; and how to say it."""
+"""What a trained system is measured by, as far as it has it, and how to say it.
 
+The bound, many samples, the probability flow, the Parzen window; reconstruction, classification and a linear probe of
+the features; and the system's own table.
+"""
+
+import functools
 import math
+import operator
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,7 +17,7 @@ from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
-from diffjax.evaluation import parzen
+from diffjax.evaluation import parzen, probe
 from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, evaluate_bound, log_mean, weights_report
 
 
@@ -42,6 +48,13 @@ def load(config: ConfigDict, split: str) -> data.Dataset:
     return dataset
 
 
+def check(model: zoo.Model, config: ConfigDict, train_set: data.Dataset) -> None:
+    """What a run must not find out at its end only. Raises `InputError` if the probe asked for cannot be had."""
+    if kind := config.evaluation.get("probe"):
+        _check_features(model, config)
+        probe.check(kind, train_set.gather(np.arange(len(train_set)))["label"])
+
+
 def evaluate(
     model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset, key: jax.Array
 ) -> dict[str, Any]:
@@ -53,11 +66,19 @@ def evaluate(
         num = min(num or len(test_set), len(test_set))
         return data.epoch(replace(test_set, size=num), min(setting.batch_size, num))
 
-    terms = jax.jit(model.terms)
-    report = evaluate_bound(terms, params, key, batches(setting.num_examples), shape, model.null)
-    report["terms_per_example"] = setting.num_terms or "all"
+    report: dict[str, Any] = {"num_examples": min(setting.num_examples or len(test_set), len(test_set))}
+    if model.terms is not None:
+        terms = jax.jit(model.terms)
+        report |= evaluate_bound(terms, params, key, batches(setting.num_examples), shape, model.null)
+        report["terms_per_example"] = setting.num_terms or "all"
+    if model.reconstruct is not None:
+        report["reconstruction"] = _reconstruction(model, params, key, batches(setting.num_examples), test_set)
+    if model.class_log_probs is not None:
+        report["classification"] = _classification(model, params, batches(setting.num_examples))
+    if setting.get("probe"):
+        report["probe"] = _probe(model, config, params, test_set)
     if setting.get("num_weights"):
-        report |= _many_samples(model, config, params, key, batches, report["bound"])
+        report |= _many_samples(model, config, params, key, batches, report.get("bound", {}))
     if setting.get("flow_examples"):
         report["flow"] = _flow(model, config, params, key, batches(setting.flow_examples))
     if setting.get("parzen_samples"):
@@ -66,6 +87,81 @@ def evaluate(
         some = test_set.gather(np.arange(min(setting.batch_size, len(test_set))))
         report["table"] = model.table(params, key, some)
     return report
+
+
+def _reconstruction(
+    model: zoo.Model, params: Any, key: jax.Array, batches: Any, test_set: data.Dataset
+) -> dict[str, Any]:
+    """The mean squared error of an element, in units of the data's full range squared; vectors of real numbers have
+    no such range and stay as they are."""
+    reconstruct = jax.jit(model.reconstruct)
+    images = len(test_set.shape) == 3
+    theirs = (0.0, test_set.levels - 1) if test_set.levels else (-1.0, 1.0) if images else (0.0, 1.0)
+    ours = (-1.0, 1.0) if images else (0.0, 1.0)
+
+    def unit(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+        return (values.astype(np.float64) - lowest) / (highest - lowest)
+
+    errors = []
+    for i, batch in enumerate(batches):
+        real = batch.pop("mask") > 0
+        y = np.asarray(reconstruct(params, jax.random.fold_in(key, i), batch))
+        error = unit(batch["image"], *theirs) - unit(y, *ours)
+        errors.append((error**2).reshape(len(error), -1).mean(1)[real])
+    values = np.concatenate(errors)
+    return {
+        "mean_squared_error": float(values.mean()),
+        "standard_error": float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan,
+        "units": "range [0, 1]" if test_set.levels or images else "data",
+        "num_examples": len(values),
+    }
+
+
+def _classification(model: zoo.Model, params: Any, batches: Any) -> dict[str, Any]:
+    """How many of a hundred examples are given another class than theirs."""
+    log_probs = jax.jit(model.class_log_probs)
+    wrong = []
+    for batch in batches:
+        real = batch.pop("mask") > 0
+        wrong.append((np.asarray(log_probs(params, batch)).argmax(1) != batch["label"])[real])
+    rate = float(np.concatenate(wrong).mean())
+    num = sum(map(len, wrong))
+    return {
+        "error_rate_percent": 100 * rate,
+        "standard_error_percent": 100 * math.sqrt(rate * (1 - rate) / num),
+        "num_examples": num,
+    }
+
+
+def _probe(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset) -> dict[str, Any]:
+    """A linear classifier of the features and, to compare, of the pixels."""
+    _check_features(model, config)
+    features = jax.jit(model.features)
+    kind, batch_size = config.evaluation.probe, config.evaluation.batch_size
+
+    def read(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, pixels and labels of the labelled examples."""
+        examples = dataset.gather(np.arange(len(dataset)))
+        known = examples["label"] >= 0
+        images, labels = examples["image"][known], examples["label"][known]
+        parts = [
+            np.asarray(features(params, {"image": images[first : first + batch_size]}))
+            for first in range(0, len(images), batch_size)
+        ]
+        return np.concatenate(parts), images.reshape(len(images), -1), labels
+
+    learnt, pixels, labels = read(load(config, "train"))
+    test_learnt, test_pixels, test_labels = read(test_set)
+    return {
+        "kind": kind,
+        "features": probe.linear(kind, learnt, labels, test_learnt, test_labels),
+        "pixels": probe.linear(kind, pixels, labels, test_pixels, test_labels),
+    }
+
+
+def _check_features(model: zoo.Model, config: ConfigDict) -> None:
+    if model.features is None:
+        raise InputError(f"evaluation.probe: {config.system!r} has no features; set it to ''")
 
 
 def _many_samples(
@@ -78,7 +174,7 @@ def _many_samples(
     """
     setting = config.evaluation
     shape = tuple(config.data.shape)
-    if model.log_weight is None:
+    if model.log_weight is None or not bound:
         raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
     few = min(setting.num_weights, 10) if model.log_weights else setting.num_weights
     log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), few)
@@ -105,7 +201,7 @@ def _many_samples(
 
 def _flow(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any) -> dict[str, Any]:
     """log p(x) by the probability flow, and what it is above the bound of the same examples."""
-    if model.log_prob is None:
+    if model.log_prob is None or model.bound is None:
         raise InputError(f"evaluation.flow_examples: {config.system!r} has no probability flow; set it to 0")
     shape = tuple(config.data.shape)
     batches = list(batches)
@@ -122,6 +218,8 @@ def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, t
     And of as many training examples: what samples as good as the data would score.
     """
     num = config.evaluation.parzen_samples
+    if model.sample is None:
+        raise InputError(f"evaluation.parzen_samples={num}: {config.system!r} has no samples; set it to 0")
     if test_set.levels < 2:
         raise InputError(f"evaluation.parzen_samples={num} is for data of levels, not for real numbers: set it to 0")
     sampler = Sampler(model, min(num, config.evaluation.batch_size))
@@ -139,8 +237,31 @@ def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, t
     return {"samples": parzen.report(samples, *held_out), "training examples": parzen.report(real, *held_out)}
 
 
+def headline(report: dict[str, Any]) -> str:
+    """The bound of a system that has one."""
+    examples = f"{report['num_examples']} held-out examples"
+    if "bits_per_dim" not in report:
+        return f"{examples}, no bound on log p(x)"
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in report["terms"].items())
+    return f"{report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on {examples} ({terms})"
+
+
+def scalars(report: dict[str, Any]) -> dict[str, float]:
+    """What of the report is worth a curve."""
+    places = {
+        "bits_per_dim": ("bits_per_dim",),
+        "reconstruction": ("reconstruction", "mean_squared_error"),
+        "error_rate_percent": ("classification", "error_rate_percent"),
+        "probe_accuracy": ("probe", "features", "accuracy"),
+    }
+    return {
+        name: functools.reduce(operator.getitem, path, report) for name, path in places.items() if path[0] in report
+    }
+
+
 def show(report: dict[str, Any]) -> None:
-    """What there is of K, L_null and their difference, many samples, the system's own table and the Parzen window."""
+    """What there is of K, L_null and their difference, many samples, the flow, reconstruction, classification, the
+    probe, the system's own table and the Parzen window."""
 
     def words(name: str, value: dict[str, float]) -> str:
         pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
@@ -161,6 +282,20 @@ def show(report: dict[str, Any]) -> None:
     if flow := report.get("flow"):
         print(f"probability flow, {flow['num_examples']} examples: {words('log p', flow['log p'])}")
         print(words("probability flow less bound, paired:", flow["above the bound"]))
+    if error := report.get("reconstruction"):
+        value = f"{error['mean_squared_error']:.5f} ± {error['standard_error']:.5f}"
+        numbers = f"in units of the {error['units']}, {error['num_examples']} examples"
+        print(f"reconstruction: mean squared error {value} an element, {numbers}")
+    if error := report.get("classification"):
+        value = f"{error['error_rate_percent']:.2f} ± {error['standard_error_percent']:.2f}%"
+        print(f"classification: {value} wrong of {error['num_examples']} examples")
+    if found := report.get("probe"):
+        features, pixels = (
+            f"{100 * found[name]['accuracy']:.2f} ± {100 * found[name]['standard_error']:.2f}%"
+            for name in ("features", "pixels")
+        )
+        numbers = f"{found['features']['num_train']} labels, {found['features']['num_test']} examples"
+        print(f"linear probe ({found['kind']}; {numbers}): features {features} right, pixels {pixels}")
     for row, columns in report.get("table", {}).items():
         print(f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}")
     if window := report.get("parzen"):

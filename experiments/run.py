@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer, abstract
-from diffjax.training.config import training_config
+from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.loop import train as train_loop
 from diffjax.training.sharding import check_batch_size
 from diffjax.training.state import init_state, optimizer
@@ -34,6 +35,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     model = zoo.make(config)
     jax.eval_shape(model.init, jax.random.key(0))  # a network that cannot be built says so before anything is written
     train_set, test_set = load(config, "train"), load(config, "test")
+    evaluation.check(model, config, train_set)
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
     make_batches = _batches(train_set, settings.batch_size, settings.seed, process)
     make_batches(0)
@@ -41,7 +43,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     print(f"workdir: {workdir}")
 
     key = jax.random.key(settings.seed)
-    sampler = Sampler(model, config.evaluation.grid)
+    meta = {"config": config.to_dict()}
+    if model.fit is not None:
+        _fit(model, settings, train_set, workdir / "checkpoints", meta)
+    sampler = Sampler(model, config.evaluation.grid) if model.sample else None
     log: Log | None = None
     last: dict[str, float] = {}
 
@@ -52,6 +57,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         log.scalars(step, values)
 
     def on_eval(step: int, state: Any) -> None:
+        if sampler is None:
+            return
         samples = sampler(state.ema, jax.random.fold_in(key, GRID))
         path = pictures.write(workdir / "samples" / f"step_{step:08d}", model.picture(samples))
         if log is not None:
@@ -63,24 +70,26 @@ def train(config: ConfigDict, workdir: Path) -> None:
         make_batches,
         workdir / "checkpoints",
         time_sampler=model.time_sampler,
-        meta={"config": config.to_dict()},
+        meta=meta,
         on_log=on_log,
         on_eval=on_eval,
     )
     report = evaluation.evaluate(model, config, state.ema, test_set, jax.random.fold_in(key, BOUND)) | {
         "step": int(state.step),
         "training_images_per_second": last.get("images_per_second"),
-        "sampling_images_per_second": sampler.images_per_second,
+        "sampling_images_per_second": sampler and sampler.images_per_second,
     }
     _draw_figures(model, config, state.ema, test_set, jax.random.fold_in(key, FIGURES), workdir)
     _finish(report, workdir, began)
+    if settings.steps == 0:
+        log = Log(workdir, -1)  # no step has opened it
     if log is not None:
-        log.scalars(int(state.step), {"bits_per_dim": report["bits_per_dim"]})
+        log.scalars(int(state.step), evaluation.scalars(report))
         log.close()
 
 
 def evaluate(config: ConfigDict, workdir: Path, step: int | None) -> None:
-    """The bound of the EMA weights of a checkpoint on the whole test split, to eval.json and the screen."""
+    """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen."""
     began = time.perf_counter()
     model = zoo.make(config)
     test_set = load(config, "test")
@@ -94,6 +103,8 @@ def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: 
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     model = zoo.make(config)
+    if model.sample is None:
+        raise InputError(f"--mode=sample: {config.system!r} is no model one can sample from; use --mode=eval")
     step, params = restore_ema(config, workdir, step)
     size = min(num, config.evaluation.batch_size)
     sampler = Sampler(model, size)
@@ -119,6 +130,21 @@ def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[in
     with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
         state, _ = checkpointer.restore(abstract(shapes, here), step)
     return int(state.step), state.ema
+
+
+def _fit(
+    model: zoo.Model, settings: TrainingConfig, train_set: data.Dataset, directory: Path, meta: dict[str, Any]
+) -> None:
+    """Checkpoint 0, of the fitted parameters, where there is none yet: training then starts by restoring it."""
+    with Checkpointer(directory, settings.keep_every) as checkpointer:
+        if checkpointer.latest_step() is not None:
+            return
+        key = jax.random.key(settings.seed, impl="threefry2x32")
+        state = jax.jit(lambda key: init_state(key, model, optimizer(settings), model.time_sampler))(key)
+        fitted = model.fit(state.params, train_set.gather(np.arange(len(train_set))))
+        params = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), fitted, state.params)
+        state = state._replace(params=params, ema=params)
+        checkpointer.save(0, state, meta | {"step": 0, "examples_seen": 0})
 
 
 def _batches(dataset: data.Dataset, batch_size: int, seed: int, process: dict[str, int]):
@@ -147,11 +173,7 @@ def _finish(report: dict[str, Any], workdir: Path, began: float) -> None:
         },
     }
     write_json(workdir / "eval.json", report)
-    terms = ", ".join(f"{name} {value:.4f}" for name, value in report["terms"].items())
-    print(
-        f"step {report['step']}: {report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on "
-        f"{report['num_examples']} held-out examples ({terms}); {workdir / 'eval.json'}"
-    )
+    print(f"step {report['step']}: {evaluation.headline(report)}; {workdir / 'eval.json'}")
     evaluation.show(report)
 
 

@@ -1,0 +1,72 @@
+"""A linear classifier of features: what an encoder that saw no label has learnt of the classes (Alain & Bengio 2016).
+
+The features are standardised by the training examples, and the classifier is scikit-learn's with its default penalty:
+logistic regression (C = 1) or a support vector machine (squared hinge, C = 1, one class against the rest). The accuracy
+a on n test examples comes with the binomial standard error √(a (1 - a) / n); training's randomness is not in it.
+"""
+
+import math
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from diffjax.errors import InputError
+
+KINDS = ("logistic", "svm")
+
+
+class Report(TypedDict):
+    """accuracy and standard_error as fractions."""
+
+    accuracy: float
+    standard_error: float
+    num_train: int
+    num_test: int
+
+
+def check(kind: str, labels: Integer[np.ndarray, " n"]) -> None:
+    """Raises `InputError` if `kind` is none of `KINDS`, or the training labels, -1 where unknown, are of one class."""
+    if kind not in KINDS:
+        raise InputError(f"evaluation.probe must be '' or one of {', '.join(KINDS)}, not {kind!r}")
+    classes = np.unique(labels[labels >= 0])
+    if len(classes) < 2:
+        raise InputError(
+            f"evaluation.probe={kind!r} needs labelled training examples of at least 2 classes, but there are "
+            f"{len(classes)}; set it to '' or take a data set with labels"
+        )
+
+
+def linear(
+    kind: str,
+    features: Float[np.ndarray, "n dim"],
+    labels: Integer[np.ndarray, " n"],
+    test_features: Float[np.ndarray, "num dim"],
+    test_labels: Integer[np.ndarray, " num"],
+) -> Report:
+    """Trained on the examples whose label is not -1, tested on all of the test examples.
+
+    Raises:
+        InputError: as `check`; and if a feature is not finite.
+    """
+    from sklearn.linear_model import LogisticRegression  # a second, which other evaluations need not wait for
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    check(kind, labels)
+    if not (np.isfinite(features).all() and np.isfinite(test_features).all()):
+        raise InputError(f"evaluation.probe={kind!r}: the features have NaN or infinite values; train with fewer steps")
+    known = labels >= 0
+    svm = kind == "svm"
+    classifier = LinearSVC(max_iter=10_000, random_state=0) if svm else LogisticRegression(max_iter=10_000)
+    # Features that nothing feeds are constant up to rounding; single precision would scale that rounding up.
+    fitted = make_pipeline(StandardScaler(), classifier).fit(features[known].astype(np.float64), labels[known])
+    accuracy = float(np.mean(fitted.predict(test_features.astype(np.float64)) == test_labels))
+    n = len(test_labels)
+    return Report(
+        accuracy=accuracy,
+        standard_error=math.sqrt(accuracy * (1 - accuracy) / n),
+        num_train=int(known.sum()),
+        num_test=n,
+    )
