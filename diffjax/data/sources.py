@@ -25,6 +25,7 @@ from tqdm import tqdm
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
+from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
 
 
@@ -38,15 +39,24 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         centre-cropped and resized to it.
     config.train_split, config.test_split: TFDS splits such as "train[:90%]".
     config.in_memory: decode all of it now (small sets) or each image when it is asked for (large ones).
-    config.binarized: if there and true, every pixel is 1 with a probability of its grey, drawn once and for all
-        (Salakhutdinov and Murray 2008).
+    config.binarized: if there and true, every pixel is 1 with a probability of its grey, level / (levels - 1), drawn
+        once and for all (Salakhutdinov and Murray 2008); held in memory.
+    config.labelled: if there and not 0, how many examples of the training part keep their labels, chosen by
+        config.label_seed; config.num_classes says how many classes there are. See `labels.hide_labels`.
 
     Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} must be 'train' or 'test'.")
-    if config.name in EMBEDDED:
-        return load_embedded(config, split)
+    dataset = load_embedded(config, split) if config.name in EMBEDDED else _load_tfds(config, split)
+    if config.get("binarized"):
+        dataset = _binarize(dataset, split)
+    if split == "train" and config.get("labelled"):
+        dataset = hide_labels(dataset, config.labelled, config.get("num_classes"), config.get("label_seed", 0))
+    return dataset
+
+
+def _load_tfds(config: ml_collections.ConfigDict, split: str) -> Dataset:
     shape = tuple(config.shape)
     if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
@@ -61,6 +71,8 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         )
     field = f"data.{split}_split"
     if not config.in_memory:
+        if config.get("binarized"):
+            raise InputError("data.binarized=True is for a set held in memory: set data.in_memory=True.")
         return _lazy(path, config.name, field, config[f"{split}_split"], shape, resize=True)
     facts = {
         "set": [config.name, path.name, config[f"{split}_split"], shape],
@@ -71,10 +83,16 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         return _decode_all(_lazy(path, config.name, field, config[f"{split}_split"], shape, resize=False))
 
     images, labels = cached(f"{config.name}-{split}", facts, decode)
-    if config.get("binarized"):
-        uniform = np.random.default_rng(("train", "test").index(split)).random(images.shape, np.float32)
-        return from_arrays(config.name, (255 * uniform < images).astype(np.uint8), labels, levels=2)
     return from_arrays(config.name, images, labels)
+
+
+def _binarize(dataset: Dataset, split: str) -> Dataset:
+    if not dataset.levels:
+        raise InputError(f"data.binarized=True, but {dataset.name!r} has real values, not levels: set it to False.")
+    examples = dataset.gather(np.arange(len(dataset)))
+    uniform = np.random.default_rng(("train", "test").index(split)).random(examples["image"].shape, np.float32)
+    bits = ((dataset.levels - 1) * uniform < examples["image"]).astype(np.uint8)
+    return from_arrays(dataset.name, bits, examples["label"], levels=2)
 
 
 def data_dir(given: str) -> Path:

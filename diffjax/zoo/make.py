@@ -13,6 +13,7 @@ from diffjax.zoo import (
     guided,
     hvi,
     score,
+    semi_supervised,
     vae,
 )
 from diffjax.zoo.model import Model
@@ -24,6 +25,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "binomial_diffusion": binomial_diffusion.make,
     "bivariate_gaussian": bivariate_gaussian.make,
     "score": score.make,
+    "semi_supervised": semi_supervised.make,
     "hvi": hvi.make,
     "beta_binomial": beta_binomial.make,
     "vae": vae.make,

@@ -1,0 +1,68 @@
+"""Semi-supervised learning with deep generative models on MNIST (Kingma, Mohamed, Rezende & Welling 2014, section 4.1).
+
+--config.ssl.model=m1m2 | m2 | m1 | supervised    the paper's models, and its classifier without the unlabelled images
+--config.data.labelled=100 | 600 | 1000 | 3000    how many images keep their labels, as many of each class
+--config.data.label_seed=0 | 1 | ...              which ones
+
+Sizes, weight of the classification and batches are the paper's. M1's codes are read by a linear support-vector machine
+(evaluation.probe), the other models classify by q(y | x).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            system="semi_supervised",
+            parallel="jit",
+            data=dict(
+                name="mnist",
+                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
+                shape=(28, 28, 1),
+                levels=256,
+                binarized=False,  # True, with levels=2: bits drawn once and for all
+                train_split="train",
+                test_split="test",
+                in_memory=True,
+                num_classes=10,
+                labelled=100,  # 0: all of them
+                label_seed=0,
+            ),
+            ssl=dict(
+                model="m1m2",
+                alpha=0.1,  # of the classifier's loss beside that of the generative model: the paper's α is α N
+                binarize=True,  # bits drawn anew each time an image is seen
+            ),
+            net=dict(
+                latent=50,  # codes of M1,
+                features=(500, 500),  # and units on the way to them
+                style=50,  # z of M2,
+                units=(500,),  # and units of its three networks
+            ),
+            sampling=dict(sampler="ancestral", steps=1),  # y and z from the prior, x from the decoder
+            evaluation=dict(
+                batch_size=500,
+                num_examples=0,
+                num_terms=0,
+                grid=64,
+                num_weights=0,
+                parzen_samples=0,
+                probe="",  # "svm": a linear classifier of M1's codes, for ssl.model=m1
+            ),
+            training=dict(
+                steps=10_000,
+                batch_size=200,
+                learning_rate=1e-3,
+                warmup=100,
+                grad_clip=0.0,  # of two networks in one, neither should shrink the other's gradient
+                ema_decay=0.999,
+                flip=False,
+                seed=0,
+                log_every=500,
+                eval_every=0,
+                save_every=5_000,
+                keep_every=0,
+            ),
+        )
+    )

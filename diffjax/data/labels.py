@@ -1,0 +1,91 @@
+"""A set of which few labels are known, as semi-supervised learning has it (Kingma et al. 2014, section 4).
+
+Of N examples, n keep their labels, as many of each class; a seed chooses them. With example i then comes the labelled
+one l[perm(i) mod n], for l the labelled examples and perm one fixed permutation of 0 .. N - 1: in an epoch each of them
+is seen N/n times, within 1, whatever the batches are and however they are divided among devices.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Int32, Integer
+
+from diffjax.data.dataset import Dataset
+from diffjax.data.pipeline import permutation
+from diffjax.errors import InputError
+
+HIDDEN = -1  # the label of an example whose class is not known
+CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" of their own, lest a run's seed give the order of its batches
+AT_ONCE = 1024  # examples to read for their labels
+
+
+def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Dataset:
+    """The same examples, `num` of them with labels, each with a labelled companion.
+
+    Its batches are dict(image, label, labelled_image, labelled_label), each (n, ...): `label` is -1 where it is hidden,
+    and entry j of the latter two is the companion of example j.
+
+    Raises `InputError` if `num` is no multiple of `num_classes` or larger than the set, or a label is none of 0 ..
+    num_classes - 1, or a class has fewer than num / num_classes examples.
+    """
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise InputError(f"data.num_classes={num_classes!r} must be an integer of at least 2: data.labelled needs it.")
+    if not isinstance(num, int) or num < num_classes or num % num_classes:
+        raise InputError(
+            f"data.labelled={num!r} must be a positive multiple of data.num_classes={num_classes}, for each class gets"
+            " as many labels, or 0 for all labels."
+        )
+    if num > len(dataset):
+        raise InputError(f"data.labelled={num} is more than the {len(dataset)} examples of {dataset.name!r}: lower it.")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"data.label_seed={seed!r} must be an integer of at least 0.")
+    labels = all_labels(dataset)
+    check_labels(dataset.name, labels, num_classes)
+    known = _choose(labels, num // num_classes, num_classes, seed)
+    chosen = np.flatnonzero(known)
+    companions = chosen[permutation(seed, COMPANIONS, len(dataset)) % num]
+
+    def gather(indices: Integer[np.ndarray, " n"]) -> dict[str, np.ndarray]:
+        batch, labelled = dataset.gather(indices), dataset.gather(companions[indices])
+        label = np.where(known[indices], batch["label"], HIDDEN).astype(np.int32)
+        return batch | {"label": label, "labelled_image": labelled["image"], "labelled_label": labelled["label"]}
+
+    return dataclasses.replace(dataset, gather=gather)
+
+
+def all_labels(dataset: Dataset) -> Int32[np.ndarray, " n"]:
+    """The labels of the whole set, of which the images are read and forgotten."""
+    firsts = range(0, len(dataset), AT_ONCE)
+    return np.concatenate(
+        [dataset.gather(np.arange(first, min(first + AT_ONCE, len(dataset))))["label"] for first in firsts]
+    )
+
+
+def check_labels(name: str, labels: Int32[np.ndarray, " n"], num_classes: int) -> None:
+    """Raises `InputError` if they are all the same, which is what a set without labels has, or one is no class."""
+    if (labels == labels[0]).all():
+        raise InputError(f"data.labelled: {name!r} has no labels, or one class only: choose a set with labels.")
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise InputError(
+            f"data.num_classes={num_classes}, but {name!r} has the label {int(outside[0])}, which is none of"
+            f" 0 .. {num_classes - 1}: set data.num_classes={int(labels.max()) + 1}."
+            if outside[0] > 0
+            else f"{name!r} has the label {int(outside[0])}: labels must be 0 .. {num_classes - 1}."
+        )
+
+
+def _choose(labels: np.ndarray, per_class: int, num_classes: int, seed: int) -> Bool[np.ndarray, " n"]:
+    """The first of each class in an order that the seed gives."""
+    order = permutation(seed, CHOICE, len(labels))
+    known = np.zeros(len(labels), bool)
+    for label in range(num_classes):
+        members = order[labels[order] == label]
+        if len(members) < per_class:
+            have = "no example" if not len(members) else f"{len(members)} examples only"
+            raise InputError(
+                f"data.labelled={per_class * num_classes} asks for {per_class} labels of each of data.num_classes="
+                f"{num_classes} classes, but class {label} has {have}: lower one of them."
+            )
+        known[members[:per_class]] = True
+    return known

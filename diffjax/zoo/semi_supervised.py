@@ -1,0 +1,207 @@
+"""Semi-supervised learning with deep generative models (Kingma, Mohamed, Rezende & Welling 2014).
+
+    m1          an auto-encoder, whose codes a classifier of another kind is given (m1.py)
+    m2          a generative model of class and style, and its classifier q(y | x) (m2.py)
+    m1m2        M2 of the codes z_1 ~ q(z_1 | x) of M1, drawn anew each time an example is seen
+    supervised  the classifier of M2 alone, which learns from labelled examples only
+
+The loss of an example is its share of J^α / N, and the labelled example that comes with it brings -α log q(y | x). M1
+and M2 of the pair share no parameter and no gradient: one run trains both, and together they bound
+
+    log p(x) ≥ E_q(z_1|x)[log p(x | z_1) - log q(z_1 | x) - U(z_1)]
+
+Pixels are bits: those of the data or, with `ssl.binarize`, new ones each time an example is seen, each 1 with a
+probability of its grey; features and classes are then those of the greys themselves.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import randomness
+from diffjax.distributions import Normal
+from diffjax.errors import InputError
+from diffjax.zoo import m2
+from diffjax.zoo.m1 import log_bits, m1, standard_kl
+from diffjax.zoo.model import Batch, Figure, Grid, Model
+
+MODELS = ("m1", "m2", "m1m2", "supervised")
+STYLES = 10  # rows of the pictures
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, ssl, net}`, see configs/ssl_mnist.py; params are {"m1": ..., "m2": ...} as used.
+
+    Raises:
+        InputError: on data that are not images of bits, or a choice that does not exist.
+    """
+    _check(config)
+    setting, net, shape = config.ssl, config.net, tuple(config.data.shape)
+    num_classes, greys = config.data.num_classes, config.data.levels - 1
+    dim = math.prod(shape)
+    stacked, supervised = setting.model == "m1m2", setting.model == "supervised"
+    first = m1(dim, net.latent, tuple(net.features))
+    second = m2.m2(net.latent if stacked else dim, num_classes, net.style, tuple(net.units), bits=not stacked)
+
+    def init(key: Array) -> Any:
+        keys = jax.random.split(key)
+        params = {"m1": first.init(keys[0])} if setting.model in ("m1", "m1m2") else {}
+        if setting.model == "m1":
+            return params
+        of_second = second.init(keys[1])
+        return params | {"m2": {"classifier": of_second["classifier"]} if supervised else of_second}
+
+    def means(image: Array) -> Array:
+        """(batch, dim) in [0, 1]."""
+        x = jnp.asarray(image)
+        if not isinstance(x, jax.core.Tracer) and not ((x >= 0) & (x <= greys)).all():
+            raise InputError(f"the batch has values other than 0 .. data.levels - 1 = {greys}")
+        return x.reshape(len(x), dim).astype(float) / greys
+
+    def draw(key: randomness.Keys, image: Array) -> Array:
+        """(batch, dim) bits."""
+        x = means(image)
+        return (randomness.uniform(key, x.shape) < x).astype(float) if setting.binarize else x
+
+    def code(params: Any, key: randomness.Keys, x: Array) -> tuple[Normal, Array]:
+        q = first.encode(params["m1"], x)
+        return q, q.mean + jnp.sqrt(q.variance) * randomness.normal(key, q.mean.shape, q.mean.dtype)
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        bits_key, code_key, style_key, labelled_key = randomness.split(key, 4)
+        label, labelled = _labels(batch, num_classes)
+        cost = jnp.zeros(len(label))
+        if not supervised:
+            x = draw(bits_key, batch["image"])
+        if setting.model in ("m1", "m1m2"):
+            q, z = code(params, code_key, x)
+            cost += standard_kl(q) - log_bits(x, first.decode(params["m1"], z))
+            x = jax.lax.stop_gradient(z)
+        if setting.model == "m1":
+            return cost
+        if not supervised:
+            cost += m2.objective(second, params["m2"], style_key, x, label)
+        known = seen(params, labelled_key, batch.get("labelled_image", batch["image"]))
+        log_q = second.log_class(params["m2"], known)
+        return cost - setting.alpha * jnp.take_along_axis(log_q, labelled[:, None], axis=1)[:, 0]
+
+    def seen(params: Any, key: randomness.Keys, image: Array) -> Array:
+        """What the classifier learns from: bits, or a draw of their code."""
+        bits_key, code_key = randomness.split(key, 2)
+        x = draw(bits_key, image)
+        return jax.lax.stop_gradient(code(params, code_key, x)[1]) if stacked else x
+
+    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        bits_key, code_key, style_key = jax.random.split(key, 3)
+        x = draw(bits_key, _image(batch))
+        if setting.model == "m2":
+            return m2.terms(second, params["m2"], style_key, x)
+        q, z = code(params, code_key, x)
+        reconstruction = {"reconstruction": -log_bits(x, first.decode(params["m1"], z))}
+        if setting.model == "m1":
+            return reconstruction | {"latent": standard_kl(q)}
+        of = m2.terms(second, params["m2"], style_key, z)
+        of_code = of.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known: no draw is needed
+        return reconstruction | {"code": of_code} | of
+
+    def bound(params: Any, key: Array, batch: Batch) -> Array:
+        return -jnp.sum(jnp.stack(list(terms(params, key, batch).values())), axis=0)
+
+    def features(params: Any, batch: Batch) -> Array:
+        return first.encode(params["m1"], means(_image(batch))).mean
+
+    def class_log_probs(params: Any, batch: Batch) -> Array:
+        x = features(params, batch) if stacked else means(_image(batch))
+        return second.log_class(params["m2"], x)
+
+    def picture(x: Array) -> Array:
+        """Probabilities of pixels (*batch, dim) as images in [-1, 1]."""
+        return 2.0 * x.reshape(*x.shape[:-1], *shape) - 1.0
+
+    def by_class(params: Any, z: Array) -> Array:
+        """Images (n, classes, *shape) of styles (n, #classes, latent)."""
+        x = second.mean(params["m2"], z)
+        return picture(jax.nn.sigmoid(first.decode(params["m1"], x)) if stacked else x)
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        class_key, style_key, code_key = jax.random.split(key, 3)
+        if setting.model == "m1":
+            z = jax.random.normal(style_key, (num, net.latent))
+            return picture(jax.nn.sigmoid(first.decode(params["m1"], z)))
+        label = jax.random.randint(class_key, (num,), 0, num_classes)
+        z = jax.random.normal(style_key, (num, 1, net.style))
+        x = second.draw(params["m2"], code_key, z)[jnp.arange(num), label]
+        return picture(jax.nn.sigmoid(first.decode(params["m1"], x)) if stacked else x)
+
+    def reconstruct(params: Any, key: Array, batch: Batch) -> Array:
+        return picture(jax.nn.sigmoid(first.decode(params["m1"], features(params, batch))))
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        """M1: images above what is decoded from the means of their codes.
+
+        M2: "classes", a style a row and a class a column; "analogies", the same with the styles of the examples, which
+        stand in the first column.
+        """
+        if supervised:
+            return {}
+        x = means(_image(batch))
+        if setting.model == "m1":
+            return {"reconstructions": Grid(jnp.concatenate([picture(x), reconstruct(params, key, batch)]), len(x))}
+        x = x[:STYLES]
+        inputs = features(params, {"image": _image(batch)[:STYLES]}) if stacked else x
+        label = second.log_class(params["m2"], inputs).argmax(-1)
+        style = second.style(params["m2"], inputs).mean[jnp.arange(len(x)), label][:, None]
+        rows = jnp.concatenate([picture(x)[:, None], by_class(params, style)], axis=1)
+        drawn = by_class(params, jax.random.normal(key, (STYLES, 1, net.style)))
+        return {
+            "analogies": Grid(rows.reshape(-1, *shape), num_classes + 1),
+            "classes": Grid(drawn.reshape(-1, *shape), num_classes),
+        }
+
+    return Model(
+        init,
+        loss,
+        None if supervised else bound,
+        None if supervised else sample,
+        None if supervised else terms,
+        figures,
+        features=features if setting.model in ("m1", "m1m2") else None,
+        reconstruct=reconstruct if setting.model == "m1" else None,
+        class_log_probs=None if setting.model == "m1" else class_log_probs,
+    )
+
+
+def _image(batch: Batch) -> Array:
+    return batch["image"] if isinstance(batch, dict) else batch
+
+
+def _labels(batch: Batch, num_classes: int) -> tuple[Array, Array]:
+    """Of the examples, -1 where unknown, and of the labelled ones beside them: the same ones if all are labelled."""
+    if not isinstance(batch, dict) or "label" not in batch:
+        raise InputError("semi-supervised learning needs batches with 'image' and 'label'")
+    label = jnp.asarray(batch["label"])
+    labelled = jnp.asarray(batch["labelled_label"]) if "labelled_label" in batch else label
+    for known, least in ((label, -1), (labelled, 0)):
+        if not isinstance(known, jax.core.Tracer) and len(wrong := known[(known < least) | (known >= num_classes)]):
+            raise InputError(f"label {wrong[0]} is none of the data.num_classes={num_classes} classes, from 0 on")
+    return label, labelled
+
+
+def _check(config: Any) -> None:
+    data, setting = config.data, config.ssl
+    if setting.model not in MODELS:
+        raise InputError(f"ssl.model must be one of {', '.join(MODELS)}, not {setting.model!r}")
+    if len(data.shape) != 3 or data.levels < 2:
+        raise InputError(f"data.shape={tuple(data.shape)}, data.levels={data.levels}: this system is of images")
+    if data.levels != 2 and not setting.binarize:
+        raise InputError(
+            f"a Bernoulli likelihood needs bits, and data.levels={data.levels} are greys: set data.binarized=True and"
+            " data.levels=2 for bits drawn once, or ssl.binarize=True for new ones each time an example is seen"
+        )
+    if not 0 <= setting.alpha < math.inf:
+        raise InputError(f"ssl.alpha must be a finite number of at least 0, not {setting.alpha!r}")
+    if not isinstance(data.num_classes, int) or data.num_classes < 2:
+        raise InputError(f"data.num_classes must be an integer of at least 2, not {data.num_classes!r}")
