@@ -5,6 +5,7 @@ from typing import Any
 
 from diffjax.errors import InputError
 from diffjax.zoo import (
+    autoencoder,
     beta_binomial,
     binomial_diffusion,
     bivariate_gaussian,
@@ -29,6 +30,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "hvi": hvi.make,
     "beta_binomial": beta_binomial.make,
     "vae": vae.make,
+    "autoencoder": autoencoder.make,
 }
 
 

@@ -1,0 +1,72 @@
+"""Sparse codes of x for a dictionary D, by iteration and by a network of a few of its steps.
+
+    z* = argmin ½ ‖x - z D‖² + α ‖z‖₁                                                     (lasso)
+    z <- S_θ(x W + z M),   S_θ(v) = sign(v) max(|v| - θ, 0)                               (a step, z = 0 at first)
+
+With W = Dᵀ/λ, M = 1 - D Dᵀ/λ, θ = α/λ, and λ the largest eigenvalue of D Dᵀ, the steps are ISTA's; FISTA (Beck and
+Teboulle 2009) adds momentum. LISTA (Gregor and LeCun 2010, algorithm 3) takes a given number of steps with W, M and θ
+learned, so that it arrives nearer to z* than ISTA does. Rows of D (atoms, dim) are atoms.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+
+class Weights(NamedTuple):
+    """encoder W (dim, atoms), lateral M (atoms, atoms), threshold θ (atoms,)."""
+
+    encoder: Array
+    lateral: Array
+    threshold: Array
+
+
+def ista_weights(dictionary: Float[Array, "atoms dim"], sparsity: float) -> Weights:
+    """Those with which `lista` is ISTA: of an α called `sparsity`."""
+    gram = dictionary @ dictionary.T
+    largest = jnp.linalg.eigvalsh(gram)[-1]
+    threshold = jnp.full(len(gram), sparsity / largest)
+    return Weights(dictionary.T / largest, jnp.eye(len(gram)) - gram / largest, threshold)
+
+
+def lista(weights: Weights, x: Float[Array, "*batch dim"], iterations: int) -> Float[Array, "*batch atoms"]:
+    """z after this many steps, at least one."""
+    inputs = x @ weights.encoder
+    z = _shrink(inputs, weights.threshold)
+    for _ in range(iterations - 1):
+        z = _shrink(inputs + z @ weights.lateral, weights.threshold)
+    return z
+
+
+def fista(
+    dictionary: Float[Array, "atoms dim"], sparsity: float, x: Float[Array, "*batch dim"], iterations: int
+) -> Float[Array, "*batch atoms"]:
+    """z after this many of FISTA's steps; z* in the limit."""
+    weights = ista_weights(dictionary, sparsity)
+    inputs = x @ weights.encoder
+
+    def step(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array], None]:
+        z, ahead, t = carry
+        new = _shrink(inputs + ahead @ weights.lateral, weights.threshold)
+        later = 0.5 * (1 + jnp.sqrt(1 + 4 * t**2))
+        return (new, new + (t - 1) / later * (new - z), later), None
+
+    start = jnp.zeros_like(inputs)
+    return jax.lax.scan(step, (start, start, jnp.ones((), inputs.dtype)), None, iterations)[0][0]
+
+
+def lasso(
+    dictionary: Float[Array, "atoms dim"],
+    sparsity: float,
+    x: Float[Array, "*batch dim"],
+    z: Float[Array, "*batch atoms"],
+) -> Float[Array, "*batch"]:
+    """½ ‖x - z D‖² + α ‖z‖₁ of each example."""
+    return 0.5 * ((x - z @ dictionary) ** 2).sum(-1) + sparsity * jnp.abs(z).sum(-1)
+
+
+def _shrink(v: Array, threshold: Array) -> Array:
+    return jnp.sign(v) * jnp.maximum(jnp.abs(v) - threshold, 0)

@@ -1,0 +1,102 @@
+"""Auto-encoders without a likelihood: y = decode(encode(x)), x in [0, 1], with the loss ‖x - y‖² unless said otherwise.
+
+linear       h = (x - c) W, y = c + h V: at the minimum V spans PCA's subspace (Baldi and Hornik 1989)
+kmeans       h = one-hot of the nearest centre, y = h C: the loss is k-means' inertia, one gradient step of size
+             1/(2 n_k) on the sum of the losses a step of Lloyd; the centres are scikit-learn's
+sparse       h = LISTA(x - c), y = c + h D, see nets/lista.py: D is scikit-learn's and stays; the loss is
+             ½ ‖h - z*‖², z* the codes of the lasso
+mlp          tied weights and sigmoids, see nets/tied.py
+denoising    the same network: ‖x - y(x̃)‖², x̃ by Gaussian noise of a standard deviation `noise`, or with a part
+             `noise` of the elements masked (0)                                             (Vincent et al. 2008)
+contractive  the same: + `penalty` ‖∂h/∂x‖²_F, for one layer Σ_j (h_j (1 - h_j))² Σ_i W_ij²   (Rifai et al. 2011)
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diffjax import randomness
+from diffjax.errors import InputError
+from diffjax.zoo.autoencoder_kinds import (
+    Autoencoder,
+    Params,
+    contractive,
+    denoising,
+    kmeans,
+    linear,
+    mlp,
+    sparse,
+    square,
+    whole,
+)
+from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
+
+KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
+    "linear": linear,
+    "kmeans": kmeans,
+    "sparse": sparse,
+    "mlp": mlp,
+    "denoising": denoising,
+    "contractive": contractive,
+}
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, autoencoder}`, see configs/ae_*_digits.py.
+
+    Raises:
+        InputError: on data that have no levels, or a choice or a number that does not exist.
+    """
+    setting, shape, levels = config.autoencoder, tuple(config.data.shape), config.data.levels
+    if levels < 2:
+        raise InputError(f"data.levels={levels}: auto-encoders take data of at least 2 levels, scaled to [0, 1]")
+    if setting.kind not in KINDS:
+        raise InputError(f"autoencoder.kind must be one of {', '.join(KINDS)}, not {setting.kind!r}")
+    whole("code", setting.code)
+    parts = KINDS[setting.kind](setting, math.prod(shape))
+
+    def unit(batch: Batch) -> Array:
+        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch, float)
+        return x.reshape(len(x), -1) / (levels - 1)
+
+    def image(x: Array) -> Array:
+        return 2.0 * x.reshape(-1, *shape) - 1.0
+
+    def reconstructed(params: Params, x: Array) -> Array:
+        return parts.decode(params, parts.encode(params, x))
+
+    def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
+        x = unit(batch)
+        if parts.loss is not None:
+            return parts.loss(params, key, x)
+        return square(x - reconstructed(params, x))
+
+    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
+        """Rows of the reconstructions: x, the x̃ of denoising, and what comes out."""
+        if len(shape) != 3:
+            return {}
+        x = unit(batch)[:16]
+        seen = x if parts.seen is None else parts.seen(key, x)
+        rows = [x, *([] if parts.seen is None else [seen]), reconstructed(params, seen)]
+        return {
+            "reconstructions": Grid(image(jnp.concatenate(rows)), len(x)),
+            "filters": grid(parts.filters(params).reshape(-1, *shape)),
+        }
+
+    own_fit, own_table = parts.fit, parts.table
+    return Model(
+        parts.init,
+        loss,
+        None,
+        None,
+        None,
+        figures,
+        table=own_table and (lambda params, key, batch: own_table(params, unit(batch))),
+        fit=own_fit and (lambda params, examples: own_fit(params, np.asarray(unit(examples)))),
+        features=lambda params, batch: parts.encode(params, unit(batch)),
+        reconstruct=lambda params, key, batch: image(reconstructed(params, unit(batch))),
+    )

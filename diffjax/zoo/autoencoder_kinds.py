@@ -1,0 +1,228 @@
+"""The kinds of auto-encoder of autoencoder.py, on examples (batch, dim) in [0, 1]; see there for their equations."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from diffjax import randomness
+from diffjax.errors import InputError
+from diffjax.nets import lista
+from diffjax.nets.tied import Tied
+
+Params = dict[str, Any]
+CORRUPTIONS = ("gaussian", "masking")
+TARGET = 300  # of FISTA's iterations, for z*
+
+
+class Autoencoder(NamedTuple):
+    """One kind, as pure functions.
+
+    encode(params, x) -> (batch, code); decode(params, h) -> (batch, dim)
+    filters(params) -> (n, dim) in [-1, 1]: the atoms, centres or weights of the first layer, to be looked at
+    loss(params, key, x) -> (batch,), if it is not ‖x - decode(encode(x))‖²
+    fit(params, x) -> params, table(params, x), as a Model's; seen(key, x): x as the encoder gets it, in training
+    """
+
+    init: Callable[[Array], Params]
+    encode: Callable[[Params, Array], Array]
+    decode: Callable[[Params, Array], Array]
+    filters: Callable[[Params], Array]
+    loss: Callable[[Params, Any, Array], Array] | None = None
+    fit: Callable[[Params, np.ndarray], Params] | None = None
+    table: Callable[[Params, Array], dict[str, dict[str, float]]] | None = None
+    seen: Callable[[Any, Array], Array] | None = None
+
+
+def linear(setting: Any, dim: int) -> Autoencoder:
+    """Params: encoder (dim, code), decoder (code, dim), centre (dim,)."""
+
+    def init(key: Array) -> Params:
+        encoder = jax.random.normal(key, (dim, setting.code)) / math.sqrt(dim)
+        return {"encoder": encoder, "decoder": encoder.T, "centre": jnp.zeros(dim)}
+
+    return Autoencoder(
+        init,
+        lambda params, x: (x - params["centre"]) @ params["encoder"],
+        lambda params, h: params["centre"] + h @ params["decoder"],
+        lambda params: _scaled(params["decoder"]),
+    )
+
+
+def kmeans(setting: Any, dim: int) -> Autoencoder:
+    """Params: centres (code, dim). A code is one of `code` numbers: log2(code) bits."""
+
+    def encode(params: Params, x: Array) -> Array:
+        centres = params["centres"]
+        nearest = ((centres**2).sum(-1) - 2 * x @ centres.T).argmin(-1)
+        return jax.nn.one_hot(nearest, setting.code)
+
+    def fit(params: Params, x: np.ndarray) -> Params:
+        from sklearn.cluster import KMeans
+
+        _enough(setting.code, x)
+        # Without a tolerance Lloyd's steps end where they no longer change anything, which is where the gradient is 0.
+        found = KMeans(setting.code, n_init=10, tol=0.0, random_state=0).fit(x.astype(np.float64))
+        return {"centres": found.cluster_centers_}
+
+    return Autoencoder(
+        lambda key: {"centres": jax.random.uniform(key, (setting.code, dim))},
+        encode,
+        lambda params, h: h @ params["centres"],
+        lambda params: 2.0 * params["centres"] - 1.0,
+        fit=fit,
+    )
+
+
+def sparse(setting: Any, dim: int) -> Autoencoder:
+    """Params: centre (dim,), dictionary (code, dim), and the weights of LISTA, ISTA's before the first step."""
+    if not setting.sparsity > 0:
+        raise InputError(f"autoencoder.sparsity must be above 0, not {setting.sparsity!r}")
+    whole("iterations", setting.iterations)
+    sparsity, iterations = setting.sparsity, setting.iterations
+
+    def init(key: Array) -> Params:
+        atoms = jax.random.normal(key, (setting.code, dim))
+        dictionary = atoms / jnp.linalg.norm(atoms, axis=1, keepdims=True)
+        return {
+            "centre": jnp.zeros(dim),
+            "dictionary": dictionary,
+            "lista": lista.ista_weights(dictionary, sparsity),
+        }
+
+    def fit(params: Params, x: np.ndarray) -> Params:
+        from sklearn.decomposition import MiniBatchDictionaryLearning
+
+        centre = x.mean(0)
+        learner = MiniBatchDictionaryLearning(
+            setting.code, alpha=sparsity, max_iter=20, batch_size=64, fit_algorithm="cd", random_state=0
+        )
+        dictionary = jnp.asarray(learner.fit((x - centre).astype(np.float64)).components_, float)
+        return {"centre": centre, "dictionary": dictionary, "lista": lista.ista_weights(dictionary, sparsity)}
+
+    def encode(params: Params, x: Array) -> Array:
+        return lista.lista(params["lista"], x - params["centre"], iterations)
+
+    def loss(params: Params, key: Any, x: Array) -> Array:
+        dictionary, centre = jax.lax.stop_gradient((params["dictionary"], params["centre"]))
+        target = lista.fista(dictionary, sparsity, x - centre, TARGET)
+        return 0.5 * square(lista.lista(params["lista"], x - centre, iterations) - target)
+
+    def table(params: Params, x: Array) -> dict[str, dict[str, float]]:
+        """Means over examples: of ‖z - z*‖², over that of ‖z*‖², and of the lasso's objective; and the part of z that
+        is not 0."""
+        dictionary, x = params["dictionary"], x - params["centre"]
+        ista = lista.ista_weights(dictionary, sparsity)
+        best = lista.fista(dictionary, sparsity, x, 10 * TARGET)
+        codes = {
+            f"LISTA, {iterations} steps": lista.lista(params["lista"], x, iterations),
+            f"ISTA, {iterations} steps": lista.lista(ista, x, iterations),
+            f"ISTA, {10 * iterations} steps": lista.lista(ista, x, 10 * iterations),
+            "optimum": best,
+        }
+        return {
+            name: {
+                "code error": float(square(z - best).mean() / square(best).mean()),
+                "lasso": float(lista.lasso(dictionary, sparsity, x, z).mean()),
+                "not 0": float((z != 0).mean()),
+            }
+            for name, z in codes.items()
+        }
+
+    return Autoencoder(
+        init,
+        encode,
+        lambda params, h: params["centre"] + h @ params["dictionary"],
+        lambda params: _scaled(params["dictionary"]),
+        loss,
+        fit,
+        table,
+    )
+
+
+def mlp(setting: Any, dim: int) -> Autoencoder:
+    """Params: those of `Tied`, of hidden layers `setting.features`."""
+    for units in setting.features:
+        whole("features", units)
+    net = Tied((dim, *setting.features, setting.code))
+
+    return Autoencoder(
+        lambda key: net.init(key, jnp.zeros(dim))["params"],
+        lambda params, x: jnp.asarray(net.apply({"params": params}, x, method=Tied.encode)),
+        lambda params, h: jnp.asarray(net.apply({"params": params}, h, method=Tied.decode)),
+        lambda params: _scaled(params["kernel_0"].T),
+    )
+
+
+def denoising(setting: Any, dim: int) -> Autoencoder:
+    """`mlp` that is shown x̃ and asked for x."""
+    plain, noise = mlp(setting, dim), setting.noise
+    if setting.corruption not in CORRUPTIONS:
+        choices = ", ".join(CORRUPTIONS)
+        raise InputError(f"autoencoder.corruption must be one of {choices}, not {setting.corruption!r}")
+    if not noise >= 0 or not math.isfinite(noise):
+        raise InputError(f"autoencoder.noise must be a finite number of at least 0, not {noise!r}")
+    if setting.corruption == "masking" and noise > 1:
+        raise InputError(f"autoencoder.noise is the part of an example that is masked, at most 1, not {noise!r}")
+
+    def one(key: Array, x: Array) -> Array:
+        if setting.corruption == "gaussian":
+            return x + noise * jax.random.normal(key, x.shape)
+        return jnp.where(jax.random.bernoulli(key, noise, x.shape), 0.0, x)
+
+    def seen(key: randomness.Keys, x: Array) -> Array:
+        return jax.vmap(one)(randomness.each(key, len(x)), x)
+
+    def loss(params: Params, key: randomness.Keys, x: Array) -> Array:
+        return square(x - plain.decode(params, plain.encode(params, seen(key, x))))
+
+    return plain._replace(loss=loss, seen=seen)
+
+
+def contractive(setting: Any, dim: int) -> Autoencoder:
+    """`mlp` whose code is asked to change little where x does."""
+    plain, penalty = mlp(setting, dim), setting.penalty
+    if not penalty >= 0 or not math.isfinite(penalty):
+        raise InputError(f"autoencoder.penalty must be a finite number of at least 0, not {penalty!r}")
+
+    def loss(params: Params, key: Any, x: Array) -> Array:
+        error = square(x - plain.decode(params, plain.encode(params, x)))
+        return error + penalty * contraction(plain.encode, params, x)
+
+    return plain._replace(loss=loss)
+
+
+def contraction(
+    encode: Callable[[Params, Array], Array], params: Params, x: Float[Array, "batch dim"]
+) -> Float[Array, " batch"]:
+    """‖∂h/∂x‖²_F of each example, of a `Tied` network: in closed form of one layer, else by forward differentiation."""
+    if "kernel_1" in params:
+        return jax.vmap(lambda x: (jax.jacfwd(encode, 1)(params, x) ** 2).sum())(x)
+    h = encode(params, x)
+    return (h * (1 - h)) ** 2 @ (params["kernel_0"] ** 2).sum(0)
+
+
+def square(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+    """‖x‖² of each example."""
+    return (x**2).sum(-1)
+
+
+def _scaled(filters: Array) -> Array:
+    """Each to its largest absolute value, so that 0 is grey."""
+    return filters / jnp.maximum(jnp.abs(filters).max(-1, keepdims=True), 1e-12)
+
+
+def whole(name: str, value: Any) -> None:
+    """Raises `InputError` if the field is no positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"autoencoder.{name} must be an integer of at least 1, not {value!r}")
+
+
+def _enough(code: int, x: np.ndarray) -> None:
+    if len(x) < code:
+        raise InputError(f"autoencoder.code={code} is more than the {len(x)} training examples; take fewer")
