@@ -145,9 +145,9 @@ def test_the_convolutional_model_is_one_too():
 @pytest.mark.parametrize(
     ("section", "field", "value", "message"),
     [
-        ("data", "levels", 256, "data.levels=2"),
+        ("data", "levels", 256, "set data.levels=2"),
         ("data", "shape", (784,), "height, width"),
-        ("net", "name", "dense", "net.name must be 'fc' or 'conv', not 'dense'"),
+        ("net", "name", "dense", "net.name must be 'fc' or, of images, 'conv', not 'dense'"),
         ("hvi", "num_leapfrog", -1, "hvi.num_leapfrog must be an integer of at least 0, not -1"),
         ("hvi", "iterations", 0, "hvi.iterations must be an integer of at least 1, not 0"),
         ("hvi", "step_size", 0.0, "hvi.step_size must be positive"),
