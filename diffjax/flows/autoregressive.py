@@ -1,0 +1,47 @@
+"""Autoregressive flows: entry i is scaled and shifted by what entries before it are.
+
+    y_i = shift_i(x_1..x_{i-1}) + exp(log_scale_i(x_1..x_{i-1})) x_i,    log det = Σ log_scale_i
+
+Forward is one pass of the conditioner, the inverse dim passes, one after the other. As it stands it is the inverse
+autoregressive flow (IAF, Kingma et al. 2016): sampling is fast, which a variational posterior needs. Turned round by
+`invert` it is the masked autoregressive flow (MAF, Papamakarios et al. 2017): the density of data is fast.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax.flows.elementary import Form, gated, shift_and_log_scale
+from diffjax.flows.flow import Flow
+
+
+def autoregressive(conditioner: Callable[[Array], tuple[Array, Array]], form: Form | None = None) -> Flow:
+    """IAF; `invert(autoregressive(...))` is MAF.
+
+    Args:
+        conditioner: x (*batch, dim) -> m and s, each (*batch, dim), whose entry i is a function of x_1..x_{i-1} alone:
+            `nets.masked.MADE`, or any other that is; nobody checks. Whatever else it depends on it closes over.
+        form: what m and s mean, `gated(2.0)` unless given; `bounded()` for a density model.
+
+    Raises:
+        InputError: if m and s are not shaped like x.
+    """
+    form = form or gated()
+
+    def forward(x: Array) -> tuple[Array, Array]:
+        shift, log_scale = shift_and_log_scale(conditioner, form, x)
+        return shift + jnp.exp(log_scale) * x, log_scale.sum(-1)
+
+    def inverse(y: Array) -> tuple[Array, Array]:
+        def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            x, log_det = state
+            # One entry at a time: of those after it, what x is not yet could grow without bound.
+            shift, log_scale = (a[..., i] for a in shift_and_log_scale(conditioner, form, x))
+            return x.at[..., i].set((y[..., i] - shift) * jnp.exp(-log_scale)), log_det - log_scale
+
+        start = (jnp.zeros_like(y), jnp.zeros(y.shape[:-1], y.dtype))
+        return jax.lax.fori_loop(0, y.shape[-1], step, start)
+
+    return Flow(forward, inverse)

@@ -1,0 +1,111 @@
+"""Coupling layers: some entries pass and say what is done to the others (Dinh et al. 2015, 2017).
+
+    additive (NICE)     y = x + (1 - mask) t(mask x)                             det = 1
+    affine (RealNVP)    y = mask x + (1 - mask)(x exp(s(mask x)) + t(mask x))    log det = Σ (1 - mask) s
+
+Any network can be the conditioner, since it is never inverted. Layers must take turns in what they keep.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from diffjax.errors import InputError
+from diffjax.flows.elementary import Form, bounded, shift_and_log_scale
+from diffjax.flows.flow import Flow, check_dim, concrete
+
+
+def checkerboard(shape: Sequence[int], parity: int) -> Bool[np.ndarray, " dim"]:
+    """Every other entry of an array of this shape, raveled: of (dim,) those of even index if parity is 0, else odd.
+
+    Raises:
+        InputError: if there are not two entries, or the parity is not 0 or 1.
+    """
+    _check_parity(int(np.prod(shape)), parity)
+    return (np.indices(shape).sum(0) % 2 == parity).ravel()
+
+
+def halves(dim: int, parity: int) -> Bool[np.ndarray, " dim"]:
+    """The first half (less one, of an odd number) if parity is 0, else the others.
+
+    Raises:
+        InputError: if there are not two entries, or the parity is not 0 or 1.
+    """
+    _check_parity(dim, parity)
+    return (np.arange(dim) < dim // 2) == (parity == 0)
+
+
+def additive_coupling(
+    mask: Bool[Array, " dim"], conditioner: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]]
+) -> Flow:
+    """x -> x + t(x where mask is true), where it is not.
+
+    Args:
+        mask: true where x passes unchanged, `checkerboard` or `halves`.
+        conditioner: t, from vectors with zeros where mask is false; what it gives elsewhere is not used.
+
+    Raises:
+        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+    """
+    _check_mask(mask)
+
+    def shift(x: Array) -> Array:
+        check_dim("this coupling's mask", len(mask), x)
+        t = conditioner(jnp.where(mask, x, 0.0))
+        if t.shape != x.shape:
+            raise InputError(f"conditioner must give an array of x's shape {x.shape}, not {t.shape}")
+        return jnp.where(mask, 0.0, t)
+
+    def none(x: Array) -> Array:
+        return jnp.zeros(x.shape[:-1], x.dtype)
+
+    return Flow(lambda x: (x + shift(x), none(x)), lambda y: (y - shift(y), none(y)))
+
+
+def affine_coupling(
+    mask: Bool[Array, " dim"], conditioner: Callable[[Array], tuple[Array, Array]], form: Form | None = None
+) -> Flow:
+    """x -> shift + exp(log_scale) x where mask is false, both by what x is where it is true.
+
+    Args:
+        mask: true where x passes unchanged, `checkerboard` or `halves`.
+        conditioner: from vectors with zeros where mask is false to m and s, each (*batch, dim).
+        form: what m and s mean, `bounded(2.0)` unless given.
+
+    Raises:
+        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+    """
+    _check_mask(mask)
+    form = form or bounded()
+
+    def parameters(x: Array) -> tuple[Array, Array]:
+        check_dim("this coupling's mask", len(mask), x)
+        shift, log_scale = shift_and_log_scale(conditioner, form, jnp.where(mask, x, 0.0))
+        return jnp.where(mask, 0.0, shift), jnp.where(mask, 0.0, log_scale)
+
+    def forward(x: Array) -> tuple[Array, Array]:
+        shift, log_scale = parameters(x)
+        return shift + jnp.exp(log_scale) * x, log_scale.sum(-1)
+
+    def inverse(y: Array) -> tuple[Array, Array]:
+        shift, log_scale = parameters(y)
+        return (y - shift) * jnp.exp(-log_scale), -log_scale.sum(-1)
+
+    return Flow(forward, inverse)
+
+
+def _check_parity(dim: int, parity: int) -> None:
+    if dim < 2:
+        raise InputError(f"a coupling needs at least 2 entries, one to keep and one to move, not {dim}")
+    if parity not in (0, 1):
+        raise InputError(f"parity must be 0 or 1, not {parity!r}")
+
+
+def _check_mask(mask: Array) -> None:
+    if np.ndim(mask) != 1:
+        raise InputError(f"mask must be a vector, not of shape {np.shape(mask)}")
+    if concrete(mask) and (np.all(mask) or not np.any(mask)):
+        raise InputError(f"mask must be true where x is kept and false where it is moved: both, not {np.asarray(mask)}")

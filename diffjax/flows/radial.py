@@ -1,0 +1,66 @@
+"""Radial flows: toward a point, or away from it (Rezende & Mohamed 2015, eq. 14 and appendix A.2).
+
+    y = z + β (z - z_0)/(α + r),  r = |z - z_0|,    α = softplus(.) > 0,  β = -α + softplus(.) > -α
+
+With the gap g = α + β > 0 nothing is a difference of nearly equal numbers, next to the border β = -α too:
+
+    y - z_0 = (z - z_0) (g + r)/(α + r),    det = [(g + r)/(α + r)]^(dim - 1) [r² + 2αr + αg]/(α + r)²
+
+and with ρ = |y - z_0| the inverse has r² + (g - ρ) r - αρ = 0, of which one root is positive.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from diffjax.errors import InputError
+from diffjax.flows.flow import Flow, check_dim
+
+
+def radial(
+    centre: Float[Array, "*#batch dim"], raw_alpha: Float[Array, "*#batch"], raw_gap: Float[Array, "*#batch"]
+) -> Flow:
+    """z -> z + β (z - centre)/(α + r), α = softplus(raw_alpha), α + β = softplus(raw_gap); any real parameters.
+
+    It expands (β > 0) where raw_gap > raw_alpha and is the identity where they are equal. Leading axes of the
+    parameters broadcast against those of z.
+
+    Raises:
+        InputError: if the shapes do not go together.
+    """
+    centre, raw_alpha, raw_gap = jnp.asarray(centre), jnp.asarray(raw_alpha), jnp.asarray(raw_gap)
+    if centre.ndim < 1 or not raw_alpha.shape == raw_gap.shape == centre.shape[:-1]:
+        raise InputError(
+            "centre, raw_alpha and raw_gap must have shapes (*batch, dim), (*batch,) and (*batch,), not "
+            f"{centre.shape}, {raw_alpha.shape}, {raw_gap.shape}"
+        )
+    dim = centre.shape[-1]
+    alpha, gap = jax.nn.softplus(raw_alpha), jax.nn.softplus(raw_gap)
+
+    def log_det(r: Array) -> Array:
+        across = jnp.log(gap + r) - jnp.log(alpha + r)
+        along = jnp.log(r**2 + 2 * alpha * r + alpha * gap) - 2 * jnp.log(alpha + r)
+        return (dim - 1) * across + along
+
+    def forward(z: Array) -> tuple[Array, Array]:
+        check_dim("this radial flow", dim, z)
+        r = _norm(z - centre)
+        return centre + (z - centre) * ((gap + r) / (alpha + r))[..., None], log_det(r)
+
+    def inverse(y: Array) -> tuple[Array, Array]:
+        check_dim("this radial flow", dim, y)
+        rho = _norm(y - centre)
+        half = 0.5 * (rho - gap)
+        root = jnp.sqrt(half**2 + alpha * rho)
+        # The positive root, by the formula in which nothing cancels; the inner where is for the gradient.
+        r = jnp.where(half > 0, half + root, alpha * rho / jnp.where(half > 0, 1.0, root - half))
+        return centre + (y - centre) * ((alpha + r) / (gap + r))[..., None], -log_det(r)
+
+    return Flow(forward, inverse)
+
+
+def _norm(x: Array) -> Array:
+    """|x|, whose gradient at 0 is taken to be 0 instead of NaN."""
+    square = (x * x).sum(-1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

@@ -1,0 +1,57 @@
+"""Masked dense networks, of which output i depends on inputs before i alone (MADE, Germain et al. 2015).
+
+Inputs have degrees 1..dim, hidden units degrees below dim, outputs 1..dim. A weight leads to a hidden unit from what
+has no greater degree, and to an output from what has a lesser one. A context vector has degree 0 and reaches all.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float
+
+
+class MaskedDense(nn.Module):
+    """A dense layer whose weights are 0 where `mask` is false, and at the start everywhere if `zero`."""
+
+    zero: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch inputs"], mask: Bool[np.ndarray, "inputs units"]
+    ) -> Float[Array, "*batch units"]:
+        init = nn.initializers.zeros if self.zero else nn.linear.default_kernel_init
+        kernel = self.param("kernel", init, mask.shape)
+        bias = self.param("bias", nn.initializers.zeros, mask.shape[1:])
+        return x @ jnp.where(mask, kernel, 0.0) + bias
+
+
+class MADE(nn.Module):
+    """x (*batch, dim), context (*batch, any) or None -> (out, *batch, dim): `m, s = made(x)`.
+
+    Entry i of each of the `out` vectors depends on x_1..x_{i-1} and the context. The last layer starts at 0 where
+    `zero` is set. Swish units, because gradients of what is made of it may be wanted.
+    """
+
+    features: Sequence[int]
+    out: int = 2
+    zero: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*batch dim"], context: Float[Array, "*batch features"] | None = None
+    ) -> Float[Array, "out *batch dim"]:
+        dim = x.shape[-1]
+        least = 0 if context is not None else min(1, dim - 1)  # units of degree 0 know of the context alone
+        degrees, h = np.arange(1, dim + 1), x
+        for i, units in enumerate(self.features):
+            later = least + np.arange(units) % (dim - least)
+            h = MaskedDense()(h, degrees[:, None] <= later)
+            if i == 0 and context is not None:
+                h = h + nn.Dense(units, use_bias=False)(context)
+            degrees, h = later, nn.swish(h)
+        last = np.tile(degrees[:, None] < np.arange(1, dim + 1), self.out)
+        y = MaskedDense(self.zero)(h, last).reshape(*x.shape[:-1], self.out, dim)
+        return jnp.moveaxis(y, -2, 0)
