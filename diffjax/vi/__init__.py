@@ -1,17 +1,37 @@
-"""Variational inference with Markov chains: log-weights, and the bounds and gradients made of them."""
+"""Variational inference: gradient estimators, factorised laws, Markov chains, and the bounds made of them."""
 
+from diffjax.vi import mean_field
+from diffjax.vi.gradients import (
+    MovingAverage,
+    analytic_entropy,
+    expectation,
+    gradient,
+    negative_kl,
+    sampled_entropy,
+    value_and_gradient,
+)
 from diffjax.vi.hamiltonian import Hamiltonian, LinearNormal, hamiltonian, hamiltonian_log_weight, linear_hamiltonian
 from diffjax.vi.markov_chain import Coordinate, markov_chain, markov_chain_log_weight
+from diffjax.vi.mean_field import Factorised
 from diffjax.vi.objectives import objective
 
 __all__ = [
     "Coordinate",
+    "Factorised",
     "Hamiltonian",
     "LinearNormal",
+    "MovingAverage",
+    "analytic_entropy",
+    "expectation",
+    "gradient",
     "hamiltonian",
     "hamiltonian_log_weight",
     "linear_hamiltonian",
     "markov_chain",
     "markov_chain_log_weight",
+    "mean_field",
+    "negative_kl",
     "objective",
+    "sampled_entropy",
+    "value_and_gradient",
 ]

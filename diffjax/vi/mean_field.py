@@ -1,0 +1,138 @@
+"""Black-box variational inference with a factorised law (Ranganath et al. 2014, Kucukelbir et al. 2017).
+
+    q(z) = Π_i q_i(z_i),    ELBO = E_q[log p(x, z)] - E_q[log q(z)] ≤ log p(x)
+
+climbed by Monte-Carlo gradients (`vi.gradient`): all that is asked of the model is log p(x, z) at points, and its
+derivative there if the estimator reparameterises. `normal` is the family for real z, of any pytree; `fit` takes others.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from diffjax.distributions import Normal
+from diffjax.errors import InputError
+from diffjax.vi.gradients import (
+    GradientEstimator,
+    MovingAverage,
+    Own,
+    expectation,
+    sampled_entropy,
+    value_and_gradient,
+)
+from diffjax.vi.markov_chain import Law
+
+
+class Factorised(NamedTuple):
+    """Independent laws, one for each entry of a dict, tuple or list, whose draws have the same entries.
+
+    `log_prob`, `kl` and `entropy` are sums over everything, in nats.
+    """
+
+    laws: Any
+
+    def sample(self, key: PRNGKeyArray) -> PyTree[Array]:
+        laws, structure = jax.tree.flatten(self.laws, is_leaf=_is_law)
+        keys = jax.random.split(key, len(laws))
+        return jax.tree.unflatten(structure, [law.sample(key) for law, key in zip(laws, keys, strict=True)])
+
+    def log_prob(self, z: PyTree[Array]) -> Float[Array, ""]:
+        return _sum(lambda law, z: law.log_prob(z), self.laws, z)
+
+    def kl(self, other: "Factorised") -> Float[Array, ""]:
+        """KL(self ‖ other)."""
+        return _sum(lambda law, prior: law.kl(prior), self.laws, other.laws)
+
+    def entropy(self) -> Float[Array, ""]:
+        return _sum(lambda law: law.entropy(), self.laws)
+
+
+class NormalParams(NamedTuple):
+    """Means and log standard deviations, pytrees like z."""
+
+    mean: PyTree[Array]
+    log_std: PyTree[Array]
+
+
+def normal(params: NormalParams) -> Factorised:
+    """The family N(mean, exp(2 log_std)) of every element of z."""
+    return Factorised(jax.tree.map(lambda mean, log_std: Normal(mean, jnp.exp(2.0 * log_std)), *params))
+
+
+def start(position: PyTree[Array], std: float = 1.0) -> NormalParams:
+    """The parameters of Normals around a position, all of one standard deviation.
+
+    Raises:
+        InputError: if std is not positive.
+    """
+    if not std > 0:
+        raise InputError(f"std must be positive, not {std}")
+    position = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), position)
+    return NormalParams(position, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.log(std)), position))
+
+
+class Optimizer(Protocol):
+    """What an `optax.GradientTransformation` is: updates are added to parameters, and descend."""
+
+    def init(self, params: Any) -> Any: ...
+    def update(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]: ...
+
+
+class Fit(NamedTuple):
+    """The last parameters, and the estimate of the ELBO at each step, in nats, made on the way to its gradient."""
+
+    params: Any
+    elbo: Float[Array, " steps"]
+
+
+def fit(
+    key: PRNGKeyArray,
+    log_joint: Callable[[Any], Array],
+    family: Callable[[Any], Law],
+    params: Any,
+    optimizer: Optimizer,
+    num_steps: int,
+    num: int = 8,
+    estimator: GradientEstimator = "reparameterized",
+    own: Own = sampled_entropy,
+) -> Fit:
+    """Climbs the ELBO by `num_steps` of an optimizer, as one scan.
+
+    Args:
+        log_joint: z -> log p(x, z), a scalar in nats, normalised or not.
+        family, params: q, as `normal` and `start(position)`; see `vi.expectation`.
+        num: draws in each step.
+        own: the entropy of q, `sampled_entropy` or `analytic_entropy`.
+
+    "score" has the moving average of the values before as its baseline.
+
+    Raises:
+        InputError: if num_steps is no positive integer, or as `vi.expectation`.
+    """
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise InputError(f"num_steps must be a positive integer, not {num_steps!r}")
+
+    def step(carry: tuple[Any, Any, MovingAverage], key: PRNGKeyArray) -> tuple[Any, Array]:
+        params, state, average = carry
+        values, slope = value_and_gradient(log_joint, family, params, key, num, estimator, own, average.value)
+        updates, state = optimizer.update(jax.tree.map(jnp.negative, slope), state, params)
+        return (jax.tree.map(jnp.add, params, updates), state, average.update(values)), values.mean()
+
+    first_key, key = jax.random.split(key)
+    average = MovingAverage().update(expectation(log_joint, family, params, first_key, num, estimator, own))
+    carry = (params, optimizer.init(params), average)
+    (params, _, _), elbo = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+    return Fit(params, elbo)
+
+
+def _is_law(node: Any) -> bool:
+    return hasattr(node, "log_prob")
+
+
+def _sum(of: Callable[..., Array], laws: Any, *others: Any) -> Float[Array, ""]:
+    terms = jax.tree.map(lambda law, *rest: of(law, *rest).sum(), laws, *others, is_leaf=_is_law)
+    return sum(jax.tree.leaves(terms), jnp.zeros(()))
