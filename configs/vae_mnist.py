@@ -4,6 +4,7 @@
     --config.vae.objective=iwae --config.vae.num_samples=50         the importance-weighted auto-encoder
     --config.net.latents='(100,50)' --config.net.features='((200,200),(100,100))'   its two stochastic layers
     --config.vae.estimator=doubly_reparameterized                   | sticking_the_landing | analytic_kl
+    --config.vae.flow=planar --config.vae.flow_length=40            | radial | iaf: normalizing flows in the posterior
 
 The networks are those of configs/hvi_mnist_fc.py, so that its rows can be set beside these.
 """
@@ -30,6 +31,9 @@ def get_config() -> ConfigDict:
                 objective="elbo",  # elbo | iwae
                 num_samples=1,  # K draws of z an example
                 estimator="reparameterized",
+                flow="none",  # none | planar | radial | iaf, behind the encoder's Gaussian
+                flow_length=10,
+                flow_units=128,  # of iaf
             ),
             net=dict(
                 name="fc",  # fc | conv

@@ -7,8 +7,7 @@
     elbo   (1/K) Σ log w_k,         by gradients through z, or with KL(q(z | x) ‖ p(z)) in closed form
     iwae   L_K = log (1/K) Σ w_k,   the value reported is this bound; estimators in `vi.objective`
 
-A single layer may have a normalizing flow behind its Gaussian, whose parameters, amortised, the encoder gives, too
-(Rezende & Mohamed 2015; Kingma et al. 2016).
+A single layer may have a normalizing flow behind its Gaussian, see `flow_posterior.py`.
 """
 
 from typing import Any, get_args
@@ -23,6 +22,7 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.vi.objectives import Estimator
 from diffjax.zoo import latent, likelihoods
+from diffjax.zoo.flow_posterior import amortised
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
 Params = dict[str, Any]
@@ -41,26 +41,30 @@ def make(config: Any) -> Model:
     setting, net, shape = config.vae, config.net, tuple(config.data.shape)
     dims, features = tuple(net.latents), tuple(tuple(sizes) for sizes in net.features)
     likelihood = likelihoods.make(net.likelihood, shape, config.data.levels)
-    encoder, decoder = latent.networks(net, features[0], shape, 2 * dims[0], dims[0], likelihood.out)
+    behind = amortised(setting.flow, setting.flow_length, dims[0], setting.flow_units)
+    outputs = 2 * dims[0] + behind.outputs
+    encoder, decoder = latent.networks(net, features[0], shape, outputs, dims[0], likelihood.out)
     encoders, decoders = [encoder], [decoder]
     for sizes, below, dim in zip(features[1:], dims, dims[1:], strict=False):
         encoders.append(latent.dense(sizes, (below,), (2 * dim,)))
         decoders.append(latent.dense(sizes[::-1], (dim,), (2 * below,)))
 
     def init(key: Array) -> Params:
-        keys = iter(jax.random.split(key, 2 * len(dims)))
+        keys = iter(jax.random.split(key, 2 * len(dims) + 1))
         return {
             "encoder": [net.init(next(keys)) for net in encoders],
             "decoder": [net.init(next(keys)) for net in decoders],
             "likelihood": likelihood.params,
+            "flow": behind.init(next(keys)),
         }
 
     def log_likelihood(params: Params, x: Array, z: Array) -> Array:
         return likelihood.log_prob(params["likelihood"], decoder.apply(params["decoder"][0], z), x)
 
-    def posterior(encoder_params: list[Any], layer: int, below: Array) -> Normal:
-        """q of a layer given the one below it, x below the first."""
-        return _normal(encoders[layer].apply(encoder_params[layer], below))
+    def posterior(params: Params, layer: int, below: Array) -> tuple[Normal, Array]:
+        """q of a layer given the one below it, x below the first, before any flow; and the numbers for the flow."""
+        outputs = encoders[layer].apply(params["encoder"][layer], below)
+        return _normal(outputs[..., : 2 * dims[layer]]), outputs[..., 2 * dims[layer] :]
 
     def draw(
         theta: Params, phi: Params, density: Params, key: randomness.Keys, x: Array, num: int
@@ -71,10 +75,14 @@ def make(config: Any) -> Model:
         log_w = jnp.zeros(())
         for layer, (layer_key, dim) in enumerate(zip(keys, dims, strict=True)):
             below = zs[-1] if zs else x
-            q, law = (posterior(params["encoder"], layer, below) for params in (phi, density))
+            (q, numbers), (law, _) = (posterior(params, layer, below) for params in (phi, density))
             noise = jnp.moveaxis(randomness.normal(layer_key, (len(x), num, dim)), 1, 0)
-            zs.append(q.mean + jnp.sqrt(q.variance) * noise)
-            log_w -= law.log_prob(zs[-1]).sum(-1)
+            z = q.mean + jnp.sqrt(q.variance) * noise
+            log_w -= law.log_prob(z).sum(-1)
+            if layer == 0:
+                z, log_det = behind.flow(phi["flow"], numbers).forward_and_log_det(z)
+                log_w += log_det
+            zs.append(z)
         log_w += PRIOR.log_prob(zs[-1]).sum(-1)
         for layer in range(1, len(dims)):
             given = _normal(decoders[layer].apply(theta["decoder"][layer], zs[layer]))
@@ -86,14 +94,16 @@ def make(config: Any) -> Model:
         """The bound to ascend, (batch,) in nats."""
         if setting.estimator == "analytic_kl":
             _, fit, _ = draw(params, params, params, key, x, setting.num_samples)
-            return fit.mean(0) - posterior(params["encoder"], 0, x).kl(PRIOR).sum(-1)
+            return fit.mean(0) - posterior(params, 0, x)[0].kl(PRIOR).sum(-1)
 
         def log_weights(theta: Params, phi: Params, density: Params) -> Array:
             log_w = draw(theta, phi, density, key, x, setting.num_samples)[2]
             return log_w if setting.objective == "iwae" else log_w[None]
 
-        theta = {name: part for name, part in params.items() if name != "encoder"}
-        bound = vi.objective(log_weights, theta, {"encoder": params["encoder"]}, setting.estimator)
+        theta, phi = (
+            {name: params[name] for name in names} for names in (("decoder", "likelihood"), ("encoder", "flow"))
+        )
+        bound = vi.objective(log_weights, theta, phi, setting.estimator)
         return bound if setting.objective == "iwae" else bound.mean(0)
 
     def prepared(key: randomness.Keys, batch: Batch) -> tuple[Array, randomness.Keys]:
@@ -130,9 +140,9 @@ def make(config: Any) -> Model:
         return image(params, z)
 
     def features_of(params: Params, batch: Batch) -> Array:
-        """The mean of q(z_1 | x), of one draw of the noise that levels get."""
+        """The mean of q(z_1 | x) before any flow, of one draw of the noise that levels get."""
         x, _ = prepared(jax.random.key(0), batch)
-        return posterior(params["encoder"], 0, x).mean
+        return posterior(params, 0, x)[0].mean
 
     def reconstruct(params: Params, key: Array, batch: Batch) -> Array:
         x, key = prepared(key, batch)
@@ -153,7 +163,7 @@ def make(config: Any) -> Model:
     def log_joint(params: Params, x: Array, z: Array) -> Array:
         return log_likelihood(params, x, z) + PRIOR.log_prob(z).sum()
 
-    around = (log_joint, lambda params, x: posterior(params["encoder"], 0, x), likelihood.prepare)
+    around = (log_joint, lambda params, x: posterior(params, 0, x)[0], likelihood.prepare)
     return Model(
         init,
         loss,
@@ -189,3 +199,5 @@ def _check(config: Any) -> None:
         )
     if setting.estimator == "analytic_kl" and (setting.objective != "elbo" or len(dims) > 1):
         raise InputError("vae.estimator='analytic_kl' is of the 'elbo' of one layer: choose 'reparameterized'")
+    if setting.flow != "none" and (len(dims) > 1 or setting.estimator != "reparameterized"):
+        raise InputError(f"vae.flow={setting.flow!r} is of one layer and estimator='reparameterized': choose those")

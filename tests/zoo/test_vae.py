@@ -127,6 +127,7 @@ def test_with_the_exact_posterior_every_bound_is_the_likelihood(num):
         "encoder": [{"Dense_0": {"kernel": jnp.float32(encoder), "bias": jnp.float32(bias)}}],
         "decoder": [{"Dense_0": {"kernel": jnp.asarray(weights.T), "bias": jnp.zeros(DIM)}}],
         "likelihood": jnp.float32(2 * np.log(SIGMA)),
+        "flow": (),
     }
     covariance = weights @ weights.T + SIGMA**2 * np.eye(DIM)
     log_p = stats.multivariate_normal(np.zeros(DIM), covariance).logpdf(x)
@@ -253,6 +254,9 @@ def test_models_of_every_likelihood_learn_and_draw(likelihood):
         ("vae", {"objective": "vi"}, "vae.objective must be one of elbo, iwae, not 'vi'"),
         ("vae", {"estimator": "score"}, "vae.estimator must be one of .* not 'score'"),
         ("vae", {"objective": "iwae", "estimator": "analytic_kl"}, "vae.estimator='analytic_kl' is of the 'elbo'"),
+        ("vae", {"flow": "spline"}, "vae.flow must be one of none, planar, radial, iaf, not 'spline'"),
+        ("vae", {"flow_length": 0}, "vae.flow_length must be an integer of at least 1, not 0"),
+        ("vae", {"flow": "iaf", "estimator": "sticking_the_landing"}, "vae.flow='iaf' is of one layer and"),
         ("net", {"latents": ()}, "net.latents must be the sizes of the stochastic layers"),
         ("net", {"latents": (3, 2)}, "net.features the units between them, as many"),
         ("net", {"likelihood": "poisson"}, "net.likelihood must be one of bernoulli, .* not 'poisson'"),
@@ -272,3 +276,23 @@ def test_greys_are_refused():
     model = zoo.make(configuration(BITS, 2, "bernoulli"))
     with pytest.raises(InputError, match="binarise"):
         model.bound(model.init(jax.random.key(0)), jax.random.key(1), {"image": 7 * bits(2)})
+
+
+@pytest.mark.parametrize("flow", ["planar", "radial", "iaf"])
+def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
+    """E w = p(x), which a wrong log-determinant, or parameters of another example, would break."""
+    model = zoo.make(configuration(BITS, 2, "bernoulli", flow=flow, flow_length=2, flow_units=4))
+    params, x, num = randomized(model, 0.5), bits(3), 20_000
+    log_p = log_evidence(params, x)
+    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.log_weight(params, key, {"image": x}))(keys))
+    log_w = np.asarray(draw(jax.random.split(jax.random.key(5), num)), float)
+    w = np.exp(log_w - log_p)
+    assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
+    assert (w.std(0) < 8).all()
+    plain = zoo.make(configuration(BITS, 2, "bernoulli"))
+    same = jax.tree.map(jnp.copy, params) | {"flow": ()}
+    same["encoder"][0]["Dense_1"] = jax.tree.map(lambda leaf: leaf[..., :2], same["encoder"][0]["Dense_1"])
+    without = jax.jit(lambda key: plain.log_weight(same, key, {"image": x}))(
+        jax.random.split(jax.random.key(5), num)[0]
+    )
+    assert (np.abs(np.asarray(without) - log_w[0]) > 1e-3).all()

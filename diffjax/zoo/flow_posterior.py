@@ -1,0 +1,87 @@
+"""Normalizing flows behind a Gaussian posterior, with parameters that the encoder gives for every example.
+
+planar, radial   all parameters of every layer are the encoder's (Rezende & Mohamed 2015, section 4.2)
+iaf              masked networks, which the encoder gives a context; the order is reversed between layers
+                 (Kingma et al. 2016, algorithm 1)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from diffjax import flows
+from diffjax.errors import InputError
+from diffjax.nets.masked import MADE
+
+NAMES = ("none", "planar", "radial", "iaf")
+
+
+class Amortised(NamedTuple):
+    """outputs: how many numbers the encoder gives for it.
+    init(key) -> params, of what is shared by all examples.
+    flow(params, numbers (*batch, outputs)) -> Flow on (..., *batch, dim).
+    """
+
+    outputs: int
+    init: Callable[[Array], Any]
+    flow: Callable[[Any, Array], flows.Flow]
+
+
+def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
+    """`length` layers on vectors of `dim`; `units` of the masked networks and of their context.
+
+    Raises:
+        InputError: on an unknown name, or no layers.
+    """
+    if name not in NAMES:
+        raise InputError(f"vae.flow must be one of {', '.join(NAMES)}, not {name!r}")
+    if not isinstance(length, int) or length < 1:
+        raise InputError(f"vae.flow_length must be an integer of at least 1, not {length!r}")
+
+    def nothing(key: Array) -> Any:
+        del key
+        return ()
+
+    if name == "none":
+        identity = flows.Flow(*2 * [lambda z: (z, jnp.zeros(z.shape[:-1], z.dtype))])
+        return Amortised(0, nothing, lambda params, numbers: identity)
+    if name == "iaf":
+        return _inverse_autoregressive(length, dim, units)
+
+    def layer(p: Float[Array, "*batch numbers"]) -> flows.Flow:
+        if name == "planar":
+            return flows.planar(p[..., :dim], p[..., dim : 2 * dim], p[..., -1])
+        return flows.radial(p[..., :dim], p[..., dim], p[..., dim + 1])
+
+    size = 2 * dim + 1 if name == "planar" else dim + 2
+
+    def flow(params: Any, numbers: Array) -> flows.Flow:
+        layers = numbers.reshape(*numbers.shape[:-1], length, size)
+        return flows.stacked(layer, jnp.moveaxis(layers, -2, 0))
+
+    return Amortised(length * size, nothing, flow)
+
+
+def _inverse_autoregressive(length: int, dim: int, units: int) -> Amortised:
+    net = MADE((units, units))
+
+    def init(key: Array) -> Any:
+        return [net.init(key, jnp.zeros(dim), jnp.zeros(units))["params"] for key in jax.random.split(key, length)]
+
+    def flow(params: Any, context: Array) -> flows.Flow:
+        def conditioner(p: Any) -> Callable[[Array], tuple[Array, Array]]:
+            def conditions(z: Array) -> tuple[Array, Array]:
+                wide = jnp.broadcast_to(context, (*z.shape[:-1], units))
+                m, s = net.apply({"params": p}, z, wide)
+                return m, s
+
+            return conditions
+
+        parts = [part for p in params for part in (flows.autoregressive(conditioner(p)), flows.reverse)]
+        return flows.chain(parts)
+
+    return Amortised(units, init, flow)
