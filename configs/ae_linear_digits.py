@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             training=dict(
                 steps=2000,
                 batch_size=100,
-                learning_rate=2e-3,
+                learning_rate=1e-2,
                 warmup=100,
                 grad_clip=0.0,
                 ema_decay=0.995,
