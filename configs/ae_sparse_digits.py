@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
         dict(
             kind="sparse",
             code=32,
-            sparsity=0.1,  # α of ½ ‖x - z D‖² + α ‖z‖₁, x in [0, 1] less its mean
+            sparsity=0.2,  # α of ½ ‖x - z D‖² + α ‖z‖₁, x in [0, 1] less its mean
             iterations=3,  # of LISTA
         )
     )

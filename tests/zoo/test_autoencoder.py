@@ -131,6 +131,24 @@ def test_codes_are_scikit_learns(sparse):
     np.testing.assert_allclose(lista.lasso(params["dictionary"], SPARSITY, x, z), best, rtol=1e-4)
 
 
+def test_momentum_has_the_rate_of_beck_and_teboulle():
+    """Theorem 4.4: F(z_k) - F* <= 2 λ ‖z*‖² / (k + 1)², which ISTA does not reach where D is badly conditioned."""
+    rng = np.random.default_rng(0)
+    D = np.diag(0.6 ** np.arange(10)) @ np.linalg.qr(rng.normal(size=(10, 10)))[0]
+    x, sparsity = 30 * rng.normal(size=10) @ D, 1e-4
+
+    def objective(z):
+        return 0.5 * ((x - z @ D) ** 2).sum() + sparsity * np.abs(z).sum()
+
+    best = sparse_encode(x[None], D, algorithm="lasso_lars", alpha=sparsity, max_iter=1000)[0]
+    with jax.enable_x64(True):
+        fista = np.asarray(lista.fista(jnp.asarray(D), sparsity, jnp.asarray(x), 100))
+        ista = np.asarray(lista.lista(lista.ista_weights(jnp.asarray(D), sparsity), jnp.asarray(x), 100))
+    bound = 2 * (best**2).sum() / 101**2  # λ = 1
+    assert objective(fista) - objective(best) < bound
+    assert objective(ista) - objective(best) > bound
+
+
 def test_before_training_lista_is_ista(sparse):
     """ISTA written out, by the gradient: v = z - ∇(½‖x - zD‖²)/λ, then shrink; its objective never rises."""
     coding, params = sparse
@@ -193,17 +211,14 @@ def test_the_dictionary_is_learnt(sparse):
 
 
 def test_decoders_take_the_encoders_weights_transposed():
-    plain, key = model("mlp"), jax.random.key(0)
-    params = plain.init(key)
-    leaves, tree = jax.tree.flatten(params)
-    params = jax.tree.unflatten(  # biases too
-        tree, [x + 0.3 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)]
-    )
+    plain, key = model("mlp", features=(6, 5)), jax.random.key(0)
+    rng = np.random.default_rng(0)  # biases too
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), plain.init(key))
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
-    hidden = np.logaddexp(0, PIXELS @ p["kernel_0"] + p["up_0"])
-    code = expit(hidden @ p["kernel_1"] + p["up_1"])
-    back = np.logaddexp(0, code @ p["kernel_1"].T + p["down_1"])
-    y = expit(back @ p["kernel_0"].T + p["down_0"])
+    h = np.logaddexp(0, PIXELS @ p["kernel_0"] + p["up_0"])
+    code = expit(np.logaddexp(0, h @ p["kernel_1"] + p["up_1"]) @ p["kernel_2"] + p["up_2"])
+    h = np.logaddexp(0, code @ p["kernel_2"].T + p["down_2"])
+    y = expit(np.logaddexp(0, h @ p["kernel_1"].T + p["down_1"]) @ p["kernel_0"].T + p["down_0"])
     np.testing.assert_allclose(plain.features(params, DIGITS), code, atol=1e-5)
     np.testing.assert_allclose(plain.reconstruct(params, key, DIGITS).reshape(400, 64), 2 * y - 1, atol=1e-5)
     np.testing.assert_allclose(plain.loss(params, key, DIGITS), ((PIXELS - y) ** 2).sum(1), rtol=1e-4)
