@@ -9,7 +9,10 @@ from diffjax.zoo import (
     beta_binomial,
     binomial_diffusion,
     bivariate_gaussian,
+    black_box,
     ddpm,
+    flow_density,
+    flow_energies,
     gaussian_diffusion,
     guided,
     hvi,
@@ -21,6 +24,8 @@ from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "ddpm": ddpm.make,
+    "flow_density": flow_density.make,
+    "flow_energies": flow_energies.make,
     "guided": guided.make,
     "gaussian_diffusion": gaussian_diffusion.make,
     "binomial_diffusion": binomial_diffusion.make,
@@ -29,6 +34,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "semi_supervised": semi_supervised.make,
     "hvi": hvi.make,
     "beta_binomial": beta_binomial.make,
+    "black_box": black_box.make,
     "vae": vae.make,
     "autoencoder": autoencoder.make,
 }

@@ -1,0 +1,64 @@
+"""Normalizing flows of 2, 8 and 32 layers for the four 2-D energies of Rezende & Mohamed 2015 (section 6.1, figure 3).
+
+--config.flow.name=planar | radial | additive | affine | autoregressive      additive is NICE, affine RealNVP
+
+Twelve flows are trained at once, each from a Gaussian of learned mean and diagonal that starts wide. U2 to U4 have no
+integral on the plane: they stand in the box of the paper's figure, and log Z is of that.
+Cost: minutes on 2 CPU cores. Expected: a KL(q ‖ p) that falls with the number of layers for every energy.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            system="flow_energies",
+            parallel="jit",
+            data=dict(
+                name="correlated",
+                dir="",
+                shape=(2,),
+                levels=0,  # real numbers
+                train_split="",
+                test_split="",
+                in_memory=True,
+                num_train=10_000,  # a batch gives the number of draws; what is in it is not used
+                num_test=20_000,
+                sigmas=(1.0, 1.0),
+            ),
+            flow=dict(
+                name="planar",
+                num_layers=(2, 8, 32),  # a flow of each length for each energy
+                base_scale=2.0,  # standard deviation of the base at the start
+                annealing=45.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
+                features=(32, 32),  # of conditioners
+                limit=2.0,  # of a layer's log-scale
+                shown=1,  # the energy whose samples are shown during training, 1 to 4
+            ),
+            sampling=dict(sampler="flow", steps=32),
+            evaluation=dict(
+                batch_size=20_000,
+                num_examples=0,
+                num_terms=0,
+                grid=2000,  # points in the pictures
+                num_weights=0,
+                weighted_examples=0,
+                parzen_samples=0,
+            ),
+            training=dict(
+                steps=30_000,
+                batch_size=256,
+                learning_rate=3e-3,
+                warmup=500,
+                grad_clip=0.0,  # the flows are independent: no one's gradient should shrink the others'
+                ema_decay=0.999,
+                flip=False,
+                seed=0,
+                log_every=500,
+                eval_every=0,
+                save_every=0,
+                keep_every=0,
+            ),
+        )
+    )

@@ -1,0 +1,119 @@
+"""Flows as density models, trained by maximum likelihood: NICE, RealNVP, MAF (Dinh et al. 2015, 2017; Papamakarios 2017).
+
+    log p(x) = log N(f⁻¹(x); 0, I) + log |det ∂f⁻¹/∂x|
+
+Of real numbers that is log p(x) itself. Levels 0 .. k-1 become v = (level + u)/k, u uniform on [0, 1), so that a density
+of v bounds the probability of a level:
+
+    log P(x) = log ∫ p(v) dv over the bin of x ≥ E log p(v) - D log k
+
+and one draw of it is a log-weight, since u is drawn from its own prior. With `flow.margin` above 0 the flow is one of
+logit(margin + (1 - 2 margin) v), whose Jacobian counts; what mass it has outside [0, 1] is lost, which the bound knows.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diffjax import flows, randomness
+from diffjax.distributions import Normal
+from diffjax.errors import InputError
+from diffjax.zoo.flow_layers import stack
+from diffjax.zoo.model import Batch, Contours, Figure, Grid, Model, Panels, Points, grid
+from diffjax.zoo.pictures import plane
+
+POINTS = 241  # a side of the picture of a density on the plane
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, flow}`, see configs/flow_swiss_roll.py and configs/flow_digits.py.
+
+    Raises:
+        InputError: on a flow that cannot be, or a margin where data are no levels.
+    """
+    setting, shape, levels = config.flow, tuple(config.data.shape), config.data.levels
+    if levels == 1 or levels < 0:
+        raise InputError(f"data.levels must be 0, for real numbers, or at least 2, not {levels}")
+    if not 0 <= setting.margin < 0.5 or (setting.margin and not levels):
+        raise InputError(
+            f"flow.margin must be 0, or for data of levels lie between 0 and 1/2, not {setting.margin!r} with "
+            f"data.levels={levels}"
+        )
+    dim = math.prod(shape)
+    layers = stack(setting, shape, setting.num_layers)
+    units = dim * math.log(levels) if levels else 0.0
+
+    def law(params: Any, num: int) -> flows.Transformed:
+        """Of num vectors: v of levels, or the data themselves."""
+        flow = layers.flow(params)
+        if setting.margin:
+            flow = flows.chain([flow, flows.invert(flows.logit(setting.margin))])
+        return flows.Transformed(Normal(jnp.zeros((num, dim)), jnp.ones((num, dim))), flow)
+
+    def encode(key: randomness.Keys, batch: Batch) -> Array:
+        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+        x = x.reshape(len(x), dim)
+        if not levels:
+            return x
+        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
+        return (level + randomness.uniform(key, x.shape)) / levels
+
+    def decode(v: Array) -> Array:
+        """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
+        if levels:
+            v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
+        return v.reshape(-1, *shape)
+
+    def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
+        x = encode(key, batch)
+        parts = {"density": -law(params, len(x)).log_prob(x)}
+        return parts | ({"units": jnp.full(len(x), units)} if units else {})
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        return jnp.stack(list(terms(params, key, batch).values())).sum(0)
+
+    def bound(params: Any, key: Array, batch: Batch) -> Array:
+        return -loss(params, key, batch)
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        return decode(law(params, num).sample(key))
+
+    @jax.jit
+    def mixed(params: Any, x: Array) -> Array:
+        """Nine points between two, along the circle that joins them in the latent space."""
+        flow = law(params, len(x)).flow
+        latents, _ = flow.inverse_and_log_det(x)
+        angle = jnp.linspace(0.0, 0.5 * jnp.pi, 9)[:, None]
+        between = jnp.cos(angle) * latents[0::2, None] + jnp.sin(angle) * latents[1::2, None]
+        return flow.forward_and_log_det(between)[0]
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        data_key, key = jax.random.split(key)
+        x = encode(data_key, batch)
+        if len(shape) == 3:
+            x = x[: 2 * min(4, len(x) // 2)]
+            return {"latent_interpolation": Grid(decode(mixed(params, x)), 9)}
+        if shape != (2,) or levels:
+            return {}
+        side = 1.1 * float(jnp.abs(x).max())
+        axis = np.linspace(-side, side, POINTS)
+        points = jnp.stack(jnp.meshgrid(jnp.asarray(axis, float), jnp.asarray(axis, float)), -1)
+        density = jax.jit(lambda params: law(params, 1).log_prob(points.reshape(-1, 2)))(params)
+        density = np.exp(np.asarray(density, np.float64)).reshape(POINTS, POINTS)
+        learned, drawn = Contours("p(x)", axis, axis, density), sample(params, key, len(x))
+        return {"density": Panels([[Points("data", x), Points("samples", drawn), learned]], extent=side)}
+
+    return Model(
+        init=layers.init,
+        loss=loss,
+        bound=bound,
+        sample=sample,
+        terms=terms,
+        figures=figures,
+        picture=grid if len(shape) == 3 else plane,
+        log_weight=bound,
+    )

@@ -1,0 +1,164 @@
+"""Flows fitted to the four energies of Rezende & Mohamed 2015 (section 6.1, figure 3), several lengths side by side.
+
+    log w = -U(z) - log q(z),  z ~ q:    E log w = log Z - KL(q ‖ p),   p = exp(-U)/Z
+
+There are no data: an example of a batch asks for one draw of every flow. log Z by quadrature says what is missing.
+
+A flow that has left a mode does not find it again, because KL this way round asks no more than that all draws are good.
+So training begins with almost nothing of the energy, as in the paper: it descends E[β U + log q] with β from 0.01 to 1.
+β is one more parameter, on which a constant force acts: Adam moves such a one by its learning rate at every step.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from diffjax import randomness
+from diffjax.bounds import importance_weighted
+from diffjax.distributions import LOG_2PI
+from diffjax.errors import InputError
+from diffjax.zoo import energies
+from diffjax.zoo.flow_layers import stack
+from diffjax.zoo.model import Batch, Contours, Curves, Figure, Mark, Model, Panels, Points
+
+LABELS = ("z_1", "z_2")
+POINTS, EXTENT = 121, 4.8  # of the grids in the pictures
+FIRST_BETA = 0.01
+K = 100  # weights in the importance-weighted bound of the table
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, flow, evaluation}`, see configs/flow_energies.py.
+
+    The params are those of one flow for each length, with a leading axis of the four energies, and "pulled", the sum of
+    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound`, `log_weight` and `sample` are of the energy `flow.shown`, 1 to 4, with the longest flow.
+
+    Raises:
+        InputError: on data that are not of the plane, or flows that cannot be.
+    """
+    _check(config)
+    setting = config.flow
+    lengths = tuple(setting.num_layers)
+    stacks = {n: stack(setting, (2,), n) for n in lengths}
+    longest, shown = lengths[-1], setting.shown - 1
+
+    def init(key: Array) -> dict[str, Any]:
+        keys = jax.random.split(key, (len(lengths), 4))
+        return {"pulled": jnp.zeros(())} | {str(n): jax.vmap(stacks[n].init)(keys[i]) for i, n in enumerate(lengths)}
+
+    def push(params: Any, n: int, eps: Array) -> tuple[Array, Array]:
+        """z (batch, 4, 2) and log q(z) (batch, 4), of eps likewise."""
+
+        def one(p: Any, eps: Array) -> tuple[Array, Array]:
+            z, log_det = stacks[n].flow(p).forward_and_log_det(eps)
+            return z, -0.5 * (eps**2 + LOG_2PI).sum(-1) - log_det
+
+        return jax.vmap(one, (0, 1), 1)(params[str(n)], eps)
+
+    def draws(params: Any, key: randomness.Keys, num: int, beta: ArrayLike = 1.0) -> tuple[Array, Array]:
+        """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4), at β = 1 log w."""
+        eps = randomness.normal(key, (num, len(lengths), 4, 2))
+        z, log_q = zip(*(push(params, n, eps[:, i]) for i, n in enumerate(lengths)), strict=True)
+        every = jnp.stack(z, 1)
+        return every, -beta * energies.energies(every) - jnp.stack(log_q, 1)
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        pulled = jax.lax.stop_gradient(params["pulled"])
+        beta = (
+            jnp.minimum(FIRST_BETA + (1 - FIRST_BETA) * pulled / setting.annealing, 1.0) if setting.annealing else 1.0
+        )
+        force = pulled - params["pulled"]  # 0, with a slope of -1
+        return -draws(params, key, _size(batch), beta)[1].mean((1, 2)) + force
+
+    def bound(params: Any, key: Array, batch: Batch) -> Array:
+        return draws(params, key, _size(batch))[1][:, -1, shown]
+
+    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        return {"free energy": -bound(params, key, batch)}
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        return draws(params, key, num)[0][:, -1, shown]
+
+    @jax.jit
+    def densities(params: Any, grid: Array) -> Array:
+        """log q on a grid (n, n, 4, 2), by the flows' inverses: (lengths, n, n, 4)."""
+
+        def one(n: int) -> Array:
+            def of(p: Any, z: Array) -> Array:
+                eps, log_det = stacks[n].flow(p).inverse_and_log_det(z)
+                return -0.5 * (eps**2 + LOG_2PI).sum(-1) + log_det
+
+            return jax.vmap(of, (0, 2), 2)(params[str(n)], grid)
+
+        return jnp.stack([one(n) for n in lengths])
+
+    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
+        """In nats: KL(q ‖ p) = log Z - bound and its standard error; L_K, which lies between the bound and log Z."""
+        num = max(config.evaluation.batch_size // K, 2) * K
+        found = jax.jit(lambda params, key: draws(params, key, num)[1])(params, key)
+        log_w = np.asarray(found, np.float64)
+        rows = {}
+        for energy, log_z in enumerate(energies.log_z()):
+            for i, n in enumerate(lengths):
+                bounds = log_w[:, i, energy]
+                tighter = np.asarray(importance_weighted(jnp.asarray(bounds.reshape(K, -1))), np.float64)
+                rows[f"U{energy + 1}, {n} layers"] = {
+                    "KL": float(log_z - bounds.mean()),
+                    "standard error": float(bounds.std(ddof=1) / num**0.5),
+                    "bound": float(bounds.mean()),
+                    f"L_{K}": float(tighter.mean()),
+                    "its error": float(tighter.std(ddof=1) / len(tighter) ** 0.5),
+                    "log Z": float(log_z),
+                }
+        return rows
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        axis = np.linspace(-EXTENT, EXTENT, POINTS)
+        grid = energies.on_grid(axis)
+        exact = np.exp(-np.asarray(energies.energies(grid), np.float64))
+        learned = np.exp(np.asarray(densities(params, grid), np.float64))
+        z, _ = jax.jit(lambda params, key: draws(params, key, config.evaluation.grid))(params, key)
+        contours: list[list[Mark | list[Mark]]] = []
+        points: list[list[Mark | list[Mark]]] = []
+        for energy in range(4):
+            truth = Contours(f"exp(-U{energy + 1})", axis, axis, exact[..., energy])
+            names = [f"K = {n}" for n in lengths]
+            found = [Contours(name, axis, axis, q[..., energy]) for name, q in zip(names, learned, strict=True)]
+            contours.append([truth, *found])
+            points.append([truth, *(Points(name, z[:, i, energy]) for i, name in enumerate(names))])
+        kl = {name: row["KL"] for name, row in table(params, key, batch).items()}
+        lines = {
+            f"U{i}": (np.array(lengths), np.array([kl[f"U{i}, {n} layers"] for n in lengths])) for i in range(1, 5)
+        }
+        return {
+            "densities": Panels(contours, LABELS, EXTENT),
+            "draws": Panels(points, LABELS, EXTENT),
+            "kl": Curves(lines, "layers", "KL(q ‖ p) [nats]"),
+        }
+
+    def picture(samples: Array) -> Panels:
+        return Panels([[Points(f"U{shown + 1}, K = {longest}", samples)]], LABELS, EXTENT)
+
+    return Model(init, loss, bound, sample, terms, figures, picture=picture, log_weight=bound, table=table)
+
+
+def _size(batch: Batch) -> int:
+    return len(batch["image"] if isinstance(batch, dict) else batch)
+
+
+def _check(config: Any) -> None:
+    if tuple(config.data.shape) != (2,) or config.data.levels != 0:
+        shape, levels = tuple(config.data.shape), config.data.levels
+        raise InputError(f"the energies need data.shape=(2,) and data.levels=0, not {shape} and {levels}")
+    lengths = config.flow.num_layers
+    whole = isinstance(lengths, tuple | list) and all(isinstance(n, int) and n > 0 for n in lengths)
+    if not whole or not lengths or list(lengths) != sorted(set(lengths)):
+        raise InputError(f"flow.num_layers must be positive integers in increasing order, not {lengths!r}")
+    if not config.flow.annealing >= 0:
+        raise InputError(f"flow.annealing must be at least 0, not {config.flow.annealing!r}")
+    if config.flow.shown not in (1, 2, 3, 4):
+        raise InputError(f"flow.shown must be 1, 2, 3 or 4, the number of an energy, not {config.flow.shown!r}")

@@ -1,0 +1,122 @@
+"""Stacks of flow layers and their parameters, as a configuration's section `flow` names them.
+
+From N(0, I): a scale and a shift of each entry (the last layer of NICE, seen from the data), then `num` layers of a kind
+
+    planar, radial    without a network
+    additive, affine  coupling layers, which keep checkerboards and halves in turns (NICE, RealNVP)
+    autoregressive    MAF and a reversal of the order: density in one pass, samples in as many as there are entries
+
+as one `lax.scan` each way, so that a long stack compiles as fast as a short one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diffjax import flows
+from diffjax.errors import InputError
+from diffjax.flows import Flow
+from diffjax.nets.autoencoders import Dense
+from diffjax.nets.masked import MADE
+
+NAMES = ("planar", "radial", "additive", "affine", "autoregressive")
+
+
+class Stack(NamedTuple):
+    """init: key -> params; flow: params -> Flow, whose forward direction leads from N(0, I) to the data."""
+
+    init: Callable[[Array], Any]
+    flow: Callable[[Any], Flow]
+
+
+class Layer(NamedTuple):
+    """The same of one layer: `flow` also takes which of the stack's layers it is, a row of `masks`."""
+
+    init: Callable[[Array], Any]
+    flow: Callable[[Any, Array], Flow]
+
+
+def stack(setting: Any, shape: Sequence[int], num: int) -> Stack:
+    """`num` layers of `setting.name` over raveled arrays of this shape.
+
+    setting.base_scale: standard deviation to start from.
+    setting.features, setting.limit: of conditioners, their hidden layers and the largest log-scale of a layer.
+
+    Raises:
+        InputError: on an unknown kind, a base_scale or a limit that is not positive, a number of layers below 1, or
+            coupling layers for one entry.
+    """
+    dim = math.prod(shape)
+    if setting.name not in NAMES:
+        raise InputError(f"flow.name must be one of {', '.join(NAMES)}, not {setting.name!r}")
+    if not setting.base_scale > 0:
+        raise InputError(f"flow.base_scale must be positive, not {setting.base_scale!r}")
+    if not isinstance(num, int) or num < 1:
+        raise InputError(f"flow.num_layers must be integers of at least 1, not {num!r}")
+    layer = _layer(setting, dim)
+    kinds = [np.ones(dim, bool)]
+    if setting.name in ("additive", "affine"):
+        kinds = [flows.checkerboard(shape, 0), flows.checkerboard(shape, 1), flows.halves(dim, 0), flows.halves(dim, 1)]
+    masks = jnp.asarray(np.stack([kinds[i % len(kinds)] for i in range(num)]))
+
+    def init(key: Array) -> Any:
+        return {
+            "shift": jnp.zeros(dim),
+            "log_scale": jnp.full(dim, math.log(setting.base_scale)),
+            "layers": jax.vmap(layer.init)(jax.random.split(key, num)),
+        }
+
+    def flow(params: Any) -> Flow:
+        base = flows.affine(params["shift"], jnp.exp(params["log_scale"]))
+        layers = flows.stacked(lambda p: layer.flow(*p), (params["layers"], masks))
+        return flows.chain([base, layers])
+
+    return Stack(init, flow)
+
+
+def _layer(setting: Any, dim: int) -> Layer:
+    form = flows.bounded(setting.limit)
+    features = tuple(setting.features)
+
+    def normals(key: Array) -> tuple[Array, Array, Array]:
+        first, second, third = jax.random.split(key, 3)
+        return jax.random.normal(first, (dim,)), jax.random.normal(second, (dim,)), jax.random.normal(third, ())
+
+    def planar(key: Array) -> Any:
+        u, w, b = normals(key)
+        return 0.1 * u, w, b
+
+    def radial(key: Array) -> Any:
+        centre, raw, _ = normals(key)
+        return setting.base_scale * centre, jnp.zeros(()), 0.1 * raw[0]
+
+    match setting.name:
+        case "planar":
+            return Layer(planar, lambda p, _: flows.planar(*p))
+        case "radial":
+            return Layer(radial, lambda p, _: flows.radial(*p))
+        case "autoregressive":
+            made = MADE(features)
+
+            def masked(p: Any, _: Array) -> Flow:
+                maf = flows.invert(flows.autoregressive(lambda x: jnp.asarray(made.apply({"params": p}, x)), form))
+                return flows.chain([maf, flows.reverse])
+
+            return Layer(lambda key: made.init(key, jnp.zeros(dim))["params"], masked)
+    outputs = 1 if setting.name == "additive" else 2
+    net = Dense(features, outputs * dim, zero=True)
+
+    def apply(p: Any, x: Array) -> Array:
+        return jnp.asarray(net.apply({"params": p}, x))
+
+    def coupling(p: Any, mask: Array) -> Flow:
+        if setting.name == "additive":
+            return flows.additive_coupling(mask, lambda x: apply(p, x))
+        return flows.affine_coupling(mask, lambda x: tuple(jnp.split(apply(p, x), 2, -1)), form)
+
+    return Layer(lambda key: net.init(key, jnp.zeros(dim))["params"], coupling)
