@@ -29,6 +29,7 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
     config.sigmas: of "correlated", as in `toys.correlated`; (2,) is its shape, (20, 2) that of "stomach_cancer", of
         which every example is the same table: a batch of n asks for n draws of whatever is to be drawn given it.
     config.weights, config.means, config.std: of "mixture", as in `toys.mixture`; its shape is (len(means[0]),).
+    config.example: of "given", the one example, of which all are copies, as those of "stomach_cancer" are.
     config.radii: of "dead_leaves", the smallest and the largest in pixels.
     config.dir: of "folder", a directory of images to take crops of.
 
@@ -66,6 +67,13 @@ def _heartbeat(config: ml_collections.ConfigDict, split: str) -> Dataset:
 def _stomach_cancer(config: ml_collections.ConfigDict, split: str) -> Dataset:
     table = toys.stomach_cancer()
     return from_arrays("stomach_cancer", np.repeat(table[None], _num(config, split), axis=0), levels=0)
+
+
+def _given(config: ml_collections.ConfigDict, split: str) -> Dataset:
+    example = np.asarray(config.get("example", ()), np.float32)
+    if example.size == 0 or not np.isfinite(example).all():
+        raise InputError(f"data.example={config.get('example')!r} must be finite numbers: 'given' is made of them.")
+    return from_arrays("given", np.repeat(example[None], _num(config, split), axis=0), levels=0)
 
 
 def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -141,6 +149,7 @@ _SETS: dict[str, Callable[[ml_collections.ConfigDict, str], Dataset]] = {
     "correlated": _correlated,
     "mixture": _mixture,
     "stomach_cancer": _stomach_cancer,
+    "given": _given,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
     "folder": _folder,
 }

@@ -105,7 +105,6 @@ def expectation(
     if own is sampled_entropy:
         # Its derivative at fixed z is -∇ log q: of mean 0, nothing but noise, and what one more in v takes away.
         baseline = baseline - 1.0
-    baseline = stop_gradient(baseline)
     log_q = jax.vmap(lambda z: law.log_prob(z).sum())(z)
     return jnp.exp(log_q - stop_gradient(log_q)) * (values - baseline) + baseline
 
