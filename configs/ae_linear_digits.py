@@ -1,7 +1,7 @@
 """A linear auto-encoder on scikit-learn's digits, 8x8: 32 numbers an image, in the span of its principal components.
 
-The other configs/ae_*_digits.py change what `autoencoder` says: same code size, same budget of steps, one table in
-experiments/results. Cost: seconds on two CPU cores.
+The other configs/ae_*_digits.py change what `autoencoder` says: same code size and, but for k-means, the same budget of
+steps. Cost: seconds on two CPU cores.
 """
 
 from ml_collections import ConfigDict
