@@ -1,9 +1,11 @@
-"""Flows as density models, trained by maximum likelihood: NICE, RealNVP, MAF (Dinh et al. 2015, 2017; Papamakarios 2017).
+"""Flows as density models: NICE and RealNVP (Dinh et al. 2015, 2017), MAF (Papamakarios et al. 2017).
+
+Trained by maximum likelihood,
 
     log p(x) = log N(f⁻¹(x); 0, I) + log |det ∂f⁻¹/∂x|
 
-Of real numbers that is log p(x) itself. Levels 0 .. k-1 become v = (level + u)/k, u uniform on [0, 1), so that a density
-of v bounds the probability of a level:
+Of real numbers that is log p(x) itself. Levels 0 .. k-1 become v = (level + u)/k, u uniform on [0, 1), so that a
+density of v bounds the probability of a level:
 
     log P(x) = log ∫ p(v) dv over the bin of x ≥ E log p(v) - D log k
 

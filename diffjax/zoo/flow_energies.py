@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from diffjax import randomness
 from diffjax.bounds import importance_weighted
@@ -35,7 +34,8 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, flow, evaluation}`, see configs/flow_energies.py.
 
     The params are those of one flow for each length, with a leading axis of the four energies, and "pulled", the sum of
-    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound`, `log_weight` and `sample` are of the energy `flow.shown`, 1 to 4, with the longest flow.
+    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound`, `log_weight` and `sample` are of
+    the energy `flow.shown`, 1 to 4, with the longest flow.
 
     Raises:
         InputError: on data that are not of the plane, or flows that cannot be.
@@ -59,7 +59,7 @@ def make(config: Any) -> Model:
 
         return jax.vmap(one, (0, 1), 1)(params[str(n)], eps)
 
-    def draws(params: Any, key: randomness.Keys, num: int, beta: ArrayLike = 1.0) -> tuple[Array, Array]:
+    def draws(params: Any, key: randomness.Keys, num: int, beta: Array | float = 1.0) -> tuple[Array, Array]:
         """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4), at β = 1 log w."""
         eps = randomness.normal(key, (num, len(lengths), 4, 2))
         z, log_q = zip(*(push(params, n, eps[:, i]) for i, n in enumerate(lengths)), strict=True)

@@ -1,6 +1,6 @@
 """Stacks of flow layers and their parameters, as a configuration's section `flow` names them.
 
-From N(0, I): a scale and a shift of each entry (the last layer of NICE, seen from the data), then `num` layers of a kind
+From N(0, I): a scale and a shift of each entry (NICE's last layer, seen from the data), then layers of one kind
 
     planar, radial    without a network
     additive, affine  coupling layers, which keep checkerboards and halves in turns (NICE, RealNVP)
@@ -104,8 +104,8 @@ def _layer(setting: Any, dim: int) -> Layer:
             made = MADE(features)
 
             def masked(p: Any, _: Array) -> Flow:
-                maf = flows.invert(flows.autoregressive(lambda x: jnp.asarray(made.apply({"params": p}, x)), form))
-                return flows.chain([maf, flows.reverse])
+                iaf = flows.autoregressive(lambda x: _pair(made.apply({"params": p}, x)), form)
+                return flows.chain([flows.invert(iaf), flows.reverse])
 
             return Layer(lambda key: made.init(key, jnp.zeros(dim))["params"], masked)
     outputs = 1 if setting.name == "additive" else 2
@@ -117,6 +117,11 @@ def _layer(setting: Any, dim: int) -> Layer:
     def coupling(p: Any, mask: Array) -> Flow:
         if setting.name == "additive":
             return flows.additive_coupling(mask, lambda x: apply(p, x))
-        return flows.affine_coupling(mask, lambda x: tuple(jnp.split(apply(p, x), 2, -1)), form)
+        return flows.affine_coupling(mask, lambda x: _pair(jnp.split(apply(p, x), 2, -1)), form)
 
     return Layer(lambda key: net.init(key, jnp.zeros(dim))["params"], coupling)
+
+
+def _pair(parts: Any) -> tuple[Array, Array]:
+    m, s = parts
+    return m, s

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from diffjax import flows, vi
 from diffjax.distributions import Normal
@@ -128,6 +129,18 @@ def test_a_flow_has_the_jacobian_s_determinant_and_an_inverse(name):
         np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5 * scale)
     if name not in ("affine", "reverse", "additive"):
         assert np.ptp(everything(every[0], x)[1]) > 1e-2  # not a flow that does nothing
+
+
+def test_scales_are_those_of_the_papers():
+    m, s = np.random.default_rng(0).normal(size=(2, 50))
+    gate = expit(s + 1.0)
+    shift, log_scale = flows.gated(1.0)(jnp.asarray(m), jnp.asarray(s))
+    np.testing.assert_allclose(shift, (1 - gate) * m, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(log_scale), gate, rtol=1e-5)
+    shift, log_scale = flows.bounded(0.5)(jnp.asarray(m), jnp.asarray(10 * s))
+    np.testing.assert_allclose(shift, m, rtol=1e-6)
+    assert (np.abs(log_scale) <= 0.5).all() and np.abs(log_scale).max() > 0.499
+    np.testing.assert_allclose(flows.bounded(0.5)(0.0, 1e-3)[1], 1e-3, rtol=1e-4)
 
 
 def test_logit_has_the_jacobian_s_determinant_and_an_inverse():
