@@ -1,9 +1,10 @@
 """A dense network of (x, y) for all classes y at once.
 
-    h(x, y) = softplus(W x + V e_y + b) = softplus(W x + b + V_y)
+    h(x, y) = softplus(W x + c V_y + b)        the first layer of a network of x and of c times the one-hot y
 
-The first layer of the concatenation of x and the one-hot e_y is a sum: W x is computed once for all classes, and V e_y
-is a row of a table.
+W x is computed once for all classes. Adam moves every weight equally fast, and so a sum over all elements of x faster
+than the one weight that a class has: without c, what a class could explain is learned from x before the class
+is of any use, and q(y | x) forgets the labels meanwhile.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import Array
 from jaxtyping import Float
+
+SCALE = 10.0  # c
 
 
 class ByClass(nn.Module):
@@ -27,7 +30,7 @@ class ByClass(nn.Module):
     def __call__(self, x: Float[Array, "*batch #classes dim"]) -> Float[Array, "*batch classes out"]:
         """x is of one class each, or, where its axis of classes is 1, the same for all."""
         first, *rest = self.features
-        h = nn.Dense(first)(x) + self.param("classes", nn.initializers.zeros, (self.num_classes, first))
+        h = nn.Dense(first)(x) + SCALE * self.param("classes", nn.initializers.zeros, (self.num_classes, first))
         for units in rest:
             h = nn.Dense(units)(nn.softplus(h))
         return nn.Dense(self.out)(nn.softplus(h))

@@ -9,6 +9,7 @@ from configs import ssl_digits
 from diffjax import data, zoo
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
+from diffjax.nets.by_class import SCALE
 from diffjax.zoo import m2
 
 SHAPE, CLASSES, DIM = (3, 2, 1), 3, 6
@@ -32,8 +33,12 @@ def built():
     def build(name):
         model = zoo.make(configuration(name))
         rng = np.random.default_rng(1)
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
-        return model, jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), float), shapes)
+
+        def drawn(path, leaf):
+            spread = 0.4 / SCALE if path[-1].key == "classes" else 0.4
+            return jnp.asarray(spread * rng.normal(size=leaf.shape), float)
+
+        return model, jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(model.init, jax.random.key(0)))
 
     return {name: build(name) for name in ("m1", "m2", "m1m2", "supervised")}
 
@@ -55,7 +60,7 @@ def dense(params, x, first=None):
 def of_pair(params, x, y):
     """The network of x and the one-hot y, as one vector."""
     one_hot = np.broadcast_to(np.eye(CLASSES)[y], (*x.shape[:-1], CLASSES))
-    first = np.concatenate([np.float64(params["Dense_0"]["kernel"]), np.float64(params["classes"])])
+    first = np.concatenate([np.float64(params["Dense_0"]["kernel"]), SCALE * np.float64(params["classes"])])
     return dense(params, np.concatenate([x, one_hot], -1), first)
 
 
@@ -218,7 +223,7 @@ def mixture():
     shapes = jax.eval_shape(model.init, jax.random.key(0))["m2"]
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     # 40 is where softplus is the identity, to rounding.
-    decoder = zero["decoder"] | {"classes": jnp.full((CLASSES, 4), -40.0).at[:, :CLASSES].add(80.0 * jnp.eye(CLASSES))}
+    decoder = zero["decoder"] | {"classes": jnp.full((CLASSES, 4), -4.0).at[:, :CLASSES].add(8.0 * jnp.eye(CLASSES))}
     decoder["Dense_1"] = decoder["Dense_1"] | {"kernel": jnp.zeros((4, DIM)).at[:CLASSES].set(logits / 40.0)}
     classifier = {
         "Dense_0": {
