@@ -1,7 +1,8 @@
 """Variational auto-encoder of binarised MNIST (Kingma & Welling 2014), importance-weighted too (Burda et al. 2016).
 
     --config.net.latents='(2,)'                                     2, 5, 10, 20: the paper's latent sizes
-    --config.vae.objective=iwae --config.vae.num_samples=50         the importance-weighted auto-encoder
+    --config.vae.objective=iwae --config.vae.num_samples=50 --config.evaluation.num_weights=100
+                                                                    the importance-weighted one; 100 times 50 weights
     --config.net.latents='(100,50)' --config.net.features='((200,200),(100,100))'   its two stochastic layers
     --config.vae.estimator=doubly_reparameterized                   | sticking_the_landing | analytic_kl
     --config.vae.flow=planar --config.vae.flow_length=40            | radial | iaf: normalizing flows in the posterior
@@ -49,7 +50,7 @@ def get_config() -> ConfigDict:
                 num_examples=0,
                 num_terms=0,
                 grid=64,
-                num_weights=5000,  # for log p(x) by importance sampling from the encoder
+                num_weights=5000,  # for log p(x) by importance sampling from the encoder; of iwae each is num_samples
                 weighted_examples=100,
                 annealed_weights=16,  # and by annealed importance sampling; 0: not
                 annealing=dict(temperatures=400, num_leapfrog=3, step_size=0.2),

@@ -17,7 +17,7 @@ from diffjax.bounds import bits_per_dim, importance_weighted
 Report = dict[str, Any]
 Batches = Iterable[dict[str, np.ndarray]]
 AT_ONCE = 10  # draws of a log-weight
-TIGHTER = (5, 50)  # the k of L_k in a report, the k of Burda et al. 2016
+TIGHTER = (5, 50)  # the k of L_k in a report, those of Burda et al. 2016
 
 
 def evaluate_bound(
@@ -111,7 +111,7 @@ def log_mean(log_w: np.ndarray) -> np.ndarray:
 def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.ndarray | None = None) -> Report:
     """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws
     or, where the model's bound is by another proposal, that `bound` (examples,); `gain`, their difference, which varies
-    less from example to example than either; L_k, the bound of k weights each; and their numbers."""
+    less from example to example than either; L_k, the bound by k of these weights; and their numbers."""
     many, one = log_mean(log_w), log_w.mean(0) if bound is None else bound
     return {f"L_{k}": bits(_tighter(log_w, k), event_shape) for k in TIGHTER if k < len(log_w)} | {
         "K": bits(one, event_shape),

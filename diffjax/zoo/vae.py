@@ -125,8 +125,10 @@ def make(config: Any) -> Model:
         return -sum(terms(params, key, batch).values(), jnp.zeros(()))
 
     def log_weight(params: Params, key: Array, batch: Batch) -> Array:
+        """Of "iwae" the mean of its K weights, E w = p(x) too, so that what it is a draw of is the bound."""
         x, key = prepared(key, batch)
-        return draw(params, params, params, key, x, 1)[2][0]
+        num = setting.num_samples if setting.objective == "iwae" else 1
+        return bounds.importance_weighted(draw(params, params, params, key, x, num)[2])
 
     def image(params: Params, z: Array) -> Array:
         return likelihood.image(params["likelihood"], decoder.apply(params["decoder"][0], z))
