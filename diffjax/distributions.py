@@ -157,7 +157,7 @@ class _Discretized(ABC):
     def _table(self) -> Float[Array, "*shape num_bins"]:
         return jax.vmap(self.log_prob, out_axes=-1)(self.bins)
 
-    def kl(self, other: Self) -> Float[Array, "*shape"]:
+    def kl(self, other: "_Discretized") -> Float[Array, "*shape"]:
         """KL(self ‖ other), of the rounded variables."""
         table = self._table()
         return jnp.sum(jnp.exp(table) * (table - other._table()), axis=-1)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from diffjax.distributions import Normal
@@ -63,7 +64,7 @@ def normal(params: NormalParams) -> Factorised:
     return Factorised(jax.tree.map(lambda mean, log_std: Normal(mean, jnp.exp(2.0 * log_std)), *params))
 
 
-def start(position: PyTree[Array], std: float = 1.0) -> NormalParams:
+def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
     """The parameters of Normals around a position, all of one standard deviation.
 
     Raises:

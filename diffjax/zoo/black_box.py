@@ -86,7 +86,7 @@ def coordinate_ascent(prior: NormalGamma, x: Float[Array, " n"], num_updates: in
     """The best q(μ) q(τ), from E τ under the prior by turns (Bishop 2006, eq. 10.26 to 10.30)."""
     exact = posterior(prior, x)
     concentration = prior.concentration + 0.5 * (len(x) + 1)
-    expected = prior.concentration / prior.rate
+    expected = jnp.asarray(prior.concentration / prior.rate)
     for _ in range(num_updates):
         variance = 1.0 / (exact.strength * expected)
         rate = prior.rate + 0.5 * _squares(prior, x, exact.location, variance)
