@@ -31,7 +31,7 @@ class Likelihood(NamedTuple):
     params: to begin with, of what is learned beside the decoder.
     prepare(key, batch) -> x (batch, *shape): floats as encoder and `log_prob` take them, bits or [-1, 1].
     log_prob(params, out, x) -> (*batch,) in nats: of a bit or level its probability, else a density.
-    image(params, out) -> the mean of x, in [-1, 1].
+    image(params, out) -> the mean of x or, of levels, the middle of their law, in [-1, 1].
     """
 
     out: tuple[int, ...]
@@ -71,7 +71,11 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
             return DiscretizedLogistic(mean, jnp.exp(log_scale), levels).log_prob(x).sum(axes)
 
         return Likelihood(
-            twice, (), lambda key, batch: scaled(batch, levels), of_levels, lambda params, out: jnp.split(out, 2, -1)[0]
+            twice,
+            (),
+            lambda key, batch: scaled(batch, levels),
+            of_levels,
+            lambda params, out: jnp.clip(jnp.split(out, 2, -1)[0], -1.0, 1.0),
         )
 
     half = 0.5 * (levels - 1)

@@ -1,0 +1,22 @@
+"""Variational auto-encoder of scikit-learn's 8x8 digits, nothing to download: configs/vae_mnist.py, made small.
+
+The likelihood is of the 17 levels of grey, so that bits a dimension compare with those of configs/digits.py.
+--config.net.likelihood=gaussian learns a variance for each pixel, of digits made continuous; --config.net.name=conv.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import vae_mnist
+
+
+def get_config() -> ConfigDict:
+    config = vae_mnist.get_config()
+    config.data = ConfigDict(
+        dict(name="digits", dir="", shape=(8, 8, 1), levels=17, train_split="", test_split="", in_memory=True)
+    )
+    config.net.update(
+        latents=(16,), features=((128, 128),), channels=(16, 32), units=128, likelihood="discretized_logistic"
+    )
+    config.evaluation.update(batch_size=300, num_weights=1000, weighted_examples=297, annealed_weights=0)
+    config.training.update(steps=3000, learning_rate=1e-3)
+    return config
