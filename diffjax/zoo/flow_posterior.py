@@ -17,6 +17,8 @@ from diffjax import flows
 from diffjax.errors import InputError
 from diffjax.nets.masked import MADE
 
+STILL = 0.5413249  # softplus⁻¹(1): where wᵀu is this a planar layer moves nothing
+SMALL = 0.1
 NAMES = ("none", "planar", "radial", "iaf")
 
 
@@ -42,13 +44,9 @@ def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
     if not isinstance(length, int) or length < 1:
         raise InputError(f"vae.flow_length must be an integer of at least 1, not {length!r}")
 
-    def nothing(key: Array) -> Any:
-        del key
-        return ()
-
     if name == "none":
         identity = flows.Flow(*2 * [lambda z: (z, jnp.zeros(z.shape[:-1], z.dtype))])
-        return Amortised(0, nothing, lambda params, numbers: identity)
+        return Amortised(0, lambda key: (), lambda params, numbers: identity)
     if name == "iaf":
         return _inverse_autoregressive(length, dim, units)
 
@@ -57,13 +55,18 @@ def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
             return flows.planar(p[..., :dim], p[..., dim : 2 * dim], p[..., -1])
         return flows.radial(p[..., :dim], p[..., dim], p[..., dim + 1])
 
-    size = 2 * dim + 1 if name == "planar" else dim + 2
+    def init(key: Array) -> Any:
+        if name == "radial":  # equal α and gap are the identity
+            return jnp.zeros((length, dim + 2))
+        w = jax.random.normal(key, (length, dim)) / jnp.sqrt(dim)
+        u = STILL * w / (w * w).sum(-1, keepdims=True)
+        return jnp.concatenate([u, w, jnp.zeros((length, 1))], -1)
 
     def flow(params: Any, numbers: Array) -> flows.Flow:
-        layers = numbers.reshape(*numbers.shape[:-1], length, size)
+        layers = params + SMALL * numbers.reshape(*numbers.shape[:-1], *params.shape)
         return flows.stacked(layer, jnp.moveaxis(layers, -2, 0))
 
-    return Amortised(length * size, nothing, flow)
+    return Amortised(length * (2 * dim + 1 if name == "planar" else dim + 2), init, flow)
 
 
 def _inverse_autoregressive(length: int, dim: int, units: int) -> Amortised:
@@ -76,7 +79,7 @@ def _inverse_autoregressive(length: int, dim: int, units: int) -> Amortised:
         def conditioner(p: Any) -> Callable[[Array], tuple[Array, Array]]:
             def conditions(z: Array) -> tuple[Array, Array]:
                 wide = jnp.broadcast_to(context, (*z.shape[:-1], units))
-                m, s = net.apply({"params": p}, z, wide)
+                m, s = jnp.asarray(net.apply({"params": p}, z, wide))
                 return m, s
 
             return conditions
