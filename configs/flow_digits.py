@@ -3,7 +3,8 @@
 --config.flow.name=affine | additive | autoregressive
 
 Uniformly dequantised, with the exact offset: the bound is one on the log-probability of the levels.
-Cost: minutes on 2 CPU cores. Expected: digits one can read, and fewer bits than independent pixels take.
+There are only 1500 images to learn from: a few hundred steps are enough, and after a thousand the bound falls again.
+Cost: minutes on 2 CPU cores. Expected: a bound near 2.2 bits/dim, and samples that have the strokes of digits.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +28,7 @@ def get_config() -> ConfigDict:
                 name="affine",
                 num_layers=8,
                 base_scale=1.0,  # standard deviation of the base at the start
-                features=(128,),  # of conditioners
+                features=(64,),  # of conditioners
                 limit=1.0,  # of a layer's log-scale
                 margin=0.05,  # of the logit of levels; 0: none
             ),
@@ -42,7 +43,7 @@ def get_config() -> ConfigDict:
                 parzen_samples=0,
             ),
             training=dict(
-                steps=2_000,
+                steps=700,
                 batch_size=128,
                 learning_rate=1e-3,
                 warmup=200,
@@ -50,9 +51,9 @@ def get_config() -> ConfigDict:
                 ema_decay=0.998,
                 flip=False,
                 seed=0,
-                log_every=200,
-                eval_every=1000,
-                save_every=1000,
+                log_every=100,
+                eval_every=0,
+                save_every=0,
                 keep_every=0,
             ),
         )

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
                 name="planar",
                 num_layers=(2, 8, 32),  # a flow of each length for each energy
                 base_scale=2.0,  # standard deviation of the base at the start
-                annealing=45.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
+                annealing=60.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
                 features=(32, 32),  # of conditioners
                 limit=2.0,  # of a layer's log-scale
                 shown=1,  # the energy whose samples are shown during training, 1 to 4
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
                 parzen_samples=0,
             ),
             training=dict(
-                steps=30_000,
+                steps=40_000,
                 batch_size=256,
                 learning_rate=3e-3,
                 warmup=500,
