@@ -232,6 +232,31 @@ def call_chains(log_density):
     for estimator in ("reparameterized", "sticking_the_landing", "doubly_reparameterized"):
         vi.objective(log_weights, (params, params), x, estimator)
 
+    family = lambda q: Normal(q["mean"], jnp.exp(2 * q["log_std"]))
+    start = {"mean": jnp.zeros(2), "log_std": jnp.zeros(2)}
+    prior = Normal(jnp.zeros(2), jnp.ones(2))
+    for own in (None, vi.sampled_entropy, vi.analytic_entropy, vi.negative_kl(prior)):
+        for estimator in ("score", "score_leave_one_out", "reparameterized"):
+            vi.value_and_gradient(lambda z: -(z**2).sum(), family, start, key, 4, estimator, own, 0.5)
+    vi.MovingAverage().update(jnp.ones(4)).value
+    both = vi.mean_field.normal(vi.mean_field.start({"a": 0.0, "b": jnp.ones(2)}))
+    both.log_prob(both.sample(key)), both.entropy(), both.kl(both)
+    dj.distributions.Gamma(jnp.ones(2), jnp.ones(2)).kl(dj.distributions.Gamma(jnp.ones(2), jnp.ones(2)))
+    dj.distributions.DiscretizedLogistic(jnp.zeros(2), jnp.ones(2)).log_prob(jnp.zeros(2))
+
+    flows = dj.flows
+    layers = [
+        flows.planar(x, x, jnp.ones(5)),
+        flows.radial(jnp.zeros(2), jnp.ones(()), jnp.zeros(())),
+        flows.additive_coupling(flows.halves(2, 0), lambda h: h),
+        flows.affine_coupling(flows.halves(2, 1), lambda h: (h, h)),
+        flows.autoregressive(lambda h: (0 * h, 0 * h), flows.bounded()),
+        flows.affine(jnp.zeros(2), jnp.ones(2)),
+        flows.reverse,
+    ]
+    law = flows.Transformed(Normal(x, jnp.ones((5, 2))), flows.chain(layers))
+    law.log_prob(law.sample_and_log_prob(key)[0]), flows.invert(law.flow).forward_and_log_det(x)
+
 
 jax.eval_shape(call_everything)  # tracing meets every annotation and compiles nothing
 

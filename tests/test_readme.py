@@ -46,6 +46,13 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     elbo, log_p = (float(x) for x in re.search(r"ELBO ([-\d.]+) <= ([-\d.]+)", printed).groups())
     assert log_p - 0.1 < elbo < log_p + 0.1
     assert namespace["elbo"](dj.vi.linear_hamiltonian(2), namespace["key"]) < log_p - 0.5
+    # Each estimator's mean is 2x = (2, -1); with 1000 draws the score function's has a standard error below 0.2.
+    slopes = re.findall(r"^(\w+) \[\s*([-\d.]+)\s+([-\d.]+)\s*\]", printed, flags=re.MULTILINE)
+    assert len(slopes) == 4
+    for _, first, second in slopes:
+        assert abs(float(first) - 2) < 1
+        assert abs(float(second) + 1) < 1
+    assert float(re.search(r"invertible ([-\d.e]+)", printed).group(1)) < 1e-5
 
 
 @pytest.mark.parametrize("page", ["README.md", "experiments/results/README.md", "experiments/benchmarks/README.md"])

@@ -39,7 +39,8 @@ def halves(dim: int, parity: int) -> Bool[np.ndarray, " dim"]:
 
 
 def additive_coupling(
-    mask: Bool[Array, " dim"], conditioner: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]]
+    mask: Bool[Array | np.ndarray, " dim"],
+    conditioner: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
 ) -> Flow:
     """x -> x + t(x where mask is true), where it is not.
 
@@ -66,7 +67,9 @@ def additive_coupling(
 
 
 def affine_coupling(
-    mask: Bool[Array, " dim"], conditioner: Callable[[Array], tuple[Array, Array]], form: Form | None = None
+    mask: Bool[Array | np.ndarray, " dim"],
+    conditioner: Callable[[Array], tuple[Array, Array]],
+    form: Form | None = None,
 ) -> Flow:
     """x -> shift + exp(log_scale) x where mask is false, both by what x is where it is true.
 
@@ -104,7 +107,7 @@ def _check_parity(dim: int, parity: int) -> None:
         raise InputError(f"parity must be 0 or 1, not {parity!r}")
 
 
-def _check_mask(mask: Array) -> None:
+def _check_mask(mask: Array | np.ndarray) -> None:
     if np.ndim(mask) != 1:
         raise InputError(f"mask must be a vector, not of shape {np.shape(mask)}")
     if concrete(mask) and (np.all(mask) or not np.any(mask)):

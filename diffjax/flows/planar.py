@@ -70,7 +70,7 @@ def _solve(s: Array, c: Array) -> Array:
     def residual(t: Array) -> Array:
         return t + (slope - 1) * jnp.tanh(t) - target
 
-    def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, t = state
         f = residual(t)
         low, high = jnp.where(f < 0, t, low), jnp.where(f < 0, high, t)
