@@ -3,6 +3,7 @@
 --config.ssl.model=m1m2 | m2 | m1 | supervised    the paper's models, and its classifier without the unlabelled images
 --config.data.labelled=100 | 600 | 1000 | 3000    how many images keep their labels, as many of each class
 --config.data.label_seed=0 | 1 | ...              which ones
+--config.init_from=DIR --config.ssl.freeze_m1=True     M2 on the codes of a run with ssl.model=m1, in half the time
 
 Sizes, weight of the classification and batches are the paper's. M1's codes are read by a linear support-vector machine
 (evaluation.probe), the other models classify by q(y | x).
@@ -16,6 +17,7 @@ def get_config() -> ConfigDict:
         dict(
             system="semi_supervised",
             parallel="jit",
+            init_from="",  # the workdir of another run, whose M1 is taken to begin with
             data=dict(
                 name="mnist",
                 dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
@@ -33,6 +35,7 @@ def get_config() -> ConfigDict:
                 model="m1m2",
                 alpha=0.1,  # of the classifier's loss beside that of the generative model: the paper's α is α N
                 binarize=True,  # bits drawn anew each time an image is seen
+                freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
             ),
             net=dict(
                 latent=50,  # codes of M1,

@@ -21,7 +21,7 @@ from diffjax.training.sharding import check_batch_size
 from diffjax.training.state import init_state, optimizer
 from experiments import evaluation, pictures
 from experiments.evaluation import Sampler, load
-from experiments.workdir import Log, claim, write_json
+from experiments.workdir import Log, claim, read_config, write_json
 
 # What follows `fold_in` on the run's key: each use of randomness outside training has a number of its own.
 GRID, BOUND, FIGURES, SAMPLE = range(4)
@@ -44,8 +44,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
     key = jax.random.key(settings.seed)
     meta = {"config": config.to_dict()}
-    if model.fit is not None:
-        _fit(model, settings, train_set, workdir / "checkpoints", meta)
+    if model.fit is not None or config.get("init_from"):
+        _start(model, config, settings, train_set, workdir / "checkpoints", meta)
     sampler = Sampler(model, config.evaluation.grid) if model.sample else None
     log: Log | None = None
     last: dict[str, float] = {}
@@ -132,19 +132,43 @@ def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[in
     return int(state.step), state.ema
 
 
-def _fit(
-    model: zoo.Model, settings: TrainingConfig, train_set: data.Dataset, directory: Path, meta: dict[str, Any]
+def _start(
+    model: zoo.Model,
+    config: ConfigDict,
+    settings: TrainingConfig,
+    train_set: data.Dataset,
+    directory: Path,
+    meta: dict[str, Any],
 ) -> None:
-    """Checkpoint 0, of the fitted parameters, where there is none yet: training then starts by restoring it."""
+    """Checkpoint 0, where there is none yet, of parameters that are fitted, or another run's: training restores it."""
     with Checkpointer(directory, settings.keep_every) as checkpointer:
         if checkpointer.latest_step() is not None:
             return
         key = jax.random.key(settings.seed, impl="threefry2x32")
         state = jax.jit(lambda key: init_state(key, model, optimizer(settings), model.time_sampler))(key)
-        fitted = model.fit(state.params, train_set.gather(np.arange(len(train_set))))
-        params = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), fitted, state.params)
-        state = state._replace(params=params, ema=params)
-        checkpointer.save(0, state, meta | {"step": 0, "examples_seen": 0})
+        params = state.params
+        if model.fit is not None:
+            params = model.fit(params, train_set.gather(np.arange(len(train_set))))
+        if config.get("init_from"):
+            params = _taken_from(Path(config.init_from), params)
+        params = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, state.params)
+        checkpointer.save(0, state._replace(params=params, ema=params), meta | {"step": 0, "examples_seen": 0})
+
+
+def _taken_from(workdir: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with those parts replaced that the newest checkpoint of another run has, too, by name."""
+    _, others = restore_ema(read_config(workdir), workdir, None)
+    shared = params.keys() & others.keys()
+    if not shared or any(_shapes(params[name]) != _shapes(others[name]) for name in shared):
+        raise InputError(
+            f"init_from={str(workdir)!r} has the parts {', '.join(others)}, of which none is one of "
+            f"{', '.join(params)}, or not of the same sizes: name a run with the same network"
+        )
+    return params | {name: others[name] for name in shared}
+
+
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(jnp.shape, params)
 
 
 def _batches(dataset: data.Dataset, batch_size: int, seed: int, process: dict[str, int]):

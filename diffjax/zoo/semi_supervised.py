@@ -6,7 +6,8 @@
     supervised  the classifier of M2 alone, which learns from labelled examples only
 
 The loss of an example is its share of J^α / N, and the labelled example that comes with it brings -α log q(y | x). M1
-and M2 of the pair share no parameter and no gradient: one run trains both, and together they bound
+and M2 of the pair share no parameter and no gradient: one run trains both or, with `ssl.freeze_m1`, M2 alone on the M1
+of another (`init_from`). Together they bound
 
     log p(x) ≥ E_q(z_1|x)[log p(x | z_1) - log q(z_1 | x) - U(z_1)]
 
@@ -43,6 +44,7 @@ def make(config: Any) -> Model:
     num_classes, greys = config.data.num_classes, config.data.levels - 1
     dim = math.prod(shape)
     stacked, supervised = setting.model == "m1m2", setting.model == "supervised"
+    frozen = stacked and setting.freeze_m1
     first = m1(dim, net.latent, tuple(net.features))
     second = m2.m2(net.latent if stacked else dim, num_classes, net.style, tuple(net.units), bits=not stacked)
 
@@ -66,6 +68,10 @@ def make(config: Any) -> Model:
         x = means(image)
         return (randomness.uniform(key, x.shape) < x).astype(float) if setting.binarize else x
 
+    def shown(key: randomness.Keys, image: Array) -> Array:
+        """What is learned from: an M1 that learns no more needs no bits, its codes are those of the greys."""
+        return means(image) if frozen else draw(key, image)
+
     def code(params: Any, key: randomness.Keys, x: Array) -> tuple[Normal, Array]:
         q = first.encode(params["m1"], x)
         return q, q.mean + jnp.sqrt(q.variance) * randomness.normal(key, q.mean.shape, q.mean.dtype)
@@ -75,10 +81,11 @@ def make(config: Any) -> Model:
         label, labelled = _labels(batch, num_classes)
         cost = jnp.zeros(len(label))
         if not supervised:
-            x = draw(bits_key, batch["image"])
+            x = shown(bits_key, batch["image"])
         if setting.model in ("m1", "m1m2"):
             q, z = code(params, code_key, x)
-            cost += standard_kl(q) - log_bits(x, first.decode(params["m1"], z))
+            if not frozen:
+                cost += standard_kl(q) - log_bits(x, first.decode(params["m1"], z))
             x = jax.lax.stop_gradient(z)
         if setting.model == "m1":
             return cost
@@ -91,7 +98,7 @@ def make(config: Any) -> Model:
     def seen(params: Any, key: randomness.Keys, image: Array) -> Array:
         """What the classifier learns from: bits, or a draw of their code."""
         bits_key, code_key = randomness.split(key, 2)
-        x = draw(bits_key, image)
+        x = shown(bits_key, image)
         return jax.lax.stop_gradient(code(params, code_key, x)[1]) if stacked else x
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
