@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
                 base_scale=1.0,  # standard deviation of the base at the start
                 features=(64,),  # of conditioners
                 limit=1.0,  # of a layer's log-scale
-                margin=0.05,  # of the logit of levels; 0: none
+                margin=0.01,  # of the logit of levels; 0: none
             ),
             sampling=dict(sampler="flow", steps=1),
             evaluation=dict(

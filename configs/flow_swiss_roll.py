@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
                 num_layers=10,
                 base_scale=1.0,  # standard deviation of the base at the start
                 features=(64, 64),  # of conditioners
-                limit=2.0,  # of a layer's log-scale
+                limit=3.0,  # of a layer's log-scale
                 margin=0.0,  # of the logit of levels; 0: none
             ),
             sampling=dict(sampler="flow", steps=1),
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
                 batch_size=512,
                 learning_rate=1e-3,
                 warmup=500,
-                grad_clip=1.0,
+                grad_clip=10.0,
                 ema_decay=0.999,
                 flip=False,
                 seed=0,
