@@ -1,8 +1,8 @@
 """A linear classifier of features: what an encoder that saw no label has learnt of the classes (Alain & Bengio 2016).
 
 The classifier is scikit-learn's with its default penalty: logistic regression (C = 1) of features standardised by the
-training examples, or a support vector machine (squared hinge, C = 1, one class against the rest) of features as they are,
-for codes that say nothing are small, and would be blown up by few labels' standard deviations. The accuracy
+training examples, or a support vector machine (squared hinge, C = 1, one class against the rest) of features as they
+are: codes that say nothing are small, and the standard deviations of few examples would blow them up. The accuracy
 a on n test examples comes with the binomial standard error √(a (1 - a) / n); training's randomness is not in it.
 """
 

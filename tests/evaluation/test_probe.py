@@ -27,8 +27,8 @@ def test_gaussians_are_told_apart_as_well_as_can_be(kind):
     assert (found["num_train"], found["num_test"]) == (4000, 4000)
 
 
-@pytest.mark.parametrize("kind", probe.KINDS)
-def test_units_do_not_matter_and_unlabelled_examples_are_not_looked_at(kind):
+@pytest.mark.parametrize(("kind", "matter"), [("logistic", False), ("svm", True)])
+def test_units_matter_to_margins_alone_and_unlabelled_examples_to_nobody(kind, matter):
     (x, y), (test_x, test_y) = gaussians(60, 0), gaussians(500, 1)
     plain = probe.linear(kind, x, y, test_x, test_y)
     scale, shift = np.array([1e-3, 1.0, 1e4]), np.array([5.0, -1.0, 0.0])
@@ -36,7 +36,7 @@ def test_units_do_not_matter_and_unlabelled_examples_are_not_looked_at(kind):
     y = np.concatenate([y, np.full(40, -1)])
     scaled = probe.linear(kind, x, y, test_x * scale + shift, test_y)
     assert scaled["num_train"] == 60
-    assert abs(scaled["accuracy"] - plain["accuracy"]) <= 1 / 500  # up to a tie
+    assert (abs(scaled["accuracy"] - plain["accuracy"]) > 1 / 500) == matter  # up to a tie
 
 
 @pytest.mark.parametrize(
