@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -116,7 +117,7 @@ def bits(batch: Batch) -> Float[Array, "batch *shape"]:
         InputError: on other values, where they can be seen: not under `jit`.
     """
     x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
-    if not isinstance(x, jax.core.Tracer) and not ((x == 0) | (x == 1)).all():
+    if not isinstance(x, jax.core.Tracer) and not np.isin(np.asarray(x), (0, 1)).all():  # numpy's, not traced
         raise InputError("a Bernoulli likelihood takes bits, but the batch has values other than 0 and 1: binarise it")
     return x.astype(float)
 
