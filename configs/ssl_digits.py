@@ -11,6 +11,7 @@ from configs import ssl_mnist
 def get_config() -> ConfigDict:
     config = ssl_mnist.get_config()
     config.data.update(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split="", labelled=50)
+    config.ssl.alpha = 1.0
     config.net.update(latent=16, features=(200, 200), style=16, units=(200,))
     config.evaluation.update(batch_size=297)
     config.training.update(steps=3_000, batch_size=100, ema_decay=0.99, save_every=0)

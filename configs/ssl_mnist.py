@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
             ),
             ssl=dict(
                 model="m1m2",
-                alpha=0.1,  # of the classifier's loss beside that of the generative model: the paper's α is α N
+                alpha=10.0,  # of the classifier's loss beside that of the generative model, as in J^α / N; 0.1 in the paper
                 binarize=True,  # bits drawn anew each time an image is seen
                 freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
             ),

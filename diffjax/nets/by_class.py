@@ -13,7 +13,7 @@ import flax.linen as nn
 from jax import Array
 from jaxtyping import Float
 
-SCALE = 10.0  # c
+SCALE = 40.0  # c
 
 
 class ByClass(nn.Module):
