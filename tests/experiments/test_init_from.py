@@ -8,6 +8,8 @@ from configs import ssl_digits
 from diffjax.errors import InputError
 from experiments import run
 
+pytestmark = pytest.mark.slow
+
 
 def configuration(model, **ssl):
     config = ssl_digits.get_config()

@@ -111,6 +111,7 @@ def small():
     return config
 
 
+@pytest.mark.slow
 def test_the_system_s_loss_has_the_estimators_as_its_gradient():
     """One example given its key: each estimator's own gradient, with half of what the mean of two leaves."""
     config = small()

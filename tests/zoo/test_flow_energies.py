@@ -55,6 +55,7 @@ def test_the_energies_and_their_integrals():
     np.testing.assert_allclose(log_z, gauss, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kl_by_draws_is_kl_by_quadrature():
     """Of flows moved at random: their densities, by the inverse, integrate to 1, and give the KL that draws do."""
     config = small(base_scale=0.5, num_layers=(3,))
@@ -86,6 +87,7 @@ def test_kl_by_draws_is_kl_by_quadrature():
             assert found["bound"] < found["L_100"] < found["log Z"] + 5 * found["its error"]
 
 
+@pytest.mark.slow
 def test_the_energy_rises_to_its_full_weight():
     """The loss is linear in β until `pulled` reaches flow.annealing, and -log w from then on; the force is 1."""
     model = zoo.make(small(annealing=4.0, num_layers=(2,)))

@@ -221,10 +221,9 @@ def test_training_gives_each_example_its_own_draw():
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic"])
 def test_models_of_every_likelihood_learn_and_draw(likelihood):
-    """All parameters but the ends of a constant have gradients; samples are the mean picture over the prior."""
+    """All parameters have gradients; samples are the mean picture over the prior."""
     levels = 2 if likelihood == "bernoulli" else 17
     config = configuration((5, 4, 1), levels, likelihood, (2,))
-    config.net.update(name="conv" if levels == 2 else "fc", channels=(2,), units=5)
     model = zoo.make(config)
     params = randomized(model, 0.3)
     x = np.asarray(jax.random.randint(jax.random.key(10), (3, 5, 4, 1), 0, levels), np.uint8)
@@ -243,7 +242,7 @@ def test_models_of_every_likelihood_learn_and_draw(likelihood):
     assert manifold.shape == (400, 5, 4, 1)
     # The manifold's points are the centres of equal shares of the prior, so its mean is that of samples, nearly.
     error = samples.std(0) / num**0.5
-    assert (np.abs(samples.mean(0) - manifold.mean(0)) < 5 * error + 0.05 * samples.std(0)).all()
+    assert (np.abs(samples.mean(0) - manifold.mean(0)) < 5 * error + 0.05 * samples.std(0) + 1e-6).all()
 
 
 @pytest.mark.parametrize(
