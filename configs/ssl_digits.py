@@ -14,5 +14,5 @@ def get_config() -> ConfigDict:
     config.ssl.alpha = 1.0
     config.net.update(latent=16, features=(200, 200), style=16, units=(200,))
     config.evaluation.update(batch_size=297)
-    config.training.update(steps=3_000, batch_size=100, ema_decay=0.99, save_every=0)
+    config.training.update(steps=3_000, batch_size=100, learning_rate=1e-3, ema_decay=0.99, save_every=0)
     return config
