@@ -226,7 +226,8 @@ def mixture():
     shapes = jax.eval_shape(model.init, jax.random.key(0))["m2"]
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     # 40 is where softplus is the identity, to rounding.
-    decoder = zero["decoder"] | {"classes": jnp.full((CLASSES, 4), -4.0).at[:, :CLASSES].add(8.0 * jnp.eye(CLASSES))}
+    table = (80.0 * jnp.eye(CLASSES, 4) - 40.0) / SCALE
+    decoder = zero["decoder"] | {"classes": table}
     decoder["Dense_1"] = decoder["Dense_1"] | {"kernel": jnp.zeros((4, DIM)).at[:CLASSES].set(logits / 40.0)}
     classifier = {
         "Dense_0": {
