@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
             ),
             ssl=dict(
                 model="m1m2",
-                alpha=10.0,  # of the classifier's loss beside that of the generative model; 0.1 in the paper
+                alpha=5.0,  # of the classifier's loss beside that of the generative model; 0.1 in the paper
                 binarize=True,  # bits drawn anew each time an image is seen
                 freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
             ),
@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
             training=dict(
                 steps=10_000,
                 batch_size=100,
-                learning_rate=2e-3,
+                learning_rate=3e-3,
                 warmup=100,
                 grad_clip=0.0,  # of two networks in one, neither should shrink the other's gradient
                 ema_decay=0.999,
