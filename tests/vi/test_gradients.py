@@ -145,7 +145,10 @@ def bumps(z):
     ("family", "law", "params", "repeats"),
     [
         (normal, lambda p: scipy.stats.norm(p[0], np.exp(p[1])), (0.4, -0.3), 10_000),
-        (gamma, lambda p: scipy.stats.gamma(np.exp(p[0]), scale=np.exp(-p[1])), (0.6, 1.6), 2_000),
+        pytest.param(
+            *(gamma, lambda p: scipy.stats.gamma(np.exp(p[0]), scale=np.exp(-p[1])), (0.6, 1.6), 2_000),
+            marks=pytest.mark.slow,  # to compile jax's sampler
+        ),
     ],
 )
 def test_against_differences_of_a_quadrature(family, law, params, repeats):

@@ -224,7 +224,7 @@ def test_decoders_take_the_encoders_weights_transposed():
     np.testing.assert_allclose(plain.loss(params, key, DIGITS), ((PIXELS - y) ** 2).sum(1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("features", [(), (6,)])
+@pytest.mark.parametrize("features", [(), pytest.param((6,), marks=pytest.mark.slow)])
 def test_the_contraction_is_that_of_the_jacobian(features):
     key = jax.random.key(0)
     systems = [model("contractive", penalty=penalty, features=features) for penalty in (0.0, 0.7)]

@@ -85,7 +85,9 @@ def test_coordinate_ascent_ends_at_the_greatest_bound():
     np.testing.assert_allclose(normal.mean(), exact.location, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("score", 1000), ("reparameterized", 700)])
+@pytest.mark.parametrize(
+    ("estimator", "steps"), [pytest.param("score", 1000, marks=pytest.mark.slow), ("reparameterized", 700)]
+)
 def test_black_box_inference_gets_to_coordinate_ascent(estimator, steps):
     """Within 0.01 nats, by the score function with its moving average as by reparameterisation."""
     prior, x = NormalGamma(*map(float, PRIOR)), jnp.asarray(X, jnp.float32)

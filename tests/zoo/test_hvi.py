@@ -128,6 +128,7 @@ def test_samples_are_drawn_from_the_prior():
     assert (np.abs(samples.mean(0) - wanted / weights.sum()) < 5 * error + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_the_convolutional_model_is_one_too():
     config = hvi_mnist_conv.get_config()
     config.data.shape = (5, 4, 1)
