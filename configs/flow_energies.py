@@ -4,7 +4,8 @@
 
 Twelve flows are trained at once, each from a Gaussian of learned mean and diagonal that starts wide. U2 to U4 have no
 integral on the plane: they stand in the box of the paper's figure, and log Z is of that.
-Cost: minutes on 2 CPU cores. Expected: a KL(q ‖ p) that falls with the number of layers for every energy.
+Cost: three minutes on 2 CPU cores. Expected: a KL(q ‖ p) that falls with the number of layers for every energy, below
+0.01 nats.
 """
 
 from ml_collections import ConfigDict

