@@ -61,6 +61,7 @@ def test_a_run_leaves_everything_it_promises(trained):
     np.testing.assert_allclose(window["log_likelihood"], density.score_samples(pixels[1][29:]).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluating_a_checkpoint_repeats_the_run_s_own_number(trained):
     workdir, _ = trained
     before = json.loads((workdir / "eval.json").read_text())

@@ -69,6 +69,7 @@ def test_another_integrator_follows_that_of_blackjax():
     assert len(jnp.unique(states.position[:, 0])) > 10
 
 
+@pytest.mark.slow
 def test_posterior_moments_are_those_of_nuts_as_the_documentation_calls_it():
     """Bayesian logistic regression; the standard errors are those of independent chains."""
     x_key, y_key, key = jax.random.split(KEY, 3)

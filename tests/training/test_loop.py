@@ -112,6 +112,7 @@ def test_a_finished_run_is_only_evaluated_and_a_shorter_one_refused(tmp_path):
         run(tmp_path, steps=2)
 
 
+@pytest.mark.slow
 def test_a_loss_which_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp_path):
     def make_batches(start):
         for n, batch in enumerate(tiny.make_batches(start), start + 1):

@@ -103,6 +103,7 @@ def test_the_rates_begin_with_equal_ratios_of_signal_to_noise_and_the_first_stay
     np.testing.assert_allclose([zero[0], moved[0]], 1e-3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_along_its_gradient_to_the_schedule():
     """Its directional derivative, the noise held fixed, against a central difference; for the network too."""
     model = zoo.make(roll(num_steps=10, first_beta=0.01))

@@ -81,6 +81,7 @@ def test_annealing_agrees_with_quadrature():
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
 
 
+@pytest.mark.slow
 def test_fitted_proposals_agree_with_quadrature_to_a_hundredth():
     model = zoo.make(configuration(2))
     params, x, num = randomized(model), images(3), 1000

@@ -165,7 +165,7 @@ def log_evidence(params, x):
     return np.logaddexp.reduce(fit + log_prior, 1) + step
 
 
-@pytest.mark.parametrize("latents", [(1,), (1, 1)])
+@pytest.mark.parametrize("latents", [pytest.param((1,), marks=pytest.mark.slow), (1, 1)])
 def test_weights_have_the_likelihood_as_their_mean_and_bounds_rise_to_it(latents):
     features = ((5,), (4,))[: len(latents)]
     model = zoo.make(configuration(BITS, 2, "bernoulli", latents, features))
@@ -277,7 +277,7 @@ def test_greys_are_refused():
         model.bound(model.init(jax.random.key(0)), jax.random.key(1), {"image": 7 * bits(2)})
 
 
-@pytest.mark.parametrize("flow", ["planar", "radial", "iaf"])
+@pytest.mark.parametrize("flow", ["planar", pytest.param("radial", marks=pytest.mark.slow), "iaf"])
 def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
     """E w = p(x), which a wrong log-determinant, or parameters of another example, would break."""
     model = zoo.make(configuration(BITS, 2, "bernoulli", flow=flow, flow_length=2, flow_units=4))
