@@ -195,8 +195,12 @@ def _many_samples(
     some = batches(setting.weighted_examples)
     key = jax.random.split(key)[1]  # other draws than those it is compared with
     annealed = draw_log_weights(model.annealed, params, key, some, setting.annealed_weights)
-    difference = bits(log_mean(annealed) - log_mean(log_w), shape)
-    return report | {"annealed": weights_report(annealed, shape) | {"difference": difference}}
+    gain = bits(log_mean(annealed) - (log_w.mean(0) if own is None else own), shape)
+    error = math.hypot(bound["standard_error_nats"], gain["standard_error_nats"])
+    return report | {
+        "annealed": weights_report(annealed, shape) | {"difference": bits(log_mean(annealed) - log_mean(log_w), shape)},
+        "log p by annealing": {"nats": bound["nats"] + gain["nats"], "standard_error_nats": error},
+    }
 
 
 def _flow(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any) -> dict[str, Any]:
@@ -279,6 +283,8 @@ def show(report: dict[str, Any]) -> None:
     if whole := report.get("log p"):
         bound = f"bound {report['bound']['nats']:.2f} ± {report['bound']['standard_error_nats']:.2f} nats"
         print(f"all examples: {bound}, log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats")
+    if whole := report.get("log p by annealing"):
+        print(f"all examples: log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats by annealing")
     if flow := report.get("flow"):
         print(f"probability flow, {flow['num_examples']} examples: {words('log p', flow['log p'])}")
         print(words("probability flow less bound, paired:", flow["above the bound"]))

@@ -21,7 +21,7 @@ from diffjax.errors import InputError
 from diffjax.nets.autoencoders import Dense
 from diffjax.vi.markov_chain import Conditional
 from diffjax.zoo import latent
-from diffjax.zoo.likelihoods import bits, check_bits
+from diffjax.zoo.likelihoods import bits, check_bits, log_bits
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
 Params = dict[str, Any]
@@ -63,7 +63,7 @@ def make(config: Any) -> Model:
 
     def log_likelihood(params: Params, x: Array, z: Array) -> Array:
         logits = decode(params, z)
-        return (x * logits - jax.nn.softplus(logits)).sum()
+        return log_bits(x, logits).sum()
 
     def log_joint(params: Params, x: Array, z: Array) -> Array:
         return log_likelihood(params, x, z) - 0.5 * (z**2 + LOG_2PI).sum()
@@ -72,8 +72,7 @@ def make(config: Any) -> Model:
         """q(z_0 | x) of one example."""
         if not setting.inference_network:
             return Normal(params["initial"]["mean"], jnp.exp(params["initial"]["log_variance"]))
-        mean, log_variance = jnp.split(encoder.apply(params["initial"], x), 2)
-        return Normal(mean, jnp.exp(log_variance))
+        return latent.normal(encoder.apply(params["initial"], x))
 
     def iterations(params: Params, q0: Normal) -> list[vi.Hamiltonian]:
         scale = jnp.log(q0.variance)

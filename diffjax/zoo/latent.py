@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from diffjax import mcmc, randomness
 from diffjax.distributions import Normal
@@ -22,6 +23,15 @@ from diffjax.zoo.model import Batch
 LogJoint = Callable[[Any, Array, Array], Array]
 Initial = Callable[[Any, Array], Normal]
 Prepare = Callable[[randomness.Keys, Batch], Array]
+
+
+PRIOR = Normal(jnp.zeros(()), jnp.ones(()))  # of every element of a code
+
+
+def normal(outputs: Float[Array, "*batch twice"]) -> Normal:
+    """The law whose mean is the first half of a network's outputs, and its log-variance the second."""
+    mean, log_variance = jnp.split(outputs, 2, -1)
+    return Normal(mean, jnp.exp(log_variance))
 
 
 class Net(NamedTuple):

@@ -56,7 +56,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
         check_bits(levels)
 
         def of_bits(params: Any, out: Array, x: Array) -> Array:
-            return (x * out - jax.nn.softplus(out)).sum(axes)
+            return log_bits(x, out).sum(axes)
 
         return Likelihood(
             shape, (), lambda key, batch: bits(batch), of_bits, lambda params, out: 2.0 * jax.nn.sigmoid(out) - 1.0
@@ -99,6 +99,11 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
         lambda params, out, x: law(params, out).log_prob(x).sum(axes) + offset,
         lambda params, out: law(params, out).mean,
     )
+
+
+def log_bits(x: Float[Array, "*#shape"], logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log p(x) of bits in nats, elementwise."""
+    return x * logits - jax.nn.softplus(logits)
 
 
 def check_bits(levels: int) -> None:

@@ -22,7 +22,8 @@ from diffjax import randomness
 from diffjax.distributions import Normal
 from diffjax.nets.autoencoders import Dense
 from diffjax.nets.by_class import ByClass
-from diffjax.zoo.m1 import log_bits, standard_kl
+from diffjax.zoo.latent import PRIOR, normal
+from diffjax.zoo.likelihoods import log_bits
 
 
 class M2(NamedTuple):
@@ -70,21 +71,21 @@ def m2(dim: int, num_classes: int, latent: int, features: Sequence[int], bits: b
         return jax.nn.log_softmax(jnp.asarray(classifier.apply({"params": params["classifier"]}, x)))
 
     def style(params: Any, x: Array) -> Normal:
-        return _normal(jnp.asarray(encoder.apply({"params": params["encoder"]}, x[..., None, :])))
+        return normal(jnp.asarray(encoder.apply({"params": params["encoder"]}, x[..., None, :])))
 
     def decode(params: Any, z: Array) -> Array:
         return jnp.asarray(decoder.apply({"params": params["decoder"]}, z))
 
     def log_likelihood(params: Any, x: Array, z: Array) -> Array:
         out, x = decode(params, z), x[..., None, :]
-        return log_bits(x, out) if bits else _normal(out).log_prob(x).sum(-1)
+        return (log_bits(x, out) if bits else normal(out).log_prob(x)).sum(-1)
 
     def mean(params: Any, z: Array) -> Array:
         out = decode(params, z)
-        return jax.nn.sigmoid(out) if bits else _normal(out).mean
+        return jax.nn.sigmoid(out) if bits else normal(out).mean
 
     def draw(params: Any, key: Array, z: Array) -> Array:
-        return mean(params, z) if bits else _normal(decode(params, z)).sample(key)
+        return mean(params, z) if bits else normal(decode(params, z)).sample(key)
 
     return M2(init, log_class, style, log_likelihood, mean, draw)
 
@@ -95,7 +96,7 @@ def costs(model: M2, params: Any, key: randomness.Keys, x: Float[Array, "batch d
     batch, _, latent = q.mean.shape
     eps = randomness.normal(key, (batch, latent), q.mean.dtype)
     z = q.mean + jnp.sqrt(q.variance) * eps[:, None]
-    return Costs(-model.log_likelihood(params, x, z), standard_kl(q))
+    return Costs(-model.log_likelihood(params, x, z), q.kl(PRIOR).sum(-1))
 
 
 def terms(
@@ -121,8 +122,3 @@ def objective(
     q = jnp.where(known, jax.nn.one_hot(label, log_q.shape[-1]), jnp.exp(log_q))
     entropy = -jnp.where(known, 0.0, q * log_q).sum(-1)
     return (q * (of.reconstruction + of.latent)).sum(-1) + jnp.log(log_q.shape[-1]) - entropy
-
-
-def _normal(out: Array) -> Normal:
-    mean, log_variance = jnp.split(out, 2, axis=-1)
-    return Normal(mean, jnp.exp(log_variance))

@@ -1,6 +1,6 @@
 """Semi-supervised learning with deep generative models (Kingma, Mohamed, Rezende & Welling 2014).
 
-    m1          an auto-encoder, whose codes a classifier of another kind is given (m1.py)
+    m1          an auto-encoder, whose codes a classifier of another kind is given
     m2          a generative model of class and style, and its classifier q(y | x) (m2.py)
     m1m2        M2 of the codes z_1 ~ q(z_1 | x) of M1, drawn anew each time an example is seen
     supervised  the classifier of M2 alone, which learns from labelled examples only
@@ -20,13 +20,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffjax import randomness
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.zoo import m2
-from diffjax.zoo.m1 import log_bits, m1, standard_kl
+from diffjax.zoo import latent, m2
+from diffjax.zoo.likelihoods import log_bits
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
 MODELS = ("m1", "m2", "m1m2", "supervised")
@@ -45,12 +46,26 @@ def make(config: Any) -> Model:
     dim = math.prod(shape)
     stacked, supervised = setting.model == "m1m2", setting.model == "supervised"
     frozen = stacked and setting.freeze_m1
-    first = m1(dim, net.latent, tuple(net.features))
+    features_of_m1 = tuple(net.features)
+    encoder = latent.dense(features_of_m1, (dim,), (2 * net.latent,))
+    decoder = latent.dense(features_of_m1[::-1], (net.latent,), (dim,))
     second = m2.m2(net.latent if stacked else dim, num_classes, net.style, tuple(net.units), bits=not stacked)
+
+    def init_m1(key: Array) -> Any:
+        keys = jax.random.split(key)
+        return {"encoder": encoder.init(keys[0]), "decoder": decoder.init(keys[1])}
+
+    def encode(params: Any, x: Array) -> Normal:
+        """q(z_1 | x)."""
+        return latent.normal(encoder.apply(params["m1"]["encoder"], x))
+
+    def decode(params: Any, z: Array) -> Array:
+        """The log-odds of the pixels."""
+        return decoder.apply(params["m1"]["decoder"], z)
 
     def init(key: Array) -> Any:
         keys = jax.random.split(key)
-        params = {"m1": first.init(keys[0])} if setting.model in ("m1", "m1m2") else {}
+        params = {"m1": init_m1(keys[0])} if setting.model in ("m1", "m1m2") else {}
         if setting.model == "m1":
             return params
         of_second = second.init(keys[1])
@@ -59,7 +74,7 @@ def make(config: Any) -> Model:
     def means(image: Array) -> Array:
         """(batch, dim) in [0, 1]."""
         x = jnp.asarray(image)
-        if not isinstance(x, jax.core.Tracer) and not ((x >= 0) & (x <= greys)).all():
+        if not isinstance(x, jax.core.Tracer) and not (0 <= np.asarray(x).min() <= np.asarray(x).max() <= greys):
             raise InputError(f"the batch has values other than 0 .. data.levels - 1 = {greys}")
         return x.reshape(len(x), dim).astype(float) / greys
 
@@ -73,7 +88,7 @@ def make(config: Any) -> Model:
         return means(image) if frozen else draw(key, image)
 
     def code(params: Any, key: randomness.Keys, x: Array) -> tuple[Normal, Array]:
-        q = first.encode(params["m1"], x)
+        q = encode(params, x)
         return q, q.mean + jnp.sqrt(q.variance) * randomness.normal(key, q.mean.shape, q.mean.dtype)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
@@ -85,7 +100,7 @@ def make(config: Any) -> Model:
         if setting.model in ("m1", "m1m2"):
             q, z = code(params, code_key, x)
             if not frozen:
-                cost += standard_kl(q) - log_bits(x, first.decode(params["m1"], z))
+                cost += q.kl(latent.PRIOR).sum(-1) - log_bits(x, decode(params, z)).sum(-1)
             x = jax.lax.stop_gradient(z)
         if setting.model == "m1":
             return cost
@@ -107,9 +122,9 @@ def make(config: Any) -> Model:
         if setting.model == "m2":
             return m2.terms(second, params["m2"], style_key, x)
         q, z = code(params, code_key, x)
-        reconstruction = {"reconstruction": -log_bits(x, first.decode(params["m1"], z))}
+        reconstruction = {"reconstruction": -log_bits(x, decode(params, z)).sum(-1)}
         if setting.model == "m1":
-            return reconstruction | {"latent": standard_kl(q)}
+            return reconstruction | {"latent": q.kl(latent.PRIOR).sum(-1)}
         of = m2.terms(second, params["m2"], style_key, z)
         of_code = of.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known: no draw is needed
         return reconstruction | {"code": of_code} | of
@@ -118,7 +133,7 @@ def make(config: Any) -> Model:
         return -jnp.sum(jnp.stack(list(terms(params, key, batch).values())), axis=0)
 
     def features(params: Any, batch: Batch) -> Array:
-        return first.encode(params["m1"], means(_image(batch))).mean
+        return encode(params, means(_image(batch))).mean
 
     def class_log_probs(params: Any, batch: Batch) -> Array:
         x = features(params, batch) if stacked else means(_image(batch))
@@ -131,20 +146,20 @@ def make(config: Any) -> Model:
     def by_class(params: Any, z: Array) -> Array:
         """Images (n, classes, *shape) of styles (n, #classes, latent)."""
         x = second.mean(params["m2"], z)
-        return picture(jax.nn.sigmoid(first.decode(params["m1"], x)) if stacked else x)
+        return picture(jax.nn.sigmoid(decode(params, x)) if stacked else x)
 
     def sample(params: Any, key: Array, num: int) -> Array:
         class_key, style_key, code_key = jax.random.split(key, 3)
         if setting.model == "m1":
             z = jax.random.normal(style_key, (num, net.latent))
-            return picture(jax.nn.sigmoid(first.decode(params["m1"], z)))
+            return picture(jax.nn.sigmoid(decode(params, z)))
         label = jax.random.randint(class_key, (num,), 0, num_classes)
         z = jax.random.normal(style_key, (num, 1, net.style))
         x = second.draw(params["m2"], code_key, z)[jnp.arange(num), label]
-        return picture(jax.nn.sigmoid(first.decode(params["m1"], x)) if stacked else x)
+        return picture(jax.nn.sigmoid(decode(params, x)) if stacked else x)
 
     def reconstruct(params: Any, key: Array, batch: Batch) -> Array:
-        return picture(jax.nn.sigmoid(first.decode(params["m1"], features(params, batch))))
+        return picture(jax.nn.sigmoid(decode(params, features(params, batch))))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """M1: images above what is decoded from the means of their codes.
@@ -192,7 +207,10 @@ def _labels(batch: Batch, num_classes: int) -> tuple[Array, Array]:
     label = jnp.asarray(batch["label"])
     labelled = jnp.asarray(batch["labelled_label"]) if "labelled_label" in batch else label
     for known, least in ((label, -1), (labelled, 0)):
-        if not isinstance(known, jax.core.Tracer) and len(wrong := known[(known < least) | (known >= num_classes)]):
+        if isinstance(known, jax.core.Tracer):
+            continue
+        values = np.asarray(known)  # numpy's comparisons are not traced
+        if len(wrong := values[(values < least) | (values >= num_classes)]):
             raise InputError(f"label {wrong[0]} is none of the data.num_classes={num_classes} classes, from 0 on")
     return label, labelled
 

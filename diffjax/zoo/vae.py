@@ -15,7 +15,6 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
 from diffjax import bounds, randomness, vi
 from diffjax.distributions import Normal
@@ -23,12 +22,12 @@ from diffjax.errors import InputError
 from diffjax.vi.objectives import Estimator
 from diffjax.zoo import latent, likelihoods
 from diffjax.zoo.flow_posterior import amortised
+from diffjax.zoo.latent import PRIOR, normal
 from diffjax.zoo.model import Batch, Figure, Grid, Model
 
 Params = dict[str, Any]
 OBJECTIVES = ("elbo", "iwae")
 MANIFOLD = 20  # images a side
-PRIOR = Normal(jnp.zeros(()), jnp.ones(()))
 
 
 def make(config: Any) -> Model:
@@ -64,7 +63,7 @@ def make(config: Any) -> Model:
     def posterior(params: Params, layer: int, below: Array) -> tuple[Normal, Array]:
         """q of a layer given the one below it, x below the first, before any flow; and the numbers for the flow."""
         outputs = encoders[layer].apply(params["encoder"][layer], below)
-        return _normal(outputs[..., : 2 * dims[layer]]), outputs[..., 2 * dims[layer] :]
+        return normal(outputs[..., : 2 * dims[layer]]), outputs[..., 2 * dims[layer] :]
 
     def draw(
         theta: Params, phi: Params, density: Params, key: randomness.Keys, x: Array, num: int
@@ -85,7 +84,7 @@ def make(config: Any) -> Model:
             zs.append(z)
         log_w += PRIOR.log_prob(zs[-1]).sum(-1)
         for layer in range(1, len(dims)):
-            given = _normal(decoders[layer].apply(theta["decoder"][layer], zs[layer]))
+            given = normal(decoders[layer].apply(theta["decoder"][layer], zs[layer]))
             log_w += given.log_prob(zs[layer - 1]).sum(-1)
         fit = log_likelihood(theta, x, zs[0])
         return zs[0], fit, log_w + fit
@@ -138,7 +137,7 @@ def make(config: Any) -> Model:
         keys = jax.random.split(key, len(dims))
         z = jax.random.normal(keys[0], (num, dims[-1]))
         for layer in range(len(dims) - 1, 0, -1):
-            z = _normal(decoders[layer].apply(params["decoder"][layer], z)).sample(keys[layer])
+            z = normal(decoders[layer].apply(params["decoder"][layer], z)).sample(keys[layer])
         return image(params, z)
 
     def features_of(params: Params, batch: Batch) -> Array:
@@ -151,7 +150,7 @@ def make(config: Any) -> Model:
         return image(params, draw(params, params, params, key, x, 1)[0][0])
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Of images: rows x and its reconstruction; of a plane of latents the manifold, and where the batch lies."""
+        """Of images: rows x and its reconstruction; of a plane of latents the manifold."""
         found: dict[str, Figure] = {}
         if len(shape) == 3:
             x = likelihoods.scaled(batch, config.data.levels)
@@ -178,11 +177,6 @@ def make(config: Any) -> Model:
         features=features_of,
         reconstruct=reconstruct,
     )
-
-
-def _normal(outputs: Float[Array, "*batch twice"]) -> Normal:
-    mean, log_variance = jnp.split(outputs, 2, -1)
-    return Normal(mean, jnp.exp(log_variance))
 
 
 def _check(config: Any) -> None:
