@@ -27,6 +27,8 @@ from jax import Array
 from jax.scipy.special import digamma, gammaln, log_ndtr, xlogy
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import pytrees
+
 LOG_2PI = 1.8378770664093453
 
 
@@ -167,7 +169,7 @@ class _Discretized(ABC):
         return -jnp.sum(jnp.exp(table) * table, axis=-1)
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class DiscretizedNormal(_Discretized):
     """A Normal rounded to `num_bins` equidistant values from -1 to 1 (256 for 8-bit pixels), both end bins open.
@@ -199,7 +201,7 @@ class DiscretizedNormal(_Discretized):
         return log_ndtr(b) + jnp.where(closed, _log1mexp(jnp.where(closed, ratio, -1.0)), 0.0)
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class DiscretizedLogistic(_Discretized):
     """A logistic law rounded to `num_bins` equidistant values from -1 to 1, both end bins open.

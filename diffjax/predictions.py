@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import pytrees
 from diffjax.errors import InputError
 from diffjax.schedules import Schedule, broadcast_to
 
@@ -28,7 +29,7 @@ KINDS = ("eps", "x0", "v", "score")  # those from which a Gaussian process gets 
 Network = Callable[[Array, Array], Array]
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class Prediction:
     """An estimate made from x_t.

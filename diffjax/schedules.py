@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import pytrees
 from diffjax.errors import InputError
 
 
@@ -57,7 +58,7 @@ class VariancePreserving:
         return -rate - jnp.log(-jnp.expm1(-rate))
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class Discrete(VariancePreserving):
     """A chain of T steps. `table` is L(i/T), i = 0..T; `betas` are β_1..β_T."""
@@ -88,7 +89,7 @@ class Discrete(VariancePreserving):
         return start + (position - below) * slope
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class VP(VariancePreserving):
     """dx = -½β(t)x dt + √β(t) dw with β(t) linear from `beta_min` to `beta_max` (Song et al. 2021, eq. 11)."""
@@ -101,7 +102,7 @@ class VP(VariancePreserving):
         return t * self.beta_min + 0.5 * t * t * (jnp.asarray(self.beta_max) - self.beta_min)
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class SubVP(VP):
     """dx = -½β(t)x dt + √(β(t)(1 - exp(-2L))) dw: a mean as VP's, and less noise (Song et al. 2021, eq. 28)."""
@@ -114,7 +115,7 @@ class SubVP(VP):
         return -rate - 2.0 * jnp.log(-jnp.expm1(-rate))
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class VE:
     """alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t (Song et al. 2021, eq. 30).

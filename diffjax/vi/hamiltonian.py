@@ -21,13 +21,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import pytrees
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, trajectory
 from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_joint, sum_events
 
 
-@jax.tree_util.register_dataclass
+@pytrees.register
 @dataclass(frozen=True)
 class LinearNormal:
     """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters: for momenta, and inverse models."""
