@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
         dict(
             system="autoencoder",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split=""),
             autoencoder=dict(kind="linear", code=32),
             sampling=dict(sampler="", steps=1),  # nothing can be sampled
@@ -33,6 +34,10 @@ def get_config() -> ConfigDict:
                 eval_every=0,
                 save_every=1000,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -13,6 +13,10 @@ def get_config() -> ConfigDict:
         dict(
             system="ddpm",
             parallel="jit",  # or "pmap"
+            mesh=(
+                ("data", -1),
+                ("model", 1),
+            ),  # "model" divides the state; -1: what is left of the devices
             data=dict(
                 name="cifar10",
                 dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
@@ -64,6 +68,10 @@ def get_config() -> ConfigDict:
                 seed=0,
                 log_every=100,
                 eval_every=10_000,
+                accumulate=1,  # parts of a batch, one after the other
+                on_bad_step="stop",  # stop | skip
+                grad_limit=0.0,  # above it a gradient has exploded; 0: only what is not finite is bad
+                data_timeout=600.0,  # seconds
                 save_every=5_000,
                 keep_every=100_000,
             ),

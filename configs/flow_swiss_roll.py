@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
         dict(
             system="flow_density",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(
                 name="swiss_roll",
                 dir="",
@@ -57,6 +58,10 @@ def get_config() -> ConfigDict:
                 eval_every=5000,
                 save_every=5000,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

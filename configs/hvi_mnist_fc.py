@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
         dict(
             system="hvi",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(
                 name="mnist",
                 dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
@@ -59,6 +60,10 @@ def get_config() -> ConfigDict:
                 eval_every=500,
                 save_every=500,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
         dict(
             system="bivariate_gaussian",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(
                 name="correlated",
                 dir="",
@@ -56,6 +57,10 @@ def get_config() -> ConfigDict:
                 eval_every=0,
                 save_every=0,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
         dict(
             system="score",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(
                 name="mixture",
                 dir="",
@@ -69,6 +70,10 @@ def get_config() -> ConfigDict:
                 eval_every=3000,
                 save_every=3000,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
         dict(
             system="semi_supervised",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             init_from="",  # the workdir of another run, whose M1 is taken to begin with
             data=dict(
                 name="mnist",
@@ -70,6 +71,10 @@ def get_config() -> ConfigDict:
                 eval_every=0,
                 save_every=5_000,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
         dict(
             system="vae",
             parallel="jit",
+            mesh=(("data", -1), ("model", 1)),
             data=dict(
                 name="mnist",
                 dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
@@ -72,6 +73,10 @@ def get_config() -> ConfigDict:
                 eval_every=1000,
                 save_every=1000,
                 keep_every=0,
+                accumulate=1,
+                on_bad_step="stop",
+                grad_limit=0.0,
+                data_timeout=600.0,
             ),
         )
     )

@@ -2,6 +2,9 @@
 
 The bound, many samples, the probability flow, the Parzen window; reconstruction, classification and a linear probe of
 the features; and the system's own table.
+
+What is measured example by example is spread over the devices: each computes its part of a batch, and every process has
+the whole result. Batches are rounded up to what the devices can share, filled with examples that are not counted.
 """
 
 import functools
@@ -13,19 +16,28 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation import parzen, probe
 from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, evaluate_bound, log_mean, weights_report
+from diffjax.mesh import divided, gather, here, share, spread
 
 
 class Sampler:
-    """`model.sample`, compiled once for a number of images; `images_per_second` of the latest call."""
+    """`model.sample`, compiled once for a number of images, of which each device draws its part; `images_per_second` of
+    the latest call."""
 
-    def __init__(self, model: zoo.Model, num: int):
-        self._sample = jax.jit(lambda params, key: model.sample(params, key, num))
+    def __init__(self, model: zoo.Model, num: int, mesh: Mesh):
+        many = share(mesh, num)
+
+        def sample(params: Any, key: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(model.sample(gather(mesh, params), key, many), divided(mesh))
+
+        self._sample = jax.jit(sample)
+        self._mesh = mesh
         self.num = num
         self._compiled: Any = None
         self.images_per_second = float("nan")
@@ -33,7 +45,7 @@ class Sampler:
     def __call__(self, params: Any, key: jax.Array) -> np.ndarray:
         self._compiled = self._compiled or self._sample.lower(params, key).compile()
         began = time.perf_counter()
-        images = np.asarray(self._compiled(params, key))
+        images = np.asarray(here(self._mesh, self._compiled(params, key)))[: self.num]
         self.images_per_second = self.num / (time.perf_counter() - began)
         return images
 
@@ -56,45 +68,48 @@ def check(model: zoo.Model, config: ConfigDict, train_set: data.Dataset) -> None
 
 
 def evaluate(
-    model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset, key: jax.Array
+    model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset, key: jax.Array, mesh: Mesh
 ) -> dict[str, Any]:
-    """The report that becomes eval.json, of the test split."""
+    """The report that becomes eval.json, of the test split. The parameters lie on the mesh."""
     setting = config.evaluation
     shape = tuple(config.data.shape)
+    jit = functools.partial(spread, mesh=mesh)
 
     def batches(num: int) -> Any:
         num = min(num or len(test_set), len(test_set))
-        return data.epoch(replace(test_set, size=num), min(setting.batch_size, num))
+        return data.epoch(replace(test_set, size=num), share(mesh, min(setting.batch_size, num)))
 
     report: dict[str, Any] = {"num_examples": min(setting.num_examples or len(test_set), len(test_set))}
     if model.terms is not None:
-        terms = jax.jit(model.terms)
-        report |= evaluate_bound(terms, params, key, batches(setting.num_examples), shape, model.null)
+        report |= evaluate_bound(jit(model.terms), params, key, batches(setting.num_examples), shape, model.null)
         report["terms_per_example"] = setting.num_terms or "all"
     if model.reconstruct is not None:
-        report["reconstruction"] = _reconstruction(model, params, key, batches(setting.num_examples), test_set)
+        report["reconstruction"] = _reconstruction(
+            jit(model.reconstruct), params, key, batches(setting.num_examples), test_set
+        )
     if model.class_log_probs is not None:
-        report["classification"] = _classification(model, params, batches(setting.num_examples))
+        report["classification"] = _classification(
+            jit(model.class_log_probs, batch_at=1), params, batches(setting.num_examples)
+        )
     if setting.get("probe"):
-        report["probe"] = _probe(model, config, params, test_set)
+        report["probe"] = _probe(model, config, params, test_set, mesh)
     if setting.get("num_weights"):
-        report |= _many_samples(model, config, params, key, batches, report.get("bound", {}))
+        report |= _many_samples(model, config, params, key, batches, report.get("bound", {}), jit)
     if setting.get("flow_examples"):
-        report["flow"] = _flow(model, config, params, key, batches(setting.flow_examples))
+        report["flow"] = _flow(model, config, params, key, batches(setting.flow_examples), jit)
     if setting.get("parzen_samples"):
-        report["parzen"] = _parzen(model, config, params, key, test_set)
+        report["parzen"] = _parzen(model, config, params, key, test_set, mesh)
     if model.table is not None:
         some = test_set.gather(np.arange(min(setting.batch_size, len(test_set))))
-        report["table"] = model.table(params, key, some)
+        report["table"] = model.table(here(mesh, params), key, some)
     return report
 
 
 def _reconstruction(
-    model: zoo.Model, params: Any, key: jax.Array, batches: Any, test_set: data.Dataset
+    reconstruct: Any, params: Any, key: jax.Array, batches: Any, test_set: data.Dataset
 ) -> dict[str, Any]:
     """The mean squared error of an element, in units of the data's full range squared; vectors of real numbers have
     no such range and stay as they are."""
-    reconstruct = jax.jit(model.reconstruct)
     images = len(test_set.shape) == 3
     theirs = (0.0, test_set.levels - 1) if test_set.levels else (-1.0, 1.0) if images else (0.0, 1.0)
     ours = (-1.0, 1.0) if images else (0.0, 1.0)
@@ -117,9 +132,8 @@ def _reconstruction(
     }
 
 
-def _classification(model: zoo.Model, params: Any, batches: Any) -> dict[str, Any]:
+def _classification(log_probs: Any, params: Any, batches: Any) -> dict[str, Any]:
     """How many of a hundred examples are given another class than theirs."""
-    log_probs = jax.jit(model.class_log_probs)
     wrong = []
     for batch in batches:
         real = batch.pop("mask") > 0
@@ -133,22 +147,23 @@ def _classification(model: zoo.Model, params: Any, batches: Any) -> dict[str, An
     }
 
 
-def _probe(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset) -> dict[str, Any]:
+def _probe(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dataset, mesh: Mesh) -> dict[str, Any]:
     """A linear classifier of the features and, to compare, of the pixels."""
     _check_features(model, config)
-    features = jax.jit(model.features)
-    kind, batch_size = config.evaluation.probe, config.evaluation.batch_size
+    features = spread(model.features, mesh, batch_at=1)
+    kind, batch_size = config.evaluation.probe, share(mesh, config.evaluation.batch_size)
 
     def read(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, pixels and labels of the labelled examples."""
         examples = dataset.gather(np.arange(len(dataset)))
-        known = examples["label"] >= 0
-        images, labels = examples["image"][known], examples["label"][known]
+        known = np.flatnonzero(examples["label"] >= 0)
+        filled = np.resize(known, share(mesh, len(known)))
         parts = [
-            np.asarray(features(params, {"image": images[first : first + batch_size]}))
-            for first in range(0, len(images), batch_size)
+            np.asarray(features(params, {"image": examples["image"][filled[first : first + batch_size]]}))
+            for first in range(0, len(filled), batch_size)
         ]
-        return np.concatenate(parts), images.reshape(len(images), -1), labels
+        images = examples["image"][known]
+        return np.concatenate(parts)[: len(known)], images.reshape(len(images), -1), examples["label"][known]
 
     learnt, pixels, labels = read(load(config, "train"))
     test_learnt, test_pixels, test_labels = read(test_set)
@@ -165,7 +180,7 @@ def _check_features(model: zoo.Model, config: ConfigDict) -> None:
 
 
 def _many_samples(
-    model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any, bound: dict[str, float]
+    model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any, bound: dict[str, float], jit: Any
 ) -> dict[str, Any]:
     """log p(x) of some examples by many log-weights, and by annealed importance sampling if that is asked for.
 
@@ -177,11 +192,11 @@ def _many_samples(
     if model.log_weight is None or not bound:
         raise InputError(f"evaluation.num_weights: {config.system!r} has no log-weights; set it to 0")
     few = min(setting.num_weights, 10) if model.log_weights else setting.num_weights
-    log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), few)
+    log_w = draw_log_weights(model.log_weight, params, key, batches(setting.weighted_examples), few, jit)
     own = None
     if model.log_weights is not None:
         own, key = log_w.mean(0), jax.random.split(key)[1]
-        log_w = draw_many(model.log_weights, params, key, batches(setting.weighted_examples), setting.num_weights)
+        log_w = draw_many(model.log_weights, params, key, batches(setting.weighted_examples), setting.num_weights, jit)
     many = weights_report(log_w, shape, own)
     error = math.hypot(bound["standard_error_nats"], many["gain"]["standard_error_nats"])
     report = {
@@ -194,7 +209,7 @@ def _many_samples(
         raise InputError(f"evaluation.annealed_weights: {config.system!r} cannot be annealed; set it to 0")
     some = batches(setting.weighted_examples)
     key = jax.random.split(key)[1]  # other draws than those it is compared with
-    annealed = draw_log_weights(model.annealed, params, key, some, setting.annealed_weights)
+    annealed = draw_log_weights(model.annealed, params, key, some, setting.annealed_weights, jit)
     gain = bits(log_mean(annealed) - (log_w.mean(0) if own is None else own), shape)
     error = math.hypot(bound["standard_error_nats"], gain["standard_error_nats"])
     return report | {
@@ -203,20 +218,22 @@ def _many_samples(
     }
 
 
-def _flow(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any) -> dict[str, Any]:
+def _flow(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, batches: Any, jit: Any) -> dict[str, Any]:
     """log p(x) by the probability flow, and what it is above the bound of the same examples."""
     if model.log_prob is None or model.bound is None:
         raise InputError(f"evaluation.flow_examples: {config.system!r} has no probability flow; set it to 0")
     shape = tuple(config.data.shape)
     batches = list(batches)
     flow, bound = (
-        draw_log_weights(fn, params, jax.random.split(key, 3)[i], batches, 1)[0]
+        draw_log_weights(fn, params, jax.random.split(key, 3)[i], batches, 1, jit)[0]
         for i, fn in enumerate((model.log_prob, model.bound), start=1)
     )
     return {"log p": bits(flow, shape), "above the bound": bits(flow - bound, shape), "num_examples": len(flow)}
 
 
-def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset) -> dict:
+def _parzen(
+    model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, test_set: data.Dataset, mesh: Mesh
+) -> dict[str, Any]:
     """Of samples in [0, 1], as Goodfellow et al. 2014; the bandwidth is chosen on the first tenth of the test set.
 
     And of as many training examples: what samples as good as the data would score.
@@ -226,7 +243,7 @@ def _parzen(model: zoo.Model, config: ConfigDict, params: Any, key: jax.Array, t
         raise InputError(f"evaluation.parzen_samples={num}: {config.system!r} has no samples; set it to 0")
     if test_set.levels < 2:
         raise InputError(f"evaluation.parzen_samples={num} is for data of levels, not for real numbers: set it to 0")
-    sampler = Sampler(model, min(num, config.evaluation.batch_size))
+    sampler = Sampler(model, min(num, config.evaluation.batch_size), mesh)
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // sampler.num))]
     samples = 0.5 * (np.concatenate(parts)[:num].reshape(num, -1) + 1)
 

@@ -14,13 +14,17 @@ from ml_collections import ConfigDict
 
 from diffjax import data, zoo
 from diffjax.errors import InputError
-from diffjax.training.checkpoint import Checkpointer, abstract
+from diffjax.mesh import DATA_PARALLEL, here, make_mesh
+from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
+from diffjax.training.loop import abstract_state
 from diffjax.training.loop import train as train_loop
-from diffjax.training.sharding import check_batch_size
+from diffjax.training.sharding import check_batch_size, parallelize
 from diffjax.training.state import init_state, optimizer
+from diffjax.training.step import make_step
 from experiments import evaluation, pictures
 from experiments.evaluation import Sampler, load
+from experiments.stopping import Stop
 from experiments.workdir import Log, claim, read_config, write_json
 
 # What follows `fold_in` on the run's key: each use of randomness outside training has a number of its own.
@@ -30,8 +34,9 @@ GRID, BOUND, FIGURES, SAMPLE = range(4)
 def train(config: ConfigDict, workdir: Path) -> None:
     """Trains to `training.steps` from wherever the workdir stands, then evaluates and draws the system's figures."""
     began = time.perf_counter()
-    settings = training_config({**config.training, "parallel": config.parallel})
-    check_batch_size(settings.batch_size, jax.device_count())
+    settings = settings_of(config)
+    mesh = make_mesh(settings.mesh)
+    check_batch_size(settings.batch_size, mesh.size, settings.accumulate)
     model = zoo.make(config)
     jax.eval_shape(model.init, jax.random.key(0))  # a network that cannot be built says so before anything is written
     train_set, test_set = load(config, "train"), load(config, "test")
@@ -46,40 +51,50 @@ def train(config: ConfigDict, workdir: Path) -> None:
     meta = {"config": config.to_dict()}
     if model.fit is not None or config.get("init_from"):
         _start(model, config, settings, train_set, workdir / "checkpoints", meta)
-    sampler = Sampler(model, config.evaluation.grid) if model.sample else None
+    sampler = Sampler(model, config.evaluation.grid, mesh) if model.sample else None
     log: Log | None = None
     last: dict[str, float] = {}
 
     def on_log(step: int, values: dict[str, float]) -> None:
         nonlocal log
-        log = log or Log(workdir, step - settings.log_every)
         last.update(values)
+        if jax.process_index():
+            return
+        log = log or Log(workdir, step - settings.log_every)
         log.scalars(step, values)
 
     def on_eval(step: int, state: Any) -> None:
         if sampler is None:
             return
         samples = sampler(state.ema, jax.random.fold_in(key, GRID))
+        if jax.process_index():
+            return
         path = pictures.write(workdir / "samples" / f"step_{step:08d}", model.picture(samples))
         if log is not None:
             log.image(step, "samples", path)
 
-    state = train_loop(
-        model,
-        settings,
-        make_batches,
-        workdir / "checkpoints",
-        time_sampler=model.time_sampler,
-        meta=meta,
-        on_log=on_log,
-        on_eval=on_eval,
-    )
-    report = evaluation.evaluate(model, config, state.ema, test_set, jax.random.fold_in(key, BOUND)) | {
+    with Stop() as stop:
+        state = train_loop(
+            model,
+            settings,
+            make_batches,
+            workdir / "checkpoints",
+            time_sampler=model.time_sampler,
+            meta=meta,
+            on_log=on_log,
+            on_eval=on_eval,
+            stop=stop,
+        )
+    report = evaluation.evaluate(model, config, state.ema, test_set, jax.random.fold_in(key, BOUND), mesh) | {
         "step": int(state.step),
+        "first_step_seconds": last.get("first_step_seconds"),
+        "input_wait": last.get("input_wait"),
         "training_images_per_second": last.get("images_per_second"),
         "sampling_images_per_second": sampler and sampler.images_per_second,
     }
-    _draw_figures(model, config, state.ema, test_set, jax.random.fold_in(key, FIGURES), workdir)
+    if jax.process_index():
+        return
+    _draw_figures(model, config, here(mesh, state.ema), test_set, jax.random.fold_in(key, FIGURES), workdir)
     _finish(report, workdir, began)
     if settings.steps == 0:
         log = Log(workdir, -1)  # no step has opened it
@@ -93,9 +108,12 @@ def evaluate(config: ConfigDict, workdir: Path, step: int | None) -> None:
     began = time.perf_counter()
     model = zoo.make(config)
     test_set = load(config, "test")
+    mesh = make_mesh(settings_of(config).mesh)
     step, params = restore_ema(config, workdir, step)
     key = jax.random.fold_in(jax.random.key(config.training.seed), BOUND)
-    _finish(evaluation.evaluate(model, config, params, test_set, key) | {"step": step}, workdir, began)
+    report = evaluation.evaluate(model, config, params, test_set, key, mesh) | {"step": step}
+    if jax.process_index() == 0:
+        _finish(report, workdir, began)
 
 
 def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: int) -> None:
@@ -107,10 +125,12 @@ def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: 
         raise InputError(f"--mode=sample: {config.system!r} is no model one can sample from; use --mode=eval")
     step, params = restore_ema(config, workdir, step)
     size = min(num, config.evaluation.batch_size)
-    sampler = Sampler(model, size)
+    sampler = Sampler(model, size, make_mesh(settings_of(config).mesh))
     key = jax.random.fold_in(jax.random.key(seed), SAMPLE)
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // size))]
     samples = np.concatenate(parts)[:num]
+    if jax.process_index():
+        return
     setting = config.sampling
     path = workdir / "samples" / f"{setting.sampler}_{setting.steps}_step_{step:08d}_seed_{seed}"
     picture = pictures.write(path, model.picture(samples[: config.evaluation.grid]))
@@ -119,16 +139,18 @@ def sample(config: ConfigDict, workdir: Path, step: int | None, num: int, seed: 
     print(f"{picture}\n{path.with_suffix('.npz')}\n{sampler.images_per_second:.4g} samples/s")
 
 
+def settings_of(config: ConfigDict) -> TrainingConfig:
+    """The checked section `training`, with what stands beside it; old runs have no mesh."""
+    return training_config({**config.training, "parallel": config.parallel, "mesh": config.get("mesh", DATA_PARALLEL)})
+
+
 def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[int, Any]:
-    """The step and the EMA weights of a checkpoint, of the newest if `step` is None."""
-    settings = training_config({**config.training, "parallel": config.parallel})
+    """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh."""
+    settings = settings_of(config)
     model = zoo.make(config)
-    shapes = jax.eval_shape(
-        lambda key: init_state(key, model, optimizer(settings), model.time_sampler), jax.random.key(0)
-    )
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    layout = parallelize(make_step(model, optimizer(settings), settings), "jit", axes=settings.mesh)
     with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
-        state, _ = checkpointer.restore(abstract(shapes, here), step)
+        state, _ = checkpointer.restore(abstract_state(layout, model, settings, model.time_sampler), step)
     return int(state.step), state.ema
 
 

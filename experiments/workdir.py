@@ -16,8 +16,11 @@ from PIL import Image
 from diffjax.errors import InputError
 
 # Fields, or sections, that may differ from those the run began with: they do not change what is trained.
-FREE = ("data.dir", "evaluation", "parallel", "sampling", "training.steps", "training.log_every", "training.eval_every",
-        "training.save_every", "training.keep_every")  # fmt: skip
+FREE = (
+    "data.dir", "evaluation", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
+    "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
+    "training.grad_limit", "training.data_timeout",
+)  # fmt: skip
 
 
 def default(config_path: str) -> Path:

@@ -69,15 +69,21 @@ def evaluate_bound(
 
 
 def draw_log_weights(
-    log_weight: Callable[[Any, jax.Array, Any], jax.Array], params: Any, key: jax.Array, batches: Batches, num: int
+    log_weight: Callable[[Any, jax.Array, Any], jax.Array],
+    params: Any,
+    key: jax.Array,
+    batches: Batches,
+    num: int,
+    jit: Callable[..., Any] = jax.jit,
 ) -> np.ndarray:
     """`num` draws of log w, E[w] = p(x), of every example: (num, examples) in nats.
 
     Args:
         log_weight: (params, key, batch) -> (batch,), one draw.
+        jit: or `diffjax.mesh.spread` over a mesh.
     """
     # Several at once, so that what does not depend on the draw, an encoder say, is computed once for them.
-    draw = jax.jit(jax.vmap(log_weight, (None, 0, None)))
+    draw = jit(jax.vmap(log_weight, (None, 0, None)))
     parts = []
     for i, batch in enumerate(batches):
         inputs, real = _split(batch)
@@ -93,13 +99,14 @@ def draw_many(
     key: jax.Array,
     batches: Batches,
     num: int,
+    jit: Callable[..., Any] = jax.jit,
 ) -> np.ndarray:
     """The same of a function that gives `num` draws at once: (params, key, batch, num) -> (num, batch)."""
-    draw = jax.jit(log_weights, static_argnums=3)
+    draw = jit(lambda params, key, batch: log_weights(params, key, batch, num))
     parts = []
     for i, batch in enumerate(batches):
         inputs, real = _split(batch)
-        parts.append(np.asarray(draw(params, jax.random.fold_in(key, i), inputs, num), np.float64)[:, real])
+        parts.append(np.asarray(draw(params, jax.random.fold_in(key, i), inputs), np.float64)[:, real])
     return np.concatenate(parts, axis=1)
 
 

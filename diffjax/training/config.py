@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diffjax.errors import InputError
+from diffjax.mesh import DATA_PARALLEL, Axes, check_axes
 
 
 class TrainingConfig(NamedTuple):
@@ -23,11 +24,16 @@ class TrainingConfig(NamedTuple):
     eval_every: int = 10_000  # 0 = only at the end
     save_every: int = 5_000  # 0 = only at the end
     keep_every: int = 100_000  # these checkpoints stay for ever, beside the last two; 0 = only the last two
+    accumulate: int = 1  # parts of a batch, gone through one after the other, of which a step's gradient is the mean
+    on_bad_step: str = "stop"  # or "skip": where the loss or the gradient is not finite, or above grad_limit
+    grad_limit: float = 0.0  # global norm above which a gradient has exploded; 0 = none, only what is not finite is bad
+    data_timeout: float = 600.0  # seconds to wait for a batch before giving up
     parallel: str = "jit"  # "jit" over a mesh, or "pmap"
+    mesh: Axes = DATA_PARALLEL  # see diffjax.mesh
 
 
 _LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "seed": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
-_LEAST["keep_every"] = 0
+_LEAST |= {"keep_every": 0, "accumulate": 1}
 
 
 def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
@@ -50,6 +56,13 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
         raise InputError(f"training.grad_clip = {config.grad_clip!r} must be a finite number, 0 to switch clipping off")
     if not (_is_number(config.ema_decay) and 0 <= config.ema_decay < 1):
         raise InputError(f"training.ema_decay = {config.ema_decay!r} must be at least 0 and below 1")
+    if not (_is_number(config.grad_limit) and 0 <= config.grad_limit < math.inf):
+        raise InputError(f"training.grad_limit = {config.grad_limit!r} must be a finite number, 0 for no limit")
+    if not (_is_number(config.data_timeout) and config.data_timeout > 0):
+        raise InputError(f"training.data_timeout = {config.data_timeout!r} must be a number of seconds above 0")
+    if config.on_bad_step not in ("stop", "skip"):
+        raise InputError(f"training.on_bad_step = {config.on_bad_step!r} must be 'stop' or 'skip'")
+    check_axes(config.mesh)
     if not isinstance(config.flip, bool):
         raise InputError(f"training.flip = {config.flip!r} must be True or False")
     if config.parallel not in ("jit", "pmap"):

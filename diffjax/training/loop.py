@@ -4,13 +4,16 @@ Steps are counted by finished updates: after step n (n = 1, 2, ...) `state.step 
 that state, and the next batch is the first of `make_batches(n)`. A run is a function of its configuration and its data:
 one which is killed and started again goes through the same states, bit for bit, as one which is not.
 
-The host runs one step ahead of the devices. Metrics stay on the device until the next multiple of `log_every`, but are
-always looked at before a save or an evaluation: nothing that is not finite is ever saved.
+The host runs one step ahead of the devices, and the data one batch ahead of the host. Metrics stay on the device until
+the next multiple of `log_every`, but are always looked at before a save or an evaluation: nothing that is not finite is
+ever saved.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,26 @@ from tqdm import tqdm
 
 from diffjax.errors import InputError
 from diffjax.time_sampling import TimeSampler
-from diffjax.training.checkpoint import Checkpointer, abstract
+from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
-from diffjax.training.sharding import check_batch_size, parallelize
+from diffjax.training.feed import Feed
+from diffjax.training.sharding import Layout, check_batch_size, parallelize
 from diffjax.training.state import TrainState, init_state, optimizer
-from diffjax.training.step import make_step
+from diffjax.training.step import is_bad, make_step
+
+PATIENCE = 100  # bad steps in a row that are skipped before training stops
+
+
+class TrainingStopped(Exception):
+    """`stop` asked for it: the state after `step` steps is saved, and the same call goes on from there."""
+
+    def __init__(self, step: int, directory: Path):
+        super().__init__(f"stopped after step {step}, which is saved in {directory}; start again to go on")
+        self.step = step
 
 
 class TrainingDiverged(InputError):
-    """The loss, the gradient or the parameters stopped being finite at `step`; earlier checkpoints are untouched."""
+    """The loss, the gradient or the parameters are bad at `step`, see `is_bad`; earlier checkpoints are untouched."""
 
     def __init__(self, step: int, what: str, checkpointer: Checkpointer):
         checkpointer.wait()
@@ -42,7 +56,7 @@ class TrainingDiverged(InputError):
         )
         super().__init__(
             f"training diverged at step {step}: {what}; {kept}; "
-            "lower training.learning_rate, or set training.grad_clip, to get past it"
+            "lower training.learning_rate, set training.grad_clip, or training.on_bad_step = 'skip', to get past it"
         )
         self.step = step
 
@@ -57,6 +71,7 @@ def train(
     meta: Mapping[str, Any] | None = None,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
     on_eval: Callable[[int, TrainState], None] | None = None,
+    stop: Callable[[int], bool] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> TrainState:
     """Trains `model` to `config.steps` updates, from the newest checkpoint in `directory` if there is one.
@@ -69,27 +84,33 @@ def train(
     time_sampler  how the times `batch["t"]` are drawn and weighted; None leaves it to the model
     meta          JSON saved with each checkpoint, beside `step` and `examples_seen`; the configuration, say
     on_log        called every `log_every` steps with the mean `loss` and `grad_norm` since the last call,
-                  the `learning_rate`, and `images_per_second` (evaluations and the compiling first step not counted)
-    on_eval       called every `eval_every` steps and at the end, with the replicated state; it must not keep the state,
-                  whose memory the next step reuses
+                  the `learning_rate`, `images_per_second` (evaluations and the compiling first step not counted),
+                  `input_wait`, the fraction of that time spent waiting for data, and `skipped`, the number of bad
+                  steps; the first time also `first_step_seconds`, from the call to the end of the first step
+    on_eval       called every `eval_every` steps and at the end, with the state, which lies as `config.mesh` says;
+                  it must not keep the state, whose memory the next step reuses
+    stop          asked after each step, with its number, whether to save and leave; all processes must answer alike
     devices       all of them unless given
 
-    Returns the last state. Raises `TrainingDiverged`, and `InputError` for a bad configuration or batch.
+    Returns the last state. Raises `TrainingDiverged`, `TrainingStopped`, and `InputError` for a bad configuration or
+    batch, or if no batch comes within `config.data_timeout` seconds.
     """
+    began = time.perf_counter()
     config = training_config(config._asdict() if isinstance(config, TrainingConfig) else config)
-    check_batch_size(config.batch_size, len(devices or jax.devices()))
+    check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     tx = optimizer(config)
-    layout = parallelize(make_step(model, tx, config, time_sampler=time_sampler), config.parallel, devices)
+    step_fn = make_step(model, tx, config, time_sampler=time_sampler)
+    layout = parallelize(step_fn, config.parallel, devices, config.mesh)
     # By name: under "rbg" keys vmap does not draw per example, and the result would depend on the layout.
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
-    initialize = jax.jit(lambda key: init_state(key, model, tx, time_sampler))
+    wanted = abstract_state(layout, model, config, time_sampler)
 
     with Checkpointer(directory, config.keep_every) as checkpointer:
         examples_seen = 0
         if checkpointer.latest_step() is None:
-            state = initialize(init_key)
+            shardings = jax.tree.map(lambda x: x.sharding, wanted)
+            state = jax.jit(lambda key: init_state(key, model, tx, time_sampler), out_shardings=shardings)(init_key)
         else:
-            wanted = abstract(jax.eval_shape(initialize, init_key), layout.replicated)
             state, saved_meta = checkpointer.restore(wanted)
             examples_seen = saved_meta["examples_seen"]
         start = int(state.step)
@@ -99,8 +120,8 @@ def train(
                 f"{checkpointer.directory}; raise it, or use another workdir"
             )
         state = layout.place_state(state)
-        batches = make_batches(start)
-        metrics = _Metrics(config.batch_size, checkpointer)
+        feed = Feed(make_batches(start), config.data_timeout)
+        metrics = _Metrics(config, checkpointer, feed, began)
         # Not on a terminal, a line now and then is enough.
         bar = tqdm(
             total=config.steps,
@@ -109,9 +130,9 @@ def train(
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
             disable=jax.process_index() != 0,
         )
-        with bar:
+        with bar, closing(feed):
             for step in range(start + 1, config.steps + 1):
-                batch = next(batches, None)
+                batch = feed.get(step)
                 if batch is None:
                     raise InputError(f"the data ended before step {step}, but training.steps = {config.steps}")
                 if step == start + 1:
@@ -127,13 +148,17 @@ def train(
                     bar.set_postfix({name: f"{logged[name]:.4g}" for name in ("loss", "images_per_second")})
                     if on_log is not None:
                         on_log(step, logged)
-                if _due(step, config.save_every) or last:
+                stopped = stop is not None and stop(step) and not last
+                if _due(step, config.save_every) or last or stopped:
                     metrics.check()
                     fetched = layout.fetch_state(state)
                     if not _all_finite((fetched.params, fetched.ema, fetched.opt_state)):
                         what = "the parameters or the optimiser's moments are not finite"
                         raise TrainingDiverged(step, what, checkpointer)
                     checkpointer.save(step, fetched, {**(meta or {}), "step": step, "examples_seen": examples_seen})
+                if stopped:
+                    checkpointer.wait()
+                    raise TrainingStopped(step, checkpointer.directory)
                 if on_eval is not None and _due(step, config.eval_every) and not last:
                     metrics.check()
                     on_eval(step, layout.fetch_state(state))
@@ -144,12 +169,26 @@ def train(
     return state
 
 
-class _Metrics:
-    """Metrics since the last log: on the device until `check` or `take`, which stop at what is not finite."""
+def abstract_state(
+    layout: Layout, model: Any, config: TrainingConfig, time_sampler: TimeSampler | None = None
+) -> TrainState:
+    """The shapes of a run's state, each with its place in the layout: what to restore a checkpoint into."""
+    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config), time_sampler), jax.random.key(0))
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(place, shapes, layout.shardings(shapes))
 
-    def __init__(self, batch_size: int, checkpointer: Checkpointer):
-        self._batch_size = batch_size
+
+class _Metrics:
+    """Metrics since the last log: on the device until `check` or `take`, which stop at, or tell of, a bad step."""
+
+    def __init__(self, config: TrainingConfig, checkpointer: Checkpointer, feed: Feed, began: float):
+        self._config = config
         self._checkpointer = checkpointer
+        self._feed = feed
+        self._began = began
+        self._skipped = self._in_a_row = 0
+        self._waits: list[float] = []
+        self._first_step_seconds: float | None = None
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._window: list[dict[str, float]] = []
         self._seconds: list[float] = []
@@ -164,27 +203,55 @@ class _Metrics:
         if len(self._pending) > 1:
             # Wait for the step before this one: the devices stay busy, and no more than two batches are in flight.
             jax.block_until_ready(self._pending[-2][1])
+        elif self._compiling and not self._seconds:
+            jax.block_until_ready(metrics)
+            self._first_step_seconds = time.perf_counter() - self._began
         self._seconds.append(time.perf_counter() - self._clock)
+        self._waits.append(self._feed.waited)
+        self._feed.waited = 0.0
         self.restart_clock()
 
     def check(self) -> None:
-        """Fetches what is pending; raises `TrainingDiverged` at the first loss or gradient which is not finite."""
+        """Fetches what is pending; raises `TrainingDiverged` at the first bad step, or says that it was skipped."""
         fetched = jax.device_get([metrics for _, metrics in self._pending])
         for (step, _), metrics in zip(self._pending, fetched, strict=True):
-            for name in ("loss", "grad_norm"):
-                if not np.isfinite(metrics[name]):
-                    raise TrainingDiverged(step, f"its {name} is {metrics[name]}", self._checkpointer)
-            self._window.append(metrics)
+            if not is_bad(self._config, metrics["loss"], metrics["grad_norm"]):
+                self._window.append(metrics)
+                self._in_a_row = 0
+                continue
+            name = "grad_norm" if np.isfinite(metrics["loss"]) else "loss"
+            over = np.isfinite(metrics[name])
+            limit = f", above training.grad_limit = {self._config.grad_limit:g}" if over else ""
+            what = f"its {name} is {metrics[name]:g}{limit}"
+            if self._config.on_bad_step == "stop":
+                raise TrainingDiverged(step, what, self._checkpointer)
+            self._skipped += 1
+            self._in_a_row += 1
+            if jax.process_index() == 0:
+                tqdm.write(f"step {step} was skipped: {what}", file=sys.stderr)
+            if self._in_a_row == PATIENCE:
+                what = f"{what}, and the {PATIENCE - 1} steps before it were skipped, too"
+                raise TrainingDiverged(step, what, self._checkpointer)
         self._pending = []
 
     def take(self) -> dict[str, float]:
         """The means since the last call, the newest learning rate and the speed."""
         self.check()
-        seconds = self._seconds[1:] if self._compiling and len(self._seconds) > 1 else self._seconds
-        taken = {name: float(np.mean([m[name] for m in self._window])) for name in ("loss", "grad_norm")}
-        taken["learning_rate"] = float(self._window[-1]["learning_rate"])
-        taken["images_per_second"] = self._batch_size * len(seconds) / sum(seconds)
-        self._window, self._seconds, self._compiling = [], [], False
+        compiled = 1 if self._compiling and len(self._seconds) > 1 else 0
+        seconds = sum(self._seconds[compiled:])
+        taken = {
+            name: float(np.mean([m[name] for m in self._window])) if self._window else math.nan
+            for name in ("loss", "grad_norm", "learning_rate")
+        }
+        if self._window:
+            taken["learning_rate"] = float(self._window[-1]["learning_rate"])
+        taken["images_per_second"] = self._config.batch_size * len(self._seconds[compiled:]) / seconds
+        taken["input_wait"] = sum(self._waits[compiled:]) / seconds
+        taken["skipped"] = self._skipped
+        if self._first_step_seconds is not None:
+            taken["first_step_seconds"] = self._first_step_seconds
+        self._window, self._seconds, self._waits, self._compiling = [], [], [], False
+        self._skipped, self._first_step_seconds = 0, None
         return taken
 
 

@@ -1,12 +1,13 @@
-"""One training step on many devices: the state on every device, the batch divided between them.
+"""One training step on many devices: the state laid out over a mesh, the batch divided between all devices.
 
-    devices   d0        d1        ...            a mesh with the one axis "data"
-    state     whole     whole     ...            P()
-    batch     b[0:k]    b[k:2k]   ...            P("data"), k = batch / number of devices
+    devices            d0        d1        ...
+    batch              b[0:k]    b[k:2k]   ...        k = batch / number of devices
+    state, jit         as `shardings` says: divided along the axis "model", whole along "data" (see diffjax.mesh)
+    state, pmap        whole     whole     ...
 
-`jit` compiles the step for the whole mesh and finds the all-reduces by itself; `pmap` runs it once per device, and the
-step calls `pmean` by name. Both are called alike, through the four functions of a `Layout`. A fetched state has one
-form in either mode: arrays without a device axis, replicated over the mesh. Checkpoints and evaluation see only that.
+`jit` compiles the step for the whole mesh and finds the collectives by itself; `pmap` runs it once per device, and the
+step calls `pmean` by name. Both are called alike, through the functions of a `Layout`. A fetched state has one form in
+either mode: arrays over the mesh, without a device axis. Checkpoints and evaluation see only that.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,47 +20,60 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffjax.errors import InputError
+from diffjax.mesh import DATA_PARALLEL, Axes, divided, gather, make_mesh, whole
 from diffjax.training.step import Step
+
+SMALLEST = 2**10  # elements: dividing a smaller array costs more in messages than it saves in memory
 
 
 class Layout(NamedTuple):
     """How to place, run and fetch. `run` donates its state: the one passed in must not be used again."""
 
-    replicated: NamedSharding  # of a fetched state: restore checkpoints into this
-    place_state: Callable[[Any], Any]  # replicated -> what `run` takes
+    mesh: Mesh
+    shardings: Callable[[Any], Any]  # shapes of a state -> where a fetched one lies: initialise or restore into this
+    place_state: Callable[[Any], Any]  # a fetched state -> what `run` takes
     place_batch: Callable[[Any], Any]  # this process's part of the batch (numpy) -> what `run` takes
     run: Callable[[Any, Any, Any], tuple[Any, Any]]  # (state, key, batch) -> (state, metrics)
-    fetch_state: Callable[[Any], Any]  # what `run` returns -> replicated
+    fetch_state: Callable[[Any], Any]  # what `run` returns -> a fetched state
 
 
-def parallelize(step: Step, mode: str = "jit", devices: Sequence[jax.Device] | None = None) -> Layout:
-    """Lays `step(state, key, batch, axis_name=None)` over `devices` (all of them unless given).
+def parallelize(
+    step: Step, mode: str = "jit", devices: Sequence[Any] | None = None, axes: Axes = DATA_PARALLEL
+) -> Layout:
+    """Lays `step(state, key, batch, axis_name=None, gather=None)` over `devices` (all of them unless given).
 
     With several processes, process p feeds the p-th contiguous part of the global batch.
-    Raises `InputError` for an unknown mode, and from `place_batch` for a batch which the devices cannot share equally.
+    Raises `InputError` for an unknown mode, axes that do not fit the devices or, under "pmap", divide the state, and
+    from `place_batch` for a batch which the devices cannot share equally.
     """
-    devices = jax.devices() if devices is None else list(devices)
-    local = [d for d in devices if d.process_index == jax.process_index()]
-    replicated = NamedSharding(Mesh(np.array(devices), ("data",)), P())
-    split = NamedSharding(replicated.mesh, P("data"))
+    mesh = make_mesh(axes, devices)
 
     if mode == "jit":
 
         def place_batch(batch):
-            check_batch_size(_size(batch) * jax.process_count(), len(devices))
-            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
+            check_batch_size(_size(batch) * jax.process_count(), mesh.size)
+            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided(mesh), x), batch)
+
+        def run(state, key, batch):
+            new, metrics = step(state, key, batch, gather=partial(gather, mesh))
+            return jax.lax.with_sharding_constraint(new, _shardings(mesh, new)), gather(mesh, metrics)
 
         return Layout(
-            replicated=replicated,
-            place_state=lambda state: jax.device_put(state, replicated),
+            mesh=mesh,
+            shardings=partial(_shardings, mesh),
+            place_state=lambda state: jax.device_put(state, _shardings(mesh, state)),
             place_batch=place_batch,
-            run=jax.jit(step, donate_argnums=0, out_shardings=replicated),
+            run=jax.jit(run, donate_argnums=0),
             fetch_state=lambda state: state,
         )
 
     if mode == "pmap":
+        if mesh.shape["model"] > 1:
+            raise InputError(f"mesh = {tuple(axes)} divides the state, and parallel = 'pmap' cannot; use 'jit'")
         # pmap takes and returns the arrays of this process only, with a leading axis over its devices.
+        local = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
         split_local = NamedSharding(Mesh(np.array(local), ("data",)), P("data"))
+        replicated = whole(mesh)
 
         def place_leaf(x):
             shards = [s.data[None] for s in jax.device_put(x, replicated).addressable_shards]
@@ -70,11 +84,12 @@ def parallelize(step: Step, mode: str = "jit", devices: Sequence[jax.Device] | N
             return jax.make_array_from_single_device_arrays(x.shape[1:], replicated, shards)
 
         def place_batch_pmap(batch):
-            check_batch_size(_size(batch) * jax.process_count(), len(devices))
+            check_batch_size(_size(batch) * jax.process_count(), mesh.size)
             return jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
 
         return Layout(
-            replicated=replicated,
+            mesh=mesh,
+            shardings=lambda state: jax.tree.map(lambda x: replicated, state),
             place_state=lambda state: jax.tree.map(place_leaf, state),
             place_batch=place_batch_pmap,
             run=jax.pmap(
@@ -82,7 +97,7 @@ def parallelize(step: Step, mode: str = "jit", devices: Sequence[jax.Device] | N
                 axis_name="data",
                 in_axes=(0, None, 0),
                 out_axes=(0, None),
-                devices=devices,
+                devices=list(mesh.devices.flat),
                 donate_argnums=0,
             ),
             fetch_state=lambda state: jax.tree.map(fetch_leaf, state),
@@ -90,15 +105,31 @@ def parallelize(step: Step, mode: str = "jit", devices: Sequence[jax.Device] | N
     raise InputError(f"parallel = {mode!r} must be 'jit' or 'pmap'")
 
 
-def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises `InputError` unless `devices` devices can share a batch equally."""
-    if batch_size % devices:
-        below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
+def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None:
+    """Raises `InputError` unless `devices` devices can share each of `accumulate` parts of a batch equally."""
+    parts = devices * accumulate
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
         nearest = f"{below} or {above}" if below else f"{above}"
+        between = f"{devices} devices" + (f" in {accumulate} parts" if accumulate > 1 else "")
         raise InputError(
-            f"training.batch_size = {batch_size} cannot be divided equally between {devices} devices; "
+            f"training.batch_size = {batch_size} cannot be divided equally between {between}; "
             f"the nearest batch sizes are {nearest}"
         )
+
+
+def _shardings(mesh: Mesh, state: Any) -> Any:
+    """Each array divided along "model" by its longest axis that can be, if it is worth it; else whole."""
+    parts = mesh.shape["model"]
+
+    def of(x: Any) -> NamedSharding:
+        able = [axis for axis in range(x.ndim) if x.shape[axis] % parts == 0]
+        if parts == 1 or x.size < SMALLEST or not able or jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return whole(mesh)
+        longest = max(able, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, P(*[None] * longest, "model"))
+
+    return jax.tree.map(of, state)
 
 
 def _size(batch) -> int:

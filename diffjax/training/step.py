@@ -11,6 +11,12 @@ With a time sampler, the step draws times t_i and weights w_i for the whole batc
 
 which stays an unbiased estimate of E_t[loss] when w_i is one over the density from which t_i came (Nichol & Dhariwal
 2021, section 3.3). The sampler then learns from every pair (t_i, loss_i) of the global batch.
+
+With `accumulate` = a > 1, a parts of the batch are gone through one after the other and their gradients averaged: the
+same step with the memory of a batch a times smaller. Part j has the examples j, j + a, ... of each device, none moves.
+
+A step is bad if its loss or gradient is not finite, or the gradient's norm is above `grad_limit`. Where `on_bad_step`
+is "skip", such a step leaves all but its own number as it was.
 """
 
 from collections.abc import Callable
@@ -34,15 +40,22 @@ Step = Callable[..., tuple[TrainState, Metrics]]
 def make_step(
     model: Any, tx: optax.GradientTransformation, config: TrainingConfig, *, time_sampler: TimeSampler | None = None
 ) -> Step:
-    """Returns `step(state, key, batch, axis_name=None) -> (state, metrics)`.
+    """Returns `step(state, key, batch, axis_name=None, gather=...) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
     batch, or, inside `pmap` with `axis_name`, the device's share of it. `metrics` are device scalars: `loss` (weighted
     mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`.
+    `gather` is put between the parameters as the state holds them, and the loss, where a mesh divides the state.
     `time_sampler`: see above; without one the model draws its own times, if it has any.
     """
 
-    def step(state: TrainState, key: PRNGKeyArray, batch: Batch, axis_name: str | None = None):
+    def step(
+        state: TrainState,
+        key: PRNGKeyArray,
+        batch: Batch,
+        axis_name: str | None = None,
+        gather: Callable[[Any], Any] = lambda params: params,
+    ):
         n_local = next(iter(batch.values())).shape[0]
         shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * n_local
@@ -58,11 +71,14 @@ def make_step(
             local_t, weights = (jax.lax.dynamic_slice_in_dim(a, first, n_local) for a in (t, all_weights))
             batch = {**batch, "t": local_t}
 
-        def mean_loss(params):
-            losses = model.loss(params, loss_keys, batch)
+        def mean_loss(params, part):
+            keys, batch, weights = part
+            losses = model.loss(gather(params), keys, batch)
             return jnp.mean(weights * losses), losses
 
-        (loss, losses), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        (loss, losses), grads = _accumulated(
+            jax.value_and_grad(mean_loss, has_aux=True), config.accumulate, state.params, (loss_keys, batch, weights)
+        )
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
             losses = jax.lax.all_gather(losses, axis_name, tiled=True)
@@ -80,9 +96,35 @@ def make_step(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config, state.step),
         }
+        if config.on_bad_step == "skip":
+            good = ~is_bad(config, loss, metrics["grad_norm"])
+            old_state = state._replace(step=state.step + 1)
+            new_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), new_state, old_state)
         return new_state, metrics
 
     return step
+
+
+def is_bad(config: TrainingConfig, loss: Any, grad_norm: Any) -> Any:
+    """Whether a step with this loss and norm of the gradient is to be stopped at or skipped; of arrays, elementwise."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    return ~finite | (grad_norm > (config.grad_limit or jnp.inf))
+
+
+def _accumulated(loss_and_grad: Callable, parts: int, params: Any, batch: Any) -> Any:
+    """((loss, losses), grads) of the batch, `parts` parts of it at a time."""
+    if parts == 1:
+        return loss_and_grad(params, batch)
+    # (n, ...) -> (n / parts, parts, ...): the leading axis, which devices share, keeps its order.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total, part):
+        (loss, losses), grads = loss_and_grad(params, part)
+        return jax.tree.map(lambda a, b: a + b / parts, total, (loss, grads)), losses
+
+    zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    (loss, grads), losses = jax.lax.scan(add, zero, split)
+    return (loss, losses.swapaxes(0, 1).reshape(-1)), grads
 
 
 def _flip(keys: PRNGKeyArray, images: Array) -> Array:
