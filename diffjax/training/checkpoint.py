@@ -1,19 +1,37 @@
-"""Checkpoints of a run: DIRECTORY/STEP/{state, meta}, written in the background by orbax.
+"""Checkpoints of a run: DIRECTORY/STEP/{state, meta}, written in the background by orbax, checked when they are read.
 
 A checkpoint is written under a temporary name and renamed when it is whole, so a directory whose name is a number is a
-finished checkpoint, whenever the process was killed. Half-written ones are ignored, and removed before the next save.
-Kept: the last two, and every one whose step is a multiple of `keep_every`.
+finished checkpoint, whenever the process was killed; the half-written ones are removed by the next writer. What can
+still happen is that a disk loses or changes bytes. So `meta` also holds a checksum of every array of the state and one
+of itself, and a checkpoint that cannot be read, or is not what was written, is damaged: it is set aside in
+DIRECTORY-damaged, never deleted, and the one before is used. Nothing that is read is ever executed: it is JSON and
+numbers. Kept are the last two, and every one whose step is a multiple of `keep_every`; the older ones are deleted only
+when a newer one is finished.
 """
 
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from diffjax.errors import InputError
+from diffjax.training.checksum import checksums
+
+_WRAPPING = {"meta", "state_checksums", "meta_crc32"}
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpointer:
@@ -21,25 +39,39 @@ class Checkpointer:
 
     Use as a context manager, or call `close`: both wait for a save under way. With several processes all of them must
     make the same calls. `read_only` leaves the directory as it is, half-written checkpoints of a running training too.
+
+    What could not be written is reported, as an `InputError`, by the next of `save`, `restore`, `wait` and `close`.
     """
 
     def __init__(self, directory: str | Path, keep_every: int = 0, read_only: bool = False):
         self.directory = Path(directory).absolute()
         if read_only and not self.directory.is_dir():
             raise InputError(f"there are no checkpoints in {self.directory}: no such directory")
+        self._read_only = read_only
+        self._skipped: set[int] = set()  # damaged, and still there
+        self._saving: int | None = None
+        self._reader = ocp.StandardCheckpointHandler()
+        if not read_only and jax.process_index() == 0:
+            self._remove_half_written()
         keep = [LatestN(2), *([EveryNSteps(keep_every)] if keep_every else [])]
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            # Named, so that a directory which this process has not yet saved to can be looked into.
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=True,
-            ),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                # Named, so that a directory which this process has not yet saved to can be looked into.
+                item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=AnyPreservationPolicy(keep),
+                    cleanup_tmp_directories=False,  # it does so in a thread, which a short run does not wait for
+                    lightweight_initialize=True,
+                    create=not read_only,
+                    read_only=read_only,
+                    enable_async_checkpointing=True,
+                ),
+            )
+        except OSError as error:
+            raise InputError(
+                f"checkpoints cannot be kept in {self.directory}: {error.strerror}; choose another directory"
+            ) from error
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -48,46 +80,99 @@ class Checkpointer:
         self.close()
 
     def steps(self) -> list[int]:
-        """The steps of the finished checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        """The steps of the finished checkpoints, ascending, without those that `restore` found damaged."""
+        return sorted(set(self._manager.all_steps()) - self._skipped)
 
     def latest_step(self) -> int | None:
-        """The step of the newest finished checkpoint, or None."""
-        return self._manager.latest_step()
+        """The last of `steps`, or None."""
+        return max(self.steps(), default=None)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Starts a save and returns once the state may be donated. A step which is already saved is left as it is."""
-        if step not in self._manager.all_steps():
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self.wait()
+        if step in self._manager.all_steps():
+            return
+        wrapped = _wrap(meta, checksums(state))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(wrapped))
+        self._saving = step
+        try:
             self._manager.save(step, args=args, force=True)
+        except Exception as error:
+            raise self._not_written(error) from error
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """The state and the meta of a step, of the newest one if `step` is None.
+        """The state and the meta of a step; if `step` is None of the newest checkpoint that is not damaged.
 
         `abstract_state` is a tree of `ShapeDtypeStruct`, see `abstract`; its shardings say where the arrays go, which
-        need not be where they were saved from. Raises `InputError` when there is no such step, or when the checkpoint
-        holds other arrays than `abstract_state` asks for.
+        need not be where they were saved from. Damaged checkpoints newer than the one used are reported on stderr and,
+        unless `read_only`, moved to DIRECTORY-damaged.
+
+        Raises `InputError` when there is no such step, when it is damaged, or all are, and when a checkpoint holds
+        other arrays than `abstract_state` asks for; nothing is moved then.
         """
+        self.wait()
         steps = self.steps()
-        wanted = self.latest_step() if step is None else step
-        if wanted not in steps:
+        if step not in steps and (step is not None or not steps):
             there = f"the steps there are {', '.join(map(str, steps))}" if steps else "there are none"
-            raise InputError(f"no checkpoint of step {wanted} in {self.directory}; {there}")
-        self._check_fits(wanted, abstract_state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(wanted, args=args)
-        return restored.state, restored.meta
+            raise InputError(f"no checkpoint of step {step} in {self.directory}; {there}")
+        problems: dict[int, Exception] = {}
+        for candidate in steps[::-1] if step is None else [step]:
+            try:
+                restored = self._read(candidate, abstract_state)
+            except Exception as error:  # damaged files fail in many ways
+                problems[candidate] = error
+            else:
+                self._set_aside(problems, candidate)
+                return restored
+        # If there is one that does not fit and none that does, it is the configuration which is wrong.
+        for problem in problems.values():
+            if isinstance(problem, InputError):
+                raise problem
+        found = "; ".join(f"{candidate}: {_sentence(problem)}" for candidate, problem in problems.items())
+        which = "every checkpoint" if step is None else f"checkpoint {step}"
+        raise InputError(
+            f"{which} in {self.directory} is damaged ({found}); nothing was deleted; "
+            + ("use another workdir to start from scratch" if step is None else "choose another step")
+        )
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
 
     def close(self) -> None:
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # it can but repeat what has been reported
+                self._manager.close()
+
+    def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """Not through the manager: it would wait for the other processes where this one has failed."""
+        path = epath.Path(self.directory / str(step))
+        problem = None
+        try:
+            self._check_fits(step, abstract_state)
+            meta, written = _unwrap(ocp.JsonCheckpointHandler().restore(path / "meta"))
+            state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(abstract_state))
+        except Exception as error:
+            problem = error
+        failed = np.array(problem is not None)
+        if jax.process_count() > 1:
+            failed = multihost_utils.process_allgather(failed)
+        if failed.any():
+            raise problem or ValueError("another process cannot read it")
+        if written is not None:
+            read = checksums(state)
+            for name in sorted(read.keys() | written.keys()):
+                if read.get(name) != written.get(name):
+                    raise ValueError(f"{name} differs from its checksum")
+        return state, meta
 
     def _check_fits(self, step: int, abstract_state: Any) -> None:
-        saved = _shapes(self._manager.item_metadata(step).state.tree)
+        saved = _shapes(self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree)
         wanted = _shapes(ocp.tree.serialize_tree(abstract_state, keep_empty_nodes=True))
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):
@@ -96,6 +181,60 @@ class Checkpointer:
                     f"{saved.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} in the model; "
                     "use the configuration it was trained with, or another workdir"
                 )
+
+    def _set_aside(self, problems: dict[int, Exception], used: int) -> None:
+        for step, problem in problems.items():
+            place = "it is left where it is"
+            if self._read_only:
+                self._skipped.add(step)
+            elif jax.process_index() == 0:
+                place = f"it was moved to {self._move(step)}"
+            if jax.process_index() == 0:
+                print(
+                    f"warning: checkpoint {step} in {self.directory} is damaged ({_sentence(problem)}); {place}, "
+                    f"and checkpoint {used} is used instead",
+                    file=sys.stderr,
+                )
+        if problems and not self._read_only:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("damaged checkpoints are moved")
+            self._manager.reload()
+
+    def _move(self, step: int) -> Path:
+        aside = self.directory.with_name(self.directory.name + "-damaged")
+        target, again = aside / str(step), 0
+        while target.exists():
+            again += 1
+            target = aside / f"{step}-{again}"
+        try:
+            aside.mkdir(exist_ok=True)
+            shutil.move(self.directory / str(step), target)
+        except OSError as error:
+            raise InputError(
+                f"checkpoint {step} in {self.directory} is damaged, and cannot be moved to {target}: {error.strerror}; "
+                "move it away"
+            ) from error
+        return target
+
+    def _not_written(self, error: Exception) -> InputError:
+        with contextlib.suppress(Exception):
+            self._remove_half_written()
+            self._manager.reload()  # those it meant to delete are still there
+        earlier = ", ".join(str(step) for step in self.steps() if step != self._saving)
+        code = _error_code(error)
+        return InputError(
+            f"checkpoint of step {self._saving} could not be written to {self.directory}: "
+            f"{os.strerror(code) if code else _sentence(error)}; "
+            + (f"the earlier checkpoints (steps {earlier}) are kept; " if earlier else "there is no earlier one; ")
+            + f"{'free some space' if code in _NO_SPACE else 'put that right'} and start again"
+        )
+
+    def _remove_half_written(self) -> None:
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def abstract(state: Any, sharding: Sharding) -> Any:
@@ -106,3 +245,35 @@ def abstract(state: Any, sharding: Sharding) -> Any:
 def _shapes(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def _wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[str, Any]:
+    meta = json.loads(json.dumps(meta))  # as it will be read: tuples as lists, the names of fields as strings
+    return {"meta": meta, "state_checksums": state_checksums, "meta_crc32": _crc32(meta)}
+
+
+def _unwrap(saved: Any) -> tuple[dict[str, Any], dict[str, list[int]] | None]:
+    """The meta, and the checksums of the state: None in a checkpoint from before there were any."""
+    if not isinstance(saved, dict):
+        raise ValueError("its meta is not what was written")
+    if not saved.keys() & _WRAPPING:  # one damaged name is not taken for a checkpoint of that time
+        return saved, None
+    if saved.keys() != _WRAPPING or _crc32(saved["meta"]) != saved["meta_crc32"]:
+        raise ValueError("its meta differs from its checksum")
+    return saved["meta"], saved["state_checksums"]
+
+
+def _crc32(meta: Any) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def _error_code(error: BaseException) -> int | None:
+    """The operating system's error behind `error`, which may be a library's own that only quotes it."""
+    return next((code for code in errno.errorcode if os.strerror(code) in str(error)), None)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return "its metadata does not fit the configuration"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
