@@ -4,12 +4,20 @@ python -m experiments.main                                            the digits
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
 python -m experiments.main --mode=eval --workdir=DIR [--step=N]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
+python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
 Training in a workdir that holds a run picks it up where it stopped, without --config with that run's configuration.
---mode=eval and --mode=sample always take that; --config.field=value changes it for this call.
+--mode=eval and --mode=sample always take that; --config.field=value changes it for this call. --mode=plan trains
+nothing: it says what a step needs on devices that need not be there.
+
+Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1, or
+with --coordinator=auto where jax can find out for itself (TPU slices, Slurm); one --workdir that all can reach.
+
+Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGTERM or Ctrl-C after saving.
 """
 
 import difflib
+import errno
 import os
 import runpy
 import sys
@@ -24,7 +32,7 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "plan"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
 NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 SAMPLER = flags.DEFINE_string(
@@ -32,27 +40,58 @@ SAMPLER = flags.DEFINE_string(
 )
 STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; default the config's.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.")
+DEVICES = flags.DEFINE_integer("devices", None, "plan: that many devices, of any kind; default those here.", 1)
+TOPOLOGY = flags.DEFINE_string("topology", "", "plan: a TPU slice such as v5e:2x4, compiled for by the package libtpu.")
+MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of a device; says the largest batch that fits.", 0.0)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PORT of the first, or auto.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", 1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", 0)
+STOPPED = 143  # 128 + SIGTERM: what a scheduler expects of a job that it has asked to leave
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(_: list[str]) -> None:
     set_cpu_flags()
+    if MODE.value == "plan" and DEVICES.value:
+        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={DEVICES.value}"
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
     # Compilation takes longer than a short run's training: keep its results between runs.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/diffjax/compiled").expanduser()))
     from diffjax.errors import InputError
+    from diffjax.training.feed import DataTimeout
+    from diffjax.training.loop import TrainingStopped
 
     try:
         _run()
+    except TrainingStopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
+    except DataTimeout as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter would wait for the thread that hangs
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        fix = "free some space" if error.errno in FULL else "make it writable, or choose another --workdir"
+        where = error.filename or WORKDIR.value
+        print(f"error: {where} cannot be written: {error.strerror}; {fix} and start again", file=sys.stderr)
         sys.exit(1)
 
 
 def _run() -> None:
     from diffjax.errors import InputError
-    from experiments import run, workdir
 
+    if COORDINATOR.value:
+        _join()
+    from experiments import plan, run, workdir
+
+    if MODE.value == "plan":
+        plan.plan(CONFIG.value, TOPOLOGY.value, MEMORY.value)
+        return
     if MODE.value == "train":
         given = flags.FLAGS["config"]
         run.train(CONFIG.value, Path(WORKDIR.value or workdir.default(config_flags.get_config_filename(given))))
@@ -69,6 +108,26 @@ def _run() -> None:
     if STEPS.value is not None:
         config.sampling.steps = STEPS.value
     run.sample(config, path, STEP.value, NUM.value, SEED.value)
+
+
+def _join() -> None:
+    """Makes this process one of several."""
+    import jax
+
+    from diffjax.errors import InputError
+
+    if not WORKDIR.value:
+        raise InputError("several processes need --workdir: one directory that all of them can reach")
+    if COORDINATOR.value == "auto":
+        jax.distributed.initialize()
+        return
+    count, index = NUM_PROCESSES.value, PROCESS_ID.value
+    if count is None or index is None or index >= count:
+        raise InputError(
+            f"--coordinator={COORDINATOR.value} with --num_processes={count} and --process_id={index}: "
+            "give the number of processes, and in each another number from 0 up to one less"
+        )
+    jax.distributed.initialize(COORDINATOR.value, count, index)
 
 
 def _config_of(path: Path) -> ConfigDict:
@@ -90,8 +149,11 @@ def _parse(argv: list[str]) -> list[str]:
         return rest
     except (AttributeError, KeyError):
         message = _unknown_field(argv)
-    except (flags.Error, OSError, ImportError, SyntaxError) as error:
+    except flags.Error as error:
         message = " ".join(str(error).split())
+    except Exception as error:  # the file is the user's, and can fail in any way
+        path = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1]
+        message = f"--config={path} cannot be used: {type(error).__name__}: {' '.join(str(error).split())}"
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
@@ -103,6 +165,8 @@ def _unknown_field(argv: list[str]) -> str:
     if "get_config" not in namespace:
         return f"--config={path} does not define get_config(), which must return an ml_collections.ConfigDict"
     config = namespace["get_config"](*[argument] if argument else [])
+    if not isinstance(config, ConfigDict):
+        return f"get_config() of --config={path} returns a {type(config).__name__}, not an ml_collections.ConfigDict"
     path = Path(argument) / "config.json" if path == str(SAVED) else path
     for arg in argv:
         if not arg.startswith("--config."):

@@ -44,8 +44,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
     make_batches = _batches(train_set, settings.batch_size, settings.seed, process)
     make_batches(0)
-    claim(workdir, config)
-    print(f"workdir: {workdir}")
+    claim(workdir, config, writes=jax.process_index() == 0)
+    if jax.process_index() == 0:
+        print(f"workdir: {workdir}")
 
     key = jax.random.key(settings.seed)
     meta = {"config": config.to_dict()}

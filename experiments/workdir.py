@@ -28,8 +28,8 @@ def default(config_path: str) -> Path:
     return Path("runs") / f"{Path(config_path).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes the directory and writes config.json.
+def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> None:
+    """Makes the directory and writes config.json, or only looks whether it could.
 
     Raises:
         InputError: if the directory holds a run of another configuration, naming the fields; nothing is touched then.
@@ -46,6 +46,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             raise InputError(
                 f"workdir {workdir} was made with another config: {', '.join(differ)}; use another workdir"
             )
+    if not writes:
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, _plain(config))
