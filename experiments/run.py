@@ -149,10 +149,15 @@ def restore_ema(config: ConfigDict, workdir: Path, step: int | None) -> tuple[in
     """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh."""
     settings = settings_of(config)
     model = zoo.make(config)
-    layout = parallelize(make_step(model, optimizer(settings), settings), "jit", axes=settings.mesh)
     with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
-        state, _ = checkpointer.restore(abstract_state(layout, model, settings, model.time_sampler), step)
+        state, _ = checkpointer.restore(_wanted(model, settings), step)
     return int(state.step), state.ema
+
+
+def _wanted(model: zoo.Model, settings: TrainingConfig) -> Any:
+    """The shapes of the state, and where on the configuration's mesh it lies."""
+    layout = parallelize(make_step(model, optimizer(settings), settings), settings.parallel, axes=settings.mesh)
+    return abstract_state(layout, model, settings, model.time_sampler)
 
 
 def _start(
@@ -175,12 +180,15 @@ def _start(
         if config.get("init_from"):
             params = _taken_from(Path(config.init_from), params)
         params = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, state.params)
-        checkpointer.save(0, state._replace(params=params, ema=params), meta | {"step": 0, "examples_seen": 0})
+        places = jax.tree.map(lambda x: x.sharding, _wanted(model, settings))
+        state = jax.device_put(state._replace(params=params, ema=params), places)
+        checkpointer.save(0, state, meta | {"step": 0, "examples_seen": 0})
 
 
 def _taken_from(workdir: Path, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters with those parts replaced that the newest checkpoint of another run has, too, by name."""
-    _, others = restore_ema(read_config(workdir), workdir, None)
+    config = read_config(workdir)
+    others = here(make_mesh(settings_of(config).mesh), restore_ema(config, workdir, None)[1])
     shared = params.keys() & others.keys()
     if not shared or any(_shapes(params[name]) != _shapes(others[name]) for name in shared):
         raise InputError(
