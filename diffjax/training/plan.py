@@ -1,0 +1,203 @@
+"""What a training step takes of each device of a mesh, before anything lies on it: by shapes, and by its program.
+
+By shapes, `costs` adds up
+
+    state        parameters, their running mean, the optimiser's moments, as the layout divides them
+    batch        the device's share
+    gathered     the whole parameters, where the state is divided and they are computed with whole
+    gradients    of the whole parameters, and as much again where parts of a batch are accumulated
+    activations  what the loss keeps for the way back, of one part of the device's share
+
+The last is what JAX's derivative keeps, each array once and neither parameters nor batch again: it knows of remat and
+of bfloat16, not of what a compiler recomputes or fuses. It grows with the batch as a + b n.
+
+By its program, `compile_step` reads from the compiler's own account what the step needs, and which collectives it has.
+"""
+
+import re
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jax.sharding import Mesh
+
+from diffjax.mesh import divided, whole
+from diffjax.time_sampling import TimeSampler
+from diffjax.training.config import TrainingConfig
+from diffjax.training.sharding import Layout
+from diffjax.training.state import TrainState
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_OPERATION = re.compile(rf"({'|'.join(KINDS)})(-start)?\(")
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+\(.*)$")
+
+
+class Costs(NamedTuple):
+    """Bytes of one device; see above."""
+
+    parameters: int
+    ema: int
+    optimizer: int  # and the two numbers beside it: the step, the time sampler's state
+    batch: int
+    gathered: int
+    gradients: int
+    activations: int
+
+
+class Program(NamedTuple):
+    """Bytes of one device, of a compiled step; `collectives` maps a kind to (how many, bytes)."""
+
+    arguments: int
+    outputs: int
+    aliased: int  # outputs that lie where donated arguments lay
+    temporary: int
+    code: int
+    collectives: dict[str, tuple[int, int]]
+
+    @property
+    def peak(self) -> int:
+        return self.arguments + self.outputs - self.aliased + self.temporary
+
+
+class OutOfMemory(Exception):
+    """The compiler, which knows its device, found that the step does not fit."""
+
+
+def abstract_batch(mesh: Mesh, shape: tuple[int, ...], levels: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `data.batches` gives of a set of such examples, `size` over all devices."""
+    place = divided(mesh)
+    image = jax.ShapeDtypeStruct((size, *shape), jnp.uint8 if levels else jnp.float32, sharding=place)
+    return {"image": image, "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=place)}
+
+
+def costs(
+    mesh: Mesh,
+    model: Any,
+    config: TrainingConfig,
+    state: TrainState,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    time_sampler: TimeSampler | None = None,
+) -> Costs:
+    """What one device needs for a step; `state` and `batch` are shapes with shardings on the mesh."""
+    held, full = bytes_of(state.params), sum(_size(x) for x in jax.tree.leaves(state.params))
+    num = len(batch["label"]) // (mesh.size * config.accumulate)
+    part = {name: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for name, x in batch.items()}
+    if time_sampler is not None:
+        t, _ = jax.eval_shape(lambda: time_sampler.sample(time_sampler.init(), jax.random.key(0), num))
+        part["t"] = jax.ShapeDtypeStruct(t.shape, t.dtype)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num))
+    weights = jax.ShapeDtypeStruct((num,), jnp.float32)
+
+    def mean_loss(params: Any, keys: Any, part: Any, weights: Any) -> jax.Array:
+        return jnp.mean(weights * model.loss(params, keys, part))
+
+    return Costs(
+        parameters=held,
+        ema=bytes_of(state.ema),
+        optimizer=bytes_of((state.opt_state, state.times, state.step)),
+        batch=bytes_of(batch),
+        gathered=full if held < full else 0,
+        gradients=full * (2 if config.accumulate > 1 else 1),
+        activations=saved_bytes(mean_loss, state.params, keys, part, weights),
+    )
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes which the largest of the devices holds of a tree of arrays or shapes, each with its sharding."""
+    return sum(prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def saved_bytes(fn: Callable[..., jax.Array], params: Any, *rest: Any) -> int:
+    """Bytes that the gradient of `fn(params, *rest)` by its first argument keeps, besides the arguments themselves."""
+
+    def way_back(params: Any, *rest: Any) -> Any:
+        return jax.vjp(lambda p: fn(p, *rest), params)[1]
+
+    jaxpr = jax.make_jaxpr(way_back)(params, *rest).jaxpr
+    kept = {x for x in jaxpr.outvars if not isinstance(x, Literal)}
+    return sum(_size(x.aval) for x in kept - {*jaxpr.invars, *jaxpr.constvars})
+
+
+def compile_step(layout: Layout, state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> Program:
+    """The step compiled for the mesh's devices, of which none needs to be there. Raises `OutOfMemory`."""
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole(layout.mesh))
+    try:
+        compiled = layout.run.lower(state, key, batch).compile()  # type: ignore[attr-defined]
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemory(str(error).splitlines()[0]) from None
+    stats = compiled.memory_analysis()
+    return Program(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        temporary=stats.temp_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
+        collectives=collectives(compiled.as_text()),
+    )
+
+
+def collectives(program: str) -> dict[str, tuple[int, int]]:
+    """{kind: (how many, bytes)} of a compiled program's text; what a loop repeats is counted once.
+
+    The bytes are what goes into a collective on one device or what comes out, whichever is more. One that was split, to
+    run beside other work, has several instructions with one channel, and counts once.
+    """
+    found: dict[str, dict[str, int]] = {}
+    sizes: dict[str, int] = {}  # of what has been computed: an operand stands before its use, in the same computation
+    for line in program.splitlines():
+        instruction = _INSTRUCTION.match(line)
+        if not instruction:
+            continue
+        name, result, call = instruction.groups()
+        sizes[name] = _text_size(result)
+        operation = _OPERATION.match(call)
+        if not operation:
+            continue
+        kind, start = operation.groups()
+        into = sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.-]+)", call.split("), ")[0]))
+        # All forms but one that only start have their operands among their results.
+        out = sizes[name] - into if start and kind != "all-reduce" else sizes[name]
+        channel = re.search(r"channel_id=(\d+)", call)
+        found.setdefault(kind, {})[channel.group(1) if channel else name] = max(into, out)
+    return {kind: (len(found[kind]), sum(found[kind].values())) for kind in KINDS if kind in found}
+
+
+def largest(peak: Callable[[int], float], memory: float, least: float, first: int = 1) -> int:
+    """The largest n with peak(n) <= memory, 0 if there is none, for a `peak` that grows, nearly linearly from `least`.
+
+    It looks at the answer and at the next n, so it is right however far from linear `peak` is; that only costs calls,
+    of which three or four are usual. `first` is where to begin.
+    """
+    known: dict[int, float] = {0: least}
+    low, high = 0, None
+    n = first
+    while least <= memory and (high is None or high > low + 1):
+        known[n] = peak(n)
+        low, high = (n, high) if known[n] <= memory else (low, n)
+        *_, before, last = [0, *sorted(size for size in known if known[size] < float("inf"))]
+        slope = (known[last] - known[before]) / max(last - before, 1)
+        if slope > 0 and len(known) < 7:
+            n = last + int((memory - known[last]) // slope)
+        else:
+            n = 2 * low if high is None else (low + high) // 2
+        n = max(n, low + 1) if high is None else min(max(n, low + 1), high - 1)
+    return low
+
+
+def _size(x: Any) -> int:
+    return x.size * x.dtype.itemsize
+
+
+def _text_size(shapes: str) -> int:
+    """Bytes of arrays as a program's text writes them, e.g. "(f32[3,2]{1,0}, u8[])"."""
+    return sum(
+        prod(int(size) for size in sizes.split(",") if size) * int(bits or 8) // 8
+        for bits, sizes in _ARRAY.findall(shapes)
+    )
