@@ -12,10 +12,13 @@ in the bits and the difference of two odd multipliers even. Integer sums do not 
 can sum what it holds.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, UInt32
 
 Words = UInt32[Array, "..."]
@@ -26,8 +29,11 @@ def checksums(tree: Any) -> dict[str, list[int]]:
 
     The arrays stay where they are. With several processes all of them must make the call, and all get the same.
     """
-    sums = [_checksum(_bits(x)) for x in jax.tree.leaves(tree)]
-    return {name: [int(c) for c in jax.device_get(sum_)] for name, sum_ in zip(names(tree), sums, strict=True)}
+    parts = [_of_shards(jnp.asarray(_bits(x))) for x in jax.tree.leaves(tree)]
+    sums = np.array([np.sum(jax.device_get(part), axis=0, dtype=np.uint32) for part in parts], np.uint32)
+    if jax.process_count() > 1:
+        sums = multihost_utils.process_allgather(sums).sum(0, dtype=np.uint32)
+    return {name: [int(c) for c in pair] for name, pair in zip(names(tree), sums, strict=True)}
 
 
 def names(tree: Any) -> list[str]:
@@ -39,16 +45,33 @@ def _bits(x: Array) -> Array:
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-@jax.jit
-def _checksum(x: Array) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
-    words = _words(x)
+def _of_shards(x: Array) -> list[Any]:
+    """The sums over what this process holds, and no process after it: without one message between devices.
+
+    (A compiled sum over a divided array for each array would be many programs that talk at once. On CPU several
+    processes then wait for each other for ever.)
+    """
+    sums: list[Any] = [(np.uint32(0), np.uint32(0))]
+    for shard in x.addressable_shards:
+        if shard.replica_id == 0:
+            first = np.array([part.start or 0 for part in shard.index], np.uint32)
+            sums.append(_checksum(shard.data, first, x.shape))
+    return sums
+
+
+@partial(jax.jit, static_argnums=2)
+def _checksum(part: Array, first: Words, shape: tuple[int, ...]) -> tuple[Words, Words]:
+    """Of the part of an array of `shape` whose first element has the indices `first`."""
+    words = _words(part)
     index = jnp.zeros(words.shape, jnp.uint32)
-    for axis, size in enumerate(words.shape):  # no reshape, which would move what is divided between devices
-        index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    first = _f(words ^ _f(index))
+    for axis, size in enumerate(words.shape):
+        inside = axis < len(shape)  # an element may be several words
+        start, size = (first[axis], shape[axis]) if inside else (jnp.uint32(0), size)
+        index = index * jnp.uint32(size) + start + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    scrambled = _f(words ^ _f(index))
     zero = jnp.uint32(0)
     # At once: two sums would make XLA keep what they share, an array as large as x.
-    return jax.lax.reduce((first, _g(first)), (zero, zero), _add_both, tuple(range(words.ndim)))
+    return jax.lax.reduce((scrambled, _g(scrambled)), (zero, zero), _add_both, tuple(range(words.ndim)))
 
 
 def _add_both(a: tuple[Words, Words], b: tuple[Words, Words]) -> tuple[Words, Words]:
