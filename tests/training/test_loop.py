@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -12,7 +14,8 @@ from tiny import DEVICES
 
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer
-from diffjax.training.loop import TrainingDiverged, train
+from diffjax.training.feed import DataTimeout
+from diffjax.training.loop import PATIENCE, TrainingDiverged, TrainingStopped, train
 
 
 def recorded(seen):
@@ -26,7 +29,16 @@ def recorded(seen):
     return make_batches
 
 
-def run(directory, make_batches=tiny.make_batches, model=tiny.model, on_log=None, on_eval=None, meta=None, **config):
+def run(
+    directory,
+    make_batches=tiny.make_batches,
+    model=tiny.model,
+    on_log=None,
+    on_eval=None,
+    meta=None,
+    stop=None,
+    **config,
+):
     return train(
         model,
         {**tiny.CONFIG, **config},
@@ -36,6 +48,7 @@ def run(directory, make_batches=tiny.make_batches, model=tiny.model, on_log=None
         on_log=on_log,
         on_eval=on_eval,
         meta=meta,
+        stop=stop,
         devices=jax.devices()[:DEVICES],
     )
 
@@ -155,3 +168,87 @@ def test_data_which_does_not_fit_is_refused(tmp_path):
         run(tmp_path, lambda start: iter([{"x": np.zeros((16, 2))}]))
     with pytest.raises(InputError, match=r"15 cannot be divided equally between 2 devices"):
         run(tmp_path, batch_size=15)
+
+
+def poisoned(*steps):
+    """The data of `tiny`, of which some steps have one example whose loss is NaN."""
+
+    def make_batches(start):
+        for n, batch in enumerate(tiny.make_batches(start), start + 1):
+            yield {**batch, "label": np.where(np.arange(tiny.BATCH) == 3, -1, 0)} if n in steps else batch
+
+    return make_batches
+
+
+def test_bad_steps_are_skipped_as_if_they_had_not_been(tmp_path, capsys):
+    """With the bad steps 1 and 2 skipped, step 3 is Adam's first: the parameters move by lr, up or down."""
+    logs = {}
+    options = {"on_bad_step": "skip", "steps": 3, "warmup": 0, "grad_clip": 0.0, "save_every": 2}
+    after = run(tmp_path, poisoned(1, 2), on_log=logs.__setitem__, **options)
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        skipped, _ = checkpointer.restore(jax.eval_shape(lambda: after), 2)
+    start = jax.jit(tiny.model.init)(jax.random.split(jax.random.key(0, impl="threefry2x32"))[0])
+    for got, want in zip(jax.tree.leaves((skipped.params, skipped.ema)), jax.tree.leaves((start, start)), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert all(not np.any(x) for x in jax.tree.leaves(skipped.opt_state)) and skipped.step == 2
+    np.testing.assert_array_equal(skipped.times, tiny.time_sampler.init())
+    for got, want in zip(jax.tree.leaves(after.params), jax.tree.leaves(start), strict=True):
+        np.testing.assert_allclose(np.abs(got - want), 1e-2, rtol=1e-3)
+    assert [logs[n]["skipped"] for n in (1, 2, 3)] == [1, 1, 0]
+    err = capsys.readouterr().err
+    assert "step 1 was skipped: its loss is nan" in err and "step 2 was skipped" in err and "step 3" not in err
+
+
+@pytest.mark.slow
+def test_a_gradient_that_explodes_is_named_and_stops_the_run(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"at step 1: its grad_norm is [\d.]+, above training.grad_limit = 0.01"):
+        run(tmp_path / "stops", grad_limit=0.01)
+    with pytest.raises(TrainingDiverged, match=rf"at step {PATIENCE}: .* and the {PATIENCE - 1} steps before it were"):
+        run(tmp_path / "skips", grad_limit=0.01, on_bad_step="skip", steps=2 * PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_stop_saves_and_can_go_on(tmp_path):
+    with pytest.raises(TrainingStopped, match="stopped after step 3, which is saved in") as stopped:
+        run(tmp_path / "two", stop=lambda step: step == 3)
+    assert stopped.value.step == 3
+    for got, want in zip(jax.tree.leaves(run(tmp_path / "two")), jax.tree.leaves(run(tmp_path / "one")), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+def test_data_that_hangs_is_given_up_and_data_that_fails_says_why(tmp_path):
+    released = threading.Event()
+
+    def hangs(start):
+        yield from (tiny.batch_of_step(n) for n in (1, 2))
+        released.wait(60)
+
+    began = time.monotonic()
+    with pytest.raises(DataTimeout, match=r"no batch for step 3 came within training.data_timeout = 0.5 seconds"):
+        run(tmp_path / "hangs", hangs, data_timeout=0.5)
+    assert time.monotonic() - began < 30
+    released.set()
+
+    def fails(start):
+        yield tiny.batch_of_step(1)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(tmp_path / "fails", fails)
+
+
+@pytest.mark.slow
+def test_waiting_for_slow_data_is_counted(tmp_path):
+    def slow(start):
+        for n in range(start + 1, 100):
+            time.sleep(0.05)
+            yield tiny.batch_of_step(n)
+
+    logs = {}
+    run(tmp_path / "slow", slow, on_log=logs.__setitem__, steps=20, log_every=20, save_every=0)
+    run(tmp_path / "fast", on_log=lambda step, log: logs.__setitem__("fast", log), steps=20, log_every=20, save_every=0)
+    waited = logs[20]["input_wait"] * 16 / logs[20]["images_per_second"]  # seconds a step
+    assert 0.5 * 0.05 < waited < 0.05 * 1.5
+    assert logs["fast"]["input_wait"] < logs[20]["input_wait"]
+    assert logs[20]["first_step_seconds"] > 0
