@@ -162,8 +162,8 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
             continue
         kind, start = operation.groups()
         into = sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.-]+)", call.split("), ")[0]))
-        # All forms but one that only start have their operands among their results.
-        out = sizes[name] - into if start and kind != "all-reduce" else sizes[name]
+        # What only starts has its operands among its results; an all-reduce has not, and is as large as they are.
+        out = sizes[name] - into if start else sizes[name]
         channel = re.search(r"channel_id=(\d+)", call)
         found.setdefault(kind, {})[channel.group(1) if channel else name] = max(into, out)
     return {kind: (len(found[kind]), sum(found[kind].values())) for kind in KINDS if kind in found}
