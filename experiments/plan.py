@@ -21,6 +21,14 @@ from diffjax.training.state import optimizer
 from diffjax.training.step import make_step
 from experiments.run import settings_of
 
+# Libtpu is here to compile. Else it would ask the network which TPU it is on, complain that there is none, and let no
+# other process load it.
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 HELP = "a smaller data.shape or network, net.remat=True, net.dtype='bfloat16', or more devices along the axis 'model'"
 
 
@@ -94,13 +102,16 @@ def tpus(topology: str) -> list[Any]:
     """The devices of a slice of TPUs that need not be there. Raises `InputError`."""
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks the network where it is
+    for name, value in LIBTPU.items():
+        os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")  # and jax looks for TPUs here
     try:
         return list(topologies.get_topology_desc(topology, "tpu").devices)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--topology={topology} is no slice of TPUs ({reason}); write it like v5e:2x4") from None
+        raise InputError(
+            f"--topology={topology} cannot be had ({reason}); write a slice of TPUs like v5e:2x4"
+        ) from None
     except RuntimeError:
         raise InputError(
             f"--topology={topology} needs TPU's compiler: pip install libtpu, or plan for CPU with --devices=N"
