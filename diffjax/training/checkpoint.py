@@ -9,6 +9,7 @@ numbers. Kept are the last two, and every one whose step is a multiple of `keep_
 when a newer one is finished.
 """
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -16,6 +17,7 @@ import os
 import shutil
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ from diffjax.training.checksum import checksums
 
 _WRAPPING = {"meta", "state_checksums", "meta_crc32"}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Differs(Exception):
+    """What was read is not what was written; says what."""
 
 
 class Checkpointer:
@@ -55,6 +61,8 @@ class Checkpointer:
             self._remove_half_written()
         keep = [LatestN(2), *([EveryNSteps(keep_every)] if keep_every else [])]
         try:
+            if not read_only:
+                self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 # Named, so that a directory which this process has not yet saved to can be looked into.
@@ -63,7 +71,7 @@ class Checkpointer:
                     preservation_policy=AnyPreservationPolicy(keep),
                     cleanup_tmp_directories=False,  # it does so in a thread, which a short run does not wait for
                     lightweight_initialize=True,
-                    create=not read_only,
+                    create=False,
                     read_only=read_only,
                     enable_async_checkpointing=True,
                 ),
@@ -72,6 +80,8 @@ class Checkpointer:
             raise InputError(
                 f"checkpoints cannot be kept in {self.directory}: {error.strerror}; choose another directory"
             ) from error
+        self._until_closed = contextlib.ExitStack()
+        self._until_closed.enter_context(_patient_loops())
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -148,6 +158,7 @@ class Checkpointer:
         finally:
             with contextlib.suppress(Exception):  # it can but repeat what has been reported
                 self._manager.close()
+            self._until_closed.close()
 
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
         """Not through the manager: it would wait for the other processes where this one has failed."""
@@ -163,12 +174,12 @@ class Checkpointer:
         if jax.process_count() > 1:
             failed = multihost_utils.process_allgather(failed)
         if failed.any():
-            raise problem or ValueError("another process cannot read it")
+            raise problem or _Differs("another process cannot read it")
         if written is not None:
             read = checksums(state)
             for name in sorted(read.keys() | written.keys()):
                 if read.get(name) != written.get(name):
-                    raise ValueError(f"{name} differs from its checksum")
+                    raise _Differs(f"{name} differs from its checksum")
         return state, meta
 
     def _check_fits(self, step: int, abstract_state: Any) -> None:
@@ -224,7 +235,7 @@ class Checkpointer:
         code = _error_code(error)
         return InputError(
             f"checkpoint of step {self._saving} could not be written to {self.directory}: "
-            f"{os.strerror(code) if code else _sentence(error)}; "
+            f"{os.strerror(code) if code else error}; "
             + (f"the earlier checkpoints (steps {earlier}) are kept; " if earlier else "there is no earlier one; ")
             + f"{'free some space' if code in _NO_SPACE else 'put that right'} and start again"
         )
@@ -255,11 +266,11 @@ def _wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[s
 def _unwrap(saved: Any) -> tuple[dict[str, Any], dict[str, list[int]] | None]:
     """The meta, and the checksums of the state: None in a checkpoint from before there were any."""
     if not isinstance(saved, dict):
-        raise ValueError("its meta is not what was written")
+        raise _Differs("its meta is not what was written")
     if not saved.keys() & _WRAPPING:  # one damaged name is not taken for a checkpoint of that time
         return saved, None
     if saved.keys() != _WRAPPING or _crc32(saved["meta"]) != saved["meta_crc32"]:
-        raise ValueError("its meta differs from its checksum")
+        raise _Differs("its meta differs from its checksum")
     return saved["meta"], saved["state_checksums"]
 
 
@@ -275,5 +286,33 @@ def _error_code(error: BaseException) -> int | None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, InputError):
         return "its metadata does not fit the configuration"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    if isinstance(error, _Differs):
+        return str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"it cannot be read: {text if len(text) <= 120 else text[:120] + '...'}"
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    def close(self) -> None:
+        if pending := asyncio.all_tasks(self):
+            self.run_until_complete(asyncio.wait(pending, timeout=60))
+            for task in pending:
+                if task.done() and not task.cancelled():
+                    task.exception()  # or it is logged as never looked at
+        super().close()
+
+
+class _PatientLoops(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
+
+
+@contextlib.contextmanager
+def _patient_loops() -> Iterator[None]:
+    """Orbax closes its event loops at the first error; what then still reports to them prints tracebacks."""
+    policy = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_PatientLoops())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(policy)

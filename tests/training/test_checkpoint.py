@@ -1,4 +1,9 @@
+import json
+import pickle
+import re
+import resource
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffjax.errors import InputError
+from diffjax.nets import published
+from diffjax.nets.published import from_ddpm
 from diffjax.training.checkpoint import Checkpointer, abstract
 from diffjax.training.state import TrainState
 
@@ -113,3 +120,270 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
         more = state._replace(ema={**state.ema, "c": jnp.zeros(1)})
         with pytest.raises(InputError, match=r"ema/c is absent in the checkpoint"):
             checkpointer.restore(abstract(more, on(1)))
+
+
+def files_of(path):
+    return sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def save_steps(directory, *steps, devices=1):
+    with Checkpointer(directory) as checkpointer:
+        for step in steps:
+            checkpointer.save(step, make_state(step, devices), {"step": step, "rate": 2e-4, "list": (1, 2)})
+
+
+def flip_stored_value(checkpoint):
+    """Another value of params/w, written as orbax writes it: nothing but a checksum can tell."""
+    with Checkpointer(checkpoint.parent / "other") as checkpointer:
+        state = make_state(2)
+        w = state.params["w"].at[1, 1].add(1.0)
+        checkpointer.save(2, state._replace(params={**state.params, "w": w}), {})
+    shutil.rmtree(checkpoint / "state")
+    shutil.move(checkpoint.parent / "other" / "2" / "state", checkpoint / "state")
+    shutil.rmtree(checkpoint.parent / "other")
+
+
+def rewrite(name, change):
+    def damage(checkpoint):
+        path = checkpoint / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def without_step(metadata):
+    tree = json.loads(metadata)
+    del tree["tree_metadata"]["('step',)"]
+    return json.dumps(tree).encode()
+
+
+def truncate_largest(checkpoint):
+    path = max(files_of(checkpoint), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def keep_only_metadata(checkpoint):
+    shutil.rmtree(checkpoint / "state")
+    shutil.rmtree(checkpoint / "meta")
+
+
+def empty(checkpoint):
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+DAMAGES = {
+    "value": (flip_stored_value, r"params/w differs from its checksum"),
+    "meta": (
+        rewrite("meta/metadata", lambda x: x.replace(b"0.0002", b"0.0003")),
+        r"its meta differs from its checksum",
+    ),
+    "name in meta": (rewrite("meta/metadata", lambda x: x.replace(b"state_c", b"stateOc")), r"its meta differs from"),
+    "checksum": (
+        rewrite("meta/metadata", lambda x: x.replace(b'"params/w": [', b'"params/w": [1')),
+        r"params/w differs from its checksum",
+    ),
+    "meta is a list": (rewrite("meta/metadata", lambda x: b"[]"), r"its meta is not what was written"),
+    "meta is empty": (rewrite("meta/metadata", lambda x: b""), r"Expecting value"),
+    "a leaf": (rewrite("state/_METADATA", without_step), r"its metadata does not fit the configuration"),
+    "name": (
+        rewrite("state/_METADATA", lambda x: x.replace(b'"w"', b'"v"').replace(b"'w'", b"'v'")),
+        r"cannot be read",
+    ),
+    "metadata": (rewrite("state/_METADATA", lambda x: x[:-40]), r""),
+    "truncated": (truncate_largest, r""),
+    "no state": (lambda path: shutil.rmtree(path / "state"), r""),
+    "no meta": (lambda path: shutil.rmtree(path / "meta"), r""),
+    "neither": (keep_only_metadata, r""),
+    "empty": (empty, r""),
+}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("damage, says", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capfd, damage, says, read_only):
+    directory = tmp_path / "checkpoints"
+    save_steps(directory, 1, 2)
+    damage(directory / "2")
+    there = [path.relative_to(directory / "2") for path in files_of(directory / "2")]
+    wanted = abstract(make_state(0), on(1))
+    with Checkpointer(directory, read_only=read_only) as checkpointer:
+        assert checkpointer.latest_step() == 2
+        with pytest.raises(InputError, match=r"checkpoint 2 in .* (is damaged .* nothing was deleted|does not fit)"):
+            checkpointer.restore(wanted, 2)
+        state, meta = checkpointer.restore(wanted)
+        assert checkpointer.latest_step() == 1
+    assert_same(state, make_state(1))
+    assert meta == {"step": 1, "rate": 2e-4, "list": [1, 2]}
+    aside = tmp_path / "checkpoints-damaged" / "2"
+    place = "it is left where it is" if read_only else f"it was moved to {re.escape(str(aside))}"
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+    assert re.fullmatch(rf"warning: checkpoint 2 in .* is damaged \(.*{says}.*\); {place}, and checkpoint 1 .*", line)
+    assert aside.exists() != read_only
+    kept = directory / "2" if read_only else aside
+    assert [path.relative_to(kept) for path in files_of(kept)] == there
+
+
+def test_the_step_is_saved_again_and_a_second_damage_finds_a_place_too(tmp_path):
+    directory = tmp_path / "checkpoints"
+    save_steps(directory, 1, 2)
+    for _ in range(2):
+        truncate_largest(directory / "2")
+        with Checkpointer(directory) as checkpointer:
+            _, meta = checkpointer.restore(abstract(make_state(0), on(1)))
+            assert meta["step"] == 1
+            checkpointer.save(2, make_state(2), meta | {"step": 2})
+            checkpointer.wait()
+            assert checkpointer.steps() == [1, 2]
+            assert_same(checkpointer.restore(abstract(make_state(0), on(1)))[0], make_state(2))
+    assert sorted(path.name for path in (tmp_path / "checkpoints-damaged").iterdir()) == ["2", "2-1"]
+
+
+def test_when_all_are_damaged_nothing_is_moved_and_nothing_begins_anew(tmp_path):
+    save_steps(tmp_path / "run", 1, 2)
+    truncate_largest(tmp_path / "run" / "1")
+    empty(tmp_path / "run" / "2")
+    with Checkpointer(tmp_path / "run") as checkpointer:
+        with pytest.raises(InputError, match=r"every checkpoint in .*run is damaged \(2: .*1: .*nothing was deleted"):
+            checkpointer.restore(abstract(make_state(0), on(1)))
+        assert checkpointer.steps() == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_another_network_moves_nothing_even_where_a_checkpoint_is_damaged(tmp_path):
+    save_steps(tmp_path / "run", 1, 2)
+    empty(tmp_path / "run" / "2")
+    state = make_state(0)
+    other = state._replace(params={**state.params, "w": jnp.zeros((2, 4))})
+    misfit = pytest.raises(InputError, match=r"checkpoint 1 .*does not fit this configuration: params/w")
+    with Checkpointer(tmp_path / "run") as checkpointer, misfit:
+        checkpointer.restore(abstract(other, on(1)))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_checkpoints_from_before_there_were_checksums_are_restored(tmp_path, capfd):
+    meta = {"step": 1, "config": {"training": {"seed": 0}}}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), {})
+    (tmp_path / "1" / "meta" / "metadata").write_text(json.dumps(meta))
+    with Checkpointer(tmp_path) as checkpointer:
+        state, read = checkpointer.restore(abstract(make_state(0), on(1)))
+    assert_same(state, make_state(1))
+    assert read == meta
+    assert "damaged" not in capfd.readouterr().err
+
+
+def test_strange_directories_and_files_stop_nobody(tmp_path, capfd):
+    save_steps(tmp_path, 1, 2)
+    for name in ("5", "9.orbax-checkpoint-tmp", "9.orbax-checkpoint-tmp-123", "straydir", "-3", "0004", "4.5", "²"):
+        (tmp_path / name).mkdir()
+    for name in ("7/x", "8", "stray", "10.orbax-checkpoint-tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("?")
+    wanted = abstract(make_state(0), on(1))
+    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+        assert_same(checkpointer.restore(wanted)[0], make_state(2))
+        assert checkpointer.latest_step() == 2
+    assert (tmp_path / "9.orbax-checkpoint-tmp-123").exists()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert not list(tmp_path.glob("*.orbax*"))
+        assert_same(checkpointer.restore(wanted)[0], make_state(2))
+        for step in (5, 9, 10):
+            checkpointer.save(step, make_state(step), {})
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.steps() == [9, 10]
+        assert_same(checkpointer.restore(wanted)[0], make_state(10))
+    with pytest.raises(InputError, match=r"checkpoints cannot be kept in .*stray: File exists; choose another"):
+        Checkpointer(tmp_path / "stray")
+
+
+@pytest.mark.parametrize("finish", ["save", "wait", "close"])
+def test_what_cannot_be_written_is_said_once_and_the_earlier_ones_stay(tmp_path, finish):
+    """A limit on the size of files stands for a full disk, which takes root to make."""
+    save_steps(tmp_path, 1, 2)
+    big = {"w": jax.random.normal(jax.random.key(0), (500_000,))}
+    checkpointer = Checkpointer(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(
+            InputError,
+            match=rf"checkpoint of step 3 could not be written to {re.escape(str(tmp_path))}: File too large; "
+            r"the earlier checkpoints \(steps 1, 2\) are kept; put that right and start again",
+        ):
+            checkpointer.save(3, big, {})
+            checkpointer.save(4, big, {}) if finish == "save" else getattr(checkpointer, finish)()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    checkpointer.close()
+    assert checkpointer.steps() == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    with Checkpointer(tmp_path) as checkpointer:
+        assert_same(checkpointer.restore(abstract(make_state(0), on(1)))[0], make_state(2))
+
+
+def test_saved_in_parts_on_8_devices_it_comes_back_on_4_and_on_1(tmp_path, capfd):
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
+    state = {
+        "w": jax.device_put(jnp.arange(96.0).reshape(8, 12), NamedSharding(mesh, P("data", "fsdp"))),
+        "b": jax.device_put(jnp.arange(16, dtype=jnp.bfloat16), NamedSharding(mesh, P(("data", "fsdp")))),
+    }
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, {})
+    for devices in (4, 1):
+        parts = NamedSharding(on(devices).mesh, P("data"))
+        wanted = abstract(state, parts)
+        with Checkpointer(tmp_path, read_only=True) as checkpointer:
+            restored, _ = checkpointer.restore(wanted, 1)
+        for name in state:
+            assert restored[name].sharding == parts
+            np.testing.assert_array_equal(restored[name], state[name])
+    # And they were verified: the same files with another checksum are refused.
+    rewrite("1/meta/metadata", lambda x: x.replace(b'"b": [', b'"b": [1'))(tmp_path)
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(InputError, match="1: b differs from its checksum"):
+        checkpointer.restore(wanted)
+
+
+class Bomb:
+    """An object whose unpickling leaves a trace."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickle_in_place_of_any_file_is_not_executed(tmp_path):
+    directory, marker = tmp_path / "checkpoints", tmp_path / "executed"
+    bomb = pickle.dumps(Bomb(marker))
+    pickle.loads(bomb)
+    assert marker.exists()  # it would
+    marker.unlink()
+    save_steps(directory, 1, 2)
+    wanted = abstract(make_state(0), on(1))
+    outcomes = {}
+    for path in files_of(directory / "2"):
+        whole = path.read_bytes()
+        path.write_bytes(bomb)
+        with Checkpointer(directory, read_only=True) as checkpointer:
+            state, meta = checkpointer.restore(wanted)
+        assert not marker.exists(), path
+        assert_same(state, make_state(meta["step"]))
+        outcomes[str(path.relative_to(directory / "2"))] = meta["step"]
+        path.write_bytes(whole)
+    assert outcomes["meta/metadata"] == outcomes["state/_METADATA"] == outcomes["state/manifest.ocdbt"] == 1  # noticed
+
+
+def test_published_weights_are_not_executed_either(tmp_path):
+    """As `diffjax.nets.published` says to read them."""
+    marker = tmp_path / "executed"
+    np.savez(tmp_path / "ddpm.npz", **{"model/temb/dense0/W": np.array([Bomb(marker)], object)})
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Bomb(marker)))
+    assert "allow_pickle=False" in published.__doc__
+    for name in ("ddpm.npz", "pickle.npz"):
+        with pytest.raises(ValueError, match="allow_pickle"):
+            from_ddpm(
+                np.load(tmp_path / name, allow_pickle=False), {"params": {"temb_dense0": {"kernel": np.zeros(1)}}}
+            )
+    assert not marker.exists()
