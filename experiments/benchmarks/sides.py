@@ -31,8 +31,8 @@ def torch_python(directory: Path) -> str:
 class Side:
     """A worker process: `ask` writes a request and waits for the answer."""
 
-    def __init__(self, python: str, module: str):
-        command = [python, "-m", f"experiments.benchmarks.{module}"]
+    def __init__(self, python: str, module: str, *arguments: str):
+        command = [python, "-m", f"experiments.benchmarks.{module}", *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
     def ask(self, **request) -> dict:
@@ -42,6 +42,10 @@ class Side:
         if not answer:
             raise SystemExit(f"the worker {self.process.args[-1]} ended; its error is above")
         return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def compare(name: str, jobs: Sequence[tuple[str, int, int]], rounds: int, directory: str) -> None:
