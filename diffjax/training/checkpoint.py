@@ -9,7 +9,6 @@ numbers. Kept are the last two, and every one whose step is a multiple of `keep_
 when a newer one is finished.
 """
 
-import asyncio
 import contextlib
 import errno
 import json
@@ -17,7 +16,6 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 
 from diffjax.errors import InputError
 from diffjax.training.checksum import checksums
+from diffjax.training.event_loops import patient_loops
 
 _WRAPPING = {"meta", "state_checksums", "meta_crc32"}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -81,7 +80,7 @@ class Checkpointer:
                 f"checkpoints cannot be kept in {self.directory}: {error.strerror}; choose another directory"
             ) from error
         self._until_closed = contextlib.ExitStack()
-        self._until_closed.enter_context(_patient_loops())
+        self._until_closed.enter_context(patient_loops())
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -290,29 +289,3 @@ def _sentence(error: Exception) -> str:
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return f"it cannot be read: {text if len(text) <= 120 else text[:120] + '...'}"
-
-
-class _PatientLoop(asyncio.SelectorEventLoop):
-    def close(self) -> None:
-        if pending := asyncio.all_tasks(self):
-            self.run_until_complete(asyncio.wait(pending, timeout=60))
-            for task in pending:
-                if task.done() and not task.cancelled():
-                    task.exception()  # or it is logged as never looked at
-        super().close()
-
-
-class _PatientLoops(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _PatientLoop()
-
-
-@contextlib.contextmanager
-def _patient_loops() -> Iterator[None]:
-    """Orbax closes its event loops at the first error; what then still reports to them prints tracebacks."""
-    policy = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(_PatientLoops())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(policy)
