@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
     if MODE.value == "plan" and DEVICES.value:
         os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={DEVICES.value}"
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
+        logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
     # Compilation takes longer than a short run's training: keep its results between runs.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/diffjax/compiled").expanduser()))
     from diffjax.errors import InputError

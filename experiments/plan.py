@@ -89,7 +89,7 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
         return program.peak if isinstance(program, Program) else math.inf
 
     # What no batch can change; the compiler shares the memory of gradients with that of activations.
-    least = bytes_of(state) if topology else sum(by_shapes._replace(batch=0, activations=0))
+    least = bytes_of(state) if topology else sum(by_shapes._replace(batch=0, activations=0, recomputed=0))
     best = largest(peak, memory * 2**30, least, size // unit) * unit
     how = "compiled at it and at the next" if topology else "an estimate, by shapes"
     if best:

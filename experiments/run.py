@@ -93,9 +93,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
         "training_images_per_second": last.get("images_per_second"),
         "sampling_images_per_second": sampler and sampler.images_per_second,
     }
+    params = here(mesh, state.ema)  # all processes send their parts
     if jax.process_index():
         return
-    _draw_figures(model, config, here(mesh, state.ema), test_set, jax.random.fold_in(key, FIGURES), workdir)
+    _draw_figures(model, config, params, test_set, jax.random.fold_in(key, FIGURES), workdir)
     _finish(report, workdir, began)
     if settings.steps == 0:
         log = Log(workdir, -1)  # no step has opened it

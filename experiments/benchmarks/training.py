@@ -47,11 +47,10 @@ def main(_: list[str]) -> None:
     reports = {v: side.ask(job="report") for v, side in sides.items()}
     size, flops = (reports[VARIANTS[0]]["parameters"][name] for name in ("size", "flops"))
     product = statistics.median(2 * 2048**3 / r[VARIANTS[0]][1] for r in rounds)
+    print(f"{path}, batch {batch}: {size:,} parameters, {flops / 1e9:.1f} GFLOP a step")
+    print(f"products of matrices: {product / 1e9:.0f} GFLOP/s")
     print(
-        f"{path}, batch {batch}: {size:,} parameters, {flops / 1e9:.1f} GFLOP a step; products {product / 1e9:.0f} GFLOP/s"
-    )
-    print(
-        "step            images/s   of the products' FLOP/s   time / as configured: median (least .. most)   peak GiB"
+        "step            images/s   of the products' FLOP/s   time, configured = 1: median (least .. most)   peak GiB"
     )
     for v in VARIANTS:
         seconds = statistics.median(r[v][0] for r in rounds)
