@@ -7,21 +7,22 @@ By shapes, `costs` adds up
     gathered     the whole parameters, where the state is divided and they are computed with whole
     gradients    of the whole parameters, and as much again where parts of a batch are accumulated
     activations  what the loss keeps for the way back, of one part of the device's share
+    recomputed   what the largest part under remat keeps while its own way back is gone
 
-The last is what JAX's derivative keeps, each array once and neither parameters nor batch again: it knows of remat and
-of bfloat16, not of what a compiler recomputes or fuses. It grows with the batch as a + b n.
+The last two are what JAX's derivative keeps, each array once and neither parameters nor batch again: it knows of remat
+and of bfloat16, not of what a compiler recomputes or fuses. They grow with the batch as a + b n.
 
 By its program, `compile_step` reads from the compiler's own account what the step needs, and which collectives it has.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxprs_in_params
 from jax.sharding import Mesh
 
 from diffjax.mesh import divided, whole
@@ -46,6 +47,7 @@ class Costs(NamedTuple):
     gathered: int
     gradients: int
     activations: int
+    recomputed: int
 
 
 class Program(NamedTuple):
@@ -103,6 +105,9 @@ def costs(
         gathered=full if held < full else 0,
         gradients=full * (2 if config.accumulate > 1 else 1),
         activations=saved_bytes(mean_loss, state.params, keys, part, weights),
+        recomputed=max(
+            map(_inside, _remats(jax.make_jaxpr(mean_loss)(state.params, keys, part, weights).jaxpr)), default=0
+        ),
     )
 
 
@@ -111,7 +116,7 @@ def bytes_of(tree: Any) -> int:
     return sum(prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def saved_bytes(fn: Callable[..., jax.Array], params: Any, *rest: Any) -> int:
+def saved_bytes(fn: Callable[..., Any], params: Any, *rest: Any) -> int:
     """Bytes that the gradient of `fn(params, *rest)` by its first argument keeps, besides the arguments themselves."""
 
     def way_back(params: Any, *rest: Any) -> Any:
@@ -189,6 +194,29 @@ def largest(peak: Callable[[int], float], memory: float, least: float, first: in
             n = 2 * low if high is None else (low + high) // 2
         n = max(n, low + 1) if high is None else min(max(n, low + 1), high - 1)
     return low
+
+
+def _remats(jaxpr: Any) -> Iterator[Any]:
+    """The parts of a program, as programs, that are under remat, wherever they stand."""
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            if equation.primitive.name in ("remat2", "checkpoint"):
+                yield inner
+            else:
+                yield from _remats(inner)
+
+
+def _inside(jaxpr: Any) -> int:
+    """What the gradient of one of them keeps."""
+    inputs = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in jaxpr.invars]
+    moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in inputs]
+
+    def fn(some: list[Any], *rest: Any) -> list[Any]:
+        some_left, rest_left = iter(some), iter(rest)
+        return jax.core.eval_jaxpr(jaxpr, (), *(next(some_left if moves else rest_left) for moves in moving))
+
+    some = [x for x, moves in zip(inputs, moving, strict=True) if moves]
+    return saved_bytes(fn, some, *(x for x, moves in zip(inputs, moving, strict=True) if not moves))
 
 
 def _size(x: Any) -> int:

@@ -97,6 +97,7 @@ def test_activations_by_hand():
         *_, costs = planned(MESHES[0], batch_size, remat, accumulate)
         n = batch_size // 8 // accumulate
         assert costs.activations == 4 * n * (HIDDEN * (1 if remat else 2) + OUT), (batch_size, remat, accumulate)
+        assert costs.recomputed == (4 * n * HIDDEN if remat else 0)  # the cosine
     assert costs.gradients == 2 * costs.parameters
 
 
