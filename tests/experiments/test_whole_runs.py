@@ -1,17 +1,13 @@
-"""Whole runs, as a user starts them: the default job, a killed one, and CIFAR-10 where it is to be had."""
+"""Whole runs, as a user starts them: the default job, toys, and CIFAR-10 where it is to be had."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from command import ROOT, TINY, run
+from command import ROOT, run
 from PIL import Image
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
@@ -145,34 +141,6 @@ def test_a_score_model_of_digits_has_a_flow_above_its_bound_and_draws_digits(tmp
     these_are_digits(np.load(path)["images"], 1.4)
 
 
-def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path):
-    config = tmp_path / "tiny.py"
-    config.write_text(TINY)
-    long = [f"--config={config}", "--config.training.steps=600", "--config.training.save_every=50"]
-    long.append("--config.training.eval_every=0")
-    assert run(*long, f"--workdir={tmp_path}/whole").returncode == 0
-
-    command = [sys.executable, "-m", "experiments.main", *long, f"--workdir={tmp_path}/killed"]
-    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "killed" / "checkpoints" / "100"
-    while not checkpoint.exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "checkpoints" / "600").exists()
-    assert run(*long, f"--workdir={tmp_path}/killed").returncode == 0
-
-    whole, killed = (_state(tmp_path / name, config) for name in ("whole", "killed"))
-    assert jax.tree.structure(whole) == jax.tree.structure(killed)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(killed), strict=True):
-        np.testing.assert_array_equal(a, b)
-    a, b = (_losses(tmp_path / name) for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    assert [a[step] for step in a] == [b[step] for step in a]
-
-
 def _heartbeats(workdir: Path, *arguments) -> dict:
     import heartbeats
 
@@ -228,29 +196,6 @@ def test_the_swiss_roll_is_learned_to_its_entropy(tmp_path):
     assert -entropy - 2 * 0.15 < k["per_example"] < -entropy + 5 * k["standard_error"]
     many = report["many samples"]
     assert many["K"]["per_example"] < many["log p"]["per_example"]
-
-
-def _state(workdir: Path, config: Path):
-    from diffjax import zoo
-    from diffjax.training.checkpoint import Checkpointer, abstract
-    from diffjax.training.config import training_config
-    from diffjax.training.state import init_state, optimizer
-    from experiments.workdir import read_config
-
-    settings = read_config(workdir)
-    model = zoo.make(settings)
-    tx = optimizer(training_config(settings.training))
-    shapes = jax.eval_shape(lambda key: init_state(key, model, tx, model.time_sampler), jax.random.key(0))
-    with Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        state, meta = checkpointer.restore(abstract(shapes, here))
-    assert meta["examples_seen"] == 600 * 32
-    return state
-
-
-def _losses(workdir: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
 def test_cifar10_goes_through_train_eval_and_sample(tmp_path):
