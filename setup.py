@@ -30,5 +30,6 @@ setup(
     extras_require={
         "test": ["arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
         "dev": ["mypy", "ruff"],
+        "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },
 )

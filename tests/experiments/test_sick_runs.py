@@ -1,4 +1,4 @@
-"""What goes wrong around the mathematics ends in one sentence and exit code 1, and nothing that was there is touched."""
+"""What goes wrong around the mathematics: one sentence, exit code 1, and nothing that was there is touched."""
 
 import time
 
