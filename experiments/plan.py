@@ -102,8 +102,7 @@ def tpus(topology: str) -> list[Any]:
     """The devices of a slice of TPUs that need not be there. Raises `InputError`."""
     from jax.experimental import topologies
 
-    for name, value in LIBTPU.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(LIBTPU)
     jax.config.update("jax_platforms", "cpu")  # and jax looks for TPUs here
     try:
         return list(topologies.get_topology_desc(topology, "tpu").devices)
