@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def train(
                 f"{checkpointer.directory}; raise it, or use another workdir"
             )
         state = layout.place_state(state)
-        feed = Feed(make_batches(start), config.data_timeout)
+        feed = Feed(islice(make_batches(start), config.steps - start), config.data_timeout)
         metrics = _Metrics(config, checkpointer, feed, began)
         # Not on a terminal, a line now and then is enough.
         bar = tqdm(
