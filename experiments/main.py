@@ -53,7 +53,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def main(_: list[str]) -> None:
     set_cpu_flags()
     if MODE.value == "plan" and DEVICES.value:
-        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={DEVICES.value}"
+        several = f" --xla_force_host_platform_device_count={DEVICES.value}"
+        os.environ |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + several, "JAX_PLATFORMS": "cpu"}
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
     # Compilation takes longer than a short run's training: keep its results between runs.
