@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments.platform import set_cpu_flags
+from experiments.platform import keep_one_arena, set_cpu_flags
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
@@ -51,6 +51,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(_: list[str]) -> None:
+    keep_one_arena()
     set_cpu_flags()
     if MODE.value == "plan" and DEVICES.value:
         several = f" --xla_force_host_platform_device_count={DEVICES.value}"
