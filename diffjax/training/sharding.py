@@ -55,7 +55,7 @@ def parallelize(
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided(mesh), x), batch)
 
         def run(state, key, batch):
-            new, metrics = step(state, key, batch, gather=partial(gather, mesh))
+            new, metrics = step(state, key, batch, gather=partial(_gather, mesh))
             return jax.lax.with_sharding_constraint(new, _shardings(mesh, new)), gather(mesh, metrics)
 
         return Layout(
@@ -130,6 +130,20 @@ def _shardings(mesh: Mesh, state: Any) -> Any:
         return NamedSharding(mesh, P(*[None] * longest, "model"))
 
     return jax.tree.map(of, state)
+
+
+def _gather(mesh: Mesh, params: Any) -> Any:
+    """`gather`, whose gradient each device is asked only for its part of: a reduce-scatter, not an all-reduce."""
+
+    @jax.custom_vjp
+    def gathered(params: Any) -> Any:
+        return gather(mesh, params)
+
+    def back(_: None, gradient: Any) -> tuple[Any]:
+        return (jax.lax.with_sharding_constraint(gradient, _shardings(mesh, gradient)),)
+
+    gathered.defvjp(lambda params: (gather(mesh, params), None), back)
+    return gathered(params)
 
 
 def _size(batch) -> int:
