@@ -23,6 +23,7 @@ from diffjax.training.sharding import check_batch_size, parallelize
 from diffjax.training.state import init_state, optimizer
 from diffjax.training.step import make_step
 from experiments import evaluation, pictures
+from experiments import report as report_of
 from experiments.evaluation import Sampler, load
 from experiments.stopping import Stop
 from experiments.workdir import Log, claim, read_config, write_json
@@ -101,7 +102,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     if settings.steps == 0:
         log = Log(workdir, -1)  # no step has opened it
     if log is not None:
-        log.scalars(int(state.step), evaluation.scalars(report))
+        log.scalars(int(state.step), report_of.scalars(report))
         log.close()
 
 
@@ -229,8 +230,8 @@ def _finish(report: dict[str, Any], workdir: Path, began: float) -> None:
         },
     }
     write_json(workdir / "eval.json", report)
-    print(f"step {report['step']}: {evaluation.headline(report)}; {workdir / 'eval.json'}")
-    evaluation.show(report)
+    print(f"step {report['step']}: {report_of.headline(report)}; {workdir / 'eval.json'}")
+    report_of.show(report)
 
 
 def _processor() -> str:

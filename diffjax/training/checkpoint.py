@@ -24,7 +24,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from diffjax.errors import InputError
@@ -112,9 +111,9 @@ class Checkpointer:
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """The state and the meta of a step; if `step` is None of the newest checkpoint that is not damaged.
 
-        `abstract_state` is a tree of `ShapeDtypeStruct`, see `abstract`; its shardings say where the arrays go, which
-        need not be where they were saved from. Damaged checkpoints newer than the one used are reported on stderr and,
-        unless `read_only`, moved to DIRECTORY-damaged.
+        `abstract_state` is a tree of `ShapeDtypeStruct`, see `loop.abstract_state`; its shardings say where the arrays
+        go, which need not be where they were saved from. Damaged checkpoints newer than the one used are reported on
+        stderr and, unless `read_only`, moved to DIRECTORY-damaged.
 
         Raises `InputError` when there is no such step, when it is damaged, or all are, and when a checkpoint holds
         other arrays than `abstract_state` asks for; nothing is moved then.
@@ -245,11 +244,6 @@ class Checkpointer:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def abstract(state: Any, sharding: Sharding) -> Any:
-    """The shapes and dtypes of `state` (arrays, or the result of `jax.eval_shape`), each with `sharding`."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
 def _shapes(tree: Any) -> dict[str, str]:

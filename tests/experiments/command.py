@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import orbax.checkpoint as ocp
+
 ROOT = Path(__file__).parents[2]
 TINY = """
 from configs import digits
@@ -32,3 +35,13 @@ def run(*arguments, env=None):
         text=True,
         timeout=1200,
     )
+
+
+def state_of(workdir, step):
+    """The arrays of a checkpoint, read without our code."""
+    path = workdir / "checkpoints" / str(step) / "state"
+    checkpointer = ocp.StandardCheckpointer()
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree = dict(checkpointer.metadata(path).item_metadata.tree)
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
+    return jax.tree.leaves(checkpointer.restore(path, wanted))

@@ -6,11 +6,9 @@ import socket
 import subprocess
 import sys
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from command import ROOT, TINY
+from command import ROOT, TINY, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -51,19 +49,9 @@ def one(launch):
     return launch("one", 1, 4)[0]
 
 
-def state_of(workdir, step=20):
-    """The arrays of a checkpoint, read without our code."""
-    path = workdir / "checkpoints" / str(step) / "state"
-    checkpointer = ocp.StandardCheckpointer()
-    tree = checkpointer.metadata(path).item_metadata.tree
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), dict(tree))
-    return jax.tree.leaves(checkpointer.restore(path, wanted))
-
-
 def same_run(got, want):
     """To the order of summation: 20 steps of Adam's, of whose second moments some begin near 0."""
-    for a, b in zip(state_of(got), state_of(want), strict=True):
+    for a, b in zip(state_of(got, 20), state_of(want, 20), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
     ours, theirs = ([json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (got, want))
     assert [line["step"] for line in ours] == [5, 10, 15, 20, 20]  # the last is the evaluation; each once

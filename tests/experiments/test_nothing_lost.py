@@ -9,11 +9,9 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from command import ROOT, TINY
+from command import ROOT, TINY, state_of
 
 pytestmark = pytest.mark.slow
 KILLS = 20
@@ -107,13 +105,3 @@ def test_twenty_kills_and_a_sigterm_change_no_bit(start):
     assert set(differ) <= {asked // 5 * 5 + 5}  # a mean over fewer steps, since the run began between two logs
     for a, b in zip(state_of(workdir, last), state_of(undisturbed, last), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def state_of(workdir, step):
-    """The arrays of a checkpoint, read without our code."""
-    path = workdir / "checkpoints" / str(step) / "state"
-    checkpointer = ocp.StandardCheckpointer()
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    tree = dict(checkpointer.metadata(path).item_metadata.tree)
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-    return jax.tree.leaves(checkpointer.restore(path, wanted))

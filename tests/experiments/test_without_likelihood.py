@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from configs import ae_linear_digits
 from diffjax import data
 from diffjax.errors import InputError
+from diffjax.mesh import make_mesh
 from diffjax.zoo import Model
 from experiments import run
 
@@ -146,7 +147,7 @@ def test_what_needs_a_likelihood_or_samples_is_refused(config, field, says):
     digits = load_digits()
     few = data.dataset.from_arrays("few", digits.images[:20, :, :, None].astype(np.uint8), digits.target[:20], 17)
     with pytest.raises(InputError, match=says):
-        evaluate(model, config, {"mean": jnp.zeros(64)}, few, jax.random.key(0))
+        evaluate(model, config, {"mean": jnp.zeros(64)}, few, jax.random.key(0), make_mesh())
 
 
 @pytest.mark.slow

@@ -16,8 +16,12 @@ from jax.sharding import PartitionSpec as P
 from diffjax.errors import InputError
 from diffjax.nets import published
 from diffjax.nets.published import from_ddpm
-from diffjax.training.checkpoint import Checkpointer, abstract
+from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.state import TrainState
+
+
+def abstract(state, sharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
 def on(devices):
