@@ -11,7 +11,7 @@ import pytest
 from command import TINY, run
 
 from diffjax import zoo
-from diffjax.training.checkpoint import Checkpointer, abstract
+from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import training_config
 from diffjax.training.state import init_state, optimizer
 from experiments.workdir import read_config
@@ -62,7 +62,8 @@ def test_no_flipped_bit_is_restored(trained, tmp_path, capfd):
     shapes = jax.eval_shape(
         lambda key: init_state(key, model, optimizer(settings), model.time_sampler), jax.random.key(0)
     )
-    wanted = abstract(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
     with Checkpointer(directory, read_only=True) as checkpointer:
         saved = {step: jax.device_get(checkpointer.restore(wanted, step)) for step in (10, 20)}
 
