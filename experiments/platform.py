@@ -31,7 +31,7 @@ def keep_one_arena() -> None:
     """Lets all threads share glibc's one heap.
 
     Orbax writes each checkpoint from new threads. With a heap for each of several threads, glibc gives back little of
-    what they free: the digits' run grew by 2 MiB a checkpoint, and does not with one heap (benchmarks/soak.py).
+    what they free: the digits' run grew by 2 MiB a checkpoint, and by 0.2 with one heap (benchmarks/soak.py).
     """
     arena_max = -8  # M_ARENA_MAX of glibc's malloc.h; another C library has no mallopt, or takes no such number
     with contextlib.suppress(AttributeError, OSError):
