@@ -31,7 +31,7 @@ from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.feed import Feed
 from diffjax.training.sharding import Layout, check_batch_size, parallelize
 from diffjax.training.state import TrainState, init_state, optimizer
-from diffjax.training.step import is_bad, make_step
+from diffjax.training.step import make_step
 
 PATIENCE = 100  # bad steps in a row that are skipped before training stops
 
@@ -45,7 +45,7 @@ class TrainingStopped(Exception):
 
 
 class TrainingDiverged(InputError):
-    """The loss, the gradient or the parameters are bad at `step`, see `is_bad`; earlier checkpoints are untouched."""
+    """The loss, the gradient or the parameters are bad at `step`; earlier checkpoints are untouched."""
 
     def __init__(self, step: int, what: str, checkpointer: Checkpointer):
         checkpointer.wait()
@@ -175,7 +175,10 @@ def abstract_state(
 ) -> TrainState:
     """The shapes of a run's state, each with its place in the layout: what to restore a checkpoint into."""
     shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config), time_sampler), jax.random.key(0))
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+
+    def place(x: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
     return jax.tree.map(place, shapes, layout.shardings(shapes))
 
 
@@ -216,7 +219,7 @@ class _Metrics:
         """Fetches what is pending; raises `TrainingDiverged` at the first bad step, or says that it was skipped."""
         fetched = jax.device_get([metrics for _, metrics in self._pending])
         for (step, _), metrics in zip(self._pending, fetched, strict=True):
-            if not is_bad(self._config, metrics["loss"], metrics["grad_norm"]):
+            if metrics["good"]:
                 self._window.append(metrics)
                 self._in_a_row = 0
                 continue

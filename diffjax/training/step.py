@@ -44,7 +44,8 @@ def make_step(
 
     `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
     batch, or, inside `pmap` with `axis_name`, the device's share of it. `metrics` are device scalars: `loss` (weighted
-    mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`.
+    mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`,
+    and `good`, a boolean, see above.
     `gather` is put between the parameters as the state holds them, and the loss, where a mesh divides the state.
     `time_sampler`: see above; without one the model draws its own times, if it has any.
     """
@@ -96,19 +97,15 @@ def make_step(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate(config, state.step),
         }
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+        good = finite & (metrics["grad_norm"] <= (config.grad_limit or jnp.inf))
+        metrics["good"] = good
         if config.on_bad_step == "skip":
-            good = ~is_bad(config, loss, metrics["grad_norm"])
             old_state = state._replace(step=state.step + 1)
             new_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), new_state, old_state)
         return new_state, metrics
 
     return step
-
-
-def is_bad(config: TrainingConfig, loss: Any, grad_norm: Any) -> Any:
-    """Whether a step with this loss and norm of the gradient is to be stopped at or skipped; of arrays, elementwise."""
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    return ~finite | (grad_norm > (config.grad_limit or jnp.inf))
 
 
 def _accumulated(loss_and_grad: Callable, parts: int, params: Any, batch: Any) -> Any:
