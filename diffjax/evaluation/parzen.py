@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from diffjax.distributions import LOG_2PI
+from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 
 BANDWIDTHS = np.geomspace(0.05, 1.0, 20)  # of pixels in [0, 1]; choose_bandwidth goes beyond it where it must
@@ -35,7 +36,7 @@ class Report(TypedDict):
     num_samples: int
 
 
-def log_prob(samples: Float[ArrayLike, "n dim"], x: Float[ArrayLike, "num dim"], bandwidth: float) -> np.ndarray:
+def log_prob(samples: Float[AnyArray, "n dim"], x: Float[AnyArray, "num dim"], bandwidth: float) -> np.ndarray:
     """log p of each row of x, (num,) float64, in nats.
 
     Raises:
@@ -45,9 +46,9 @@ def log_prob(samples: Float[ArrayLike, "n dim"], x: Float[ArrayLike, "num dim"],
 
 
 def choose_bandwidth(
-    samples: Float[ArrayLike, "n dim"],
-    validation: Float[ArrayLike, "num dim"],
-    bandwidths: Float[ArrayLike, " grid"] = BANDWIDTHS,
+    samples: Float[AnyArray, "n dim"],
+    validation: Float[AnyArray, "num dim"],
+    bandwidths: Float[AnyArray, " grid"] = BANDWIDTHS,
 ) -> float:
     """The bandwidth with the greatest mean log p of the validation set, from a grid of at least three.
 
@@ -75,10 +76,10 @@ def choose_bandwidth(
 
 
 def report(
-    samples: Float[ArrayLike, "n dim"],
-    validation: Float[ArrayLike, "num dim"],
-    test: Float[ArrayLike, "num_test dim"],
-    bandwidths: Float[ArrayLike, " grid"] = BANDWIDTHS,
+    samples: Float[AnyArray, "n dim"],
+    validation: Float[AnyArray, "num dim"],
+    test: Float[AnyArray, "num_test dim"],
+    bandwidths: Float[AnyArray, " grid"] = BANDWIDTHS,
 ) -> Report:
     """The mean log p of the test set with the bandwidth best for the validation set, and its standard error s/√num.
 

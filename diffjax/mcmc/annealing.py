@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 from diffjax.mcmc.hmc import LogDensity
 from diffjax.mcmc.integrators import Position
@@ -51,7 +51,7 @@ def ais(
     key: PRNGKeyArray,
     start: Start,
     log_density: LogDensity,
-    betas: Float[ArrayLike, " num_betas"] | Sequence[float],
+    betas: Float[AnyArray, " num_betas"] | Sequence[float],
     kernel: Callable[[LogDensity, Array], Kernel],
 ) -> Annealed:
     """One weighted draw, by one scan. `vmap` over keys (and starts) makes many, whose mean weight estimates ∫ f_1.

@@ -23,10 +23,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 
 
-def ess(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Effective sample size of the bulk: as many independent draws would tell the mean of the normal scores as well.
 
     Draws that are all equal count in full, as in arviz; `rhat` is NaN for them. A NaN among the draws gives NaN.
@@ -37,7 +38,7 @@ def ess(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
     return _each(lambda x: _ess(_normal_scores(_halves(x))), draws)
 
 
-def ess_tail(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
 
     Equal draws, NaN and errors as in `ess`.
@@ -52,7 +53,7 @@ def ess_tail(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*eve
     return _each(one, draws)
 
 
-def rhat(draws: Float[ArrayLike, "chain draw *event"]) -> Float[Array, "*event"]:
+def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Split R-hat, the larger one of location (normal scores) and scale (normal scores of |x - median|).
 
     1 if all half chains agree; distrust the draws above 1.01. One chain will do. NaN if all draws are equal, which is

@@ -149,8 +149,8 @@ def gradient(
 class MovingAverage(NamedTuple):
     """A baseline for "score": the mean of earlier values, older ones weighing less. `MovingAverage()` is of none."""
 
-    total: Float[ArrayLike, ""] = 0.0
-    weight: Float[ArrayLike, ""] = 0.0
+    total: Float[Array, ""] | float = 0.0
+    weight: Float[Array, ""] | float = 0.0
 
     @property
     def value(self) -> Float[Array, ""]:

@@ -1,0 +1,54 @@
+"""Drivers that are called outside `jit`: their programs are compiled once.
+
+`jax.lax.scan` outside `jit` is compiled anew for each new body. A driver such as `samplers.sample` makes a new body at
+each call: a second of compilation for milliseconds of work, and megabytes that are never given back. `once` traces and
+lowers the program, some 100 ms, and looks its text up among those that were compiled before. Arrays that the program
+closes over, such as a network's parameters, become arguments: new parameters reuse the compiled form.
+
+The trace at each call is the price of being right. A closure may read a variable that has changed since the last call,
+so that the same function need not be the same program. `jax.jit` around a driver saves the trace as well.
+"""
+
+import collections
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+MOST = 128  # programs kept; the one that was unused for longest makes room
+
+_programs: collections.OrderedDict[str, Any] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def once(program: Callable[..., Any], *arguments: Any) -> Any:
+    """program(*arguments), compiled only if no program of the same text was compiled before.
+
+    Inside `jit`, `grad` and `vmap` it is a plain call.
+
+    Args:
+        program: a pure function. It may be a new one at each call, and may close over anything.
+        arguments: pytrees of arrays. What steers Python's control flow belongs in the closure.
+    """
+    leaves = jax.tree.leaves(arguments)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return program(*arguments)
+    # A new function, for jax would remember the trace of an old one.
+    traced, shapes = jax.make_jaxpr(lambda *arguments: program(*arguments), return_shape=True)(*arguments)
+    leaves = [*traced.consts, *leaves]
+    # A tracer that was closed over belongs to a transformation around us. The text does not tell callbacks apart.
+    if traced.effects or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return program(*arguments)
+
+    num_consts = len(traced.consts)
+    compiled = jax.jit(lambda *leaves: jax.core.eval_jaxpr(traced.jaxpr, leaves[:num_consts], *leaves[num_consts:]))
+    text = compiled.lower(*leaves).as_text()
+    if "callback" in text:
+        return program(*arguments)
+    with _lock:
+        compiled = _programs.setdefault(text, compiled)
+        _programs.move_to_end(text)
+        if len(_programs) > MOST:
+            _programs.popitem(last=False)
+    return jax.tree.unflatten(jax.tree.structure(shapes), compiled(*leaves))
