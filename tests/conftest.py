@@ -2,11 +2,11 @@
 
 import os
 
-from experiments.platform import CPU_FLAGS
+from experiments.platform import cpu_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *CPU_FLAGS]
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *cpu_flags()]
 )
 
 
