@@ -1,6 +1,11 @@
-"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions of `experiments.main`."""
+"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions of `experiments.main`.
 
+And `--every=N`, for a part of the suite."""
+
+import itertools
 import os
+
+import pytest
 
 from experiments.platform import cpu_flags
 
@@ -8,6 +13,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *cpu_flags()]
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--every", type=int, default=1, metavar="N", help="run the first of every N tests of each file")
+
+
+@pytest.hookimpl(trylast=True)  # after the tests that are not asked for have been left out
+def pytest_collection_modifyitems(config, items):
+    """`--every=10` is a tenth of the suite that touches every file."""
+    files = itertools.groupby(items, key=lambda item: item.path)
+    items[:] = [item for _, tests in files for item in itertools.islice(tests, 0, None, config.option.every)]
 
 
 def pytest_configure(config):

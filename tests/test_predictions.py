@@ -40,7 +40,7 @@ def exact(kind):
     return np.stack(out)
 
 
-@pytest.mark.parametrize(("kind", "to"), itertools.product(KINDS, KINDS))
+@pytest.mark.parametrize(("kind", "to"), list(itertools.product(KINDS, KINDS)))
 def test_every_conversion_matches_bayes_and_returns(kind, to):
     given = Prediction(jnp.asarray(exact(kind), jnp.float32), kind)
     got = predictions.convert(given, to, PROCESS, XT, T)
