@@ -6,6 +6,7 @@ reads about a million small images a second, a hundred times what a loop over ex
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
 
+AT_ONCE = 1024  # examples, where a whole set is read and forgotten
 UNKNOWN = -1  # the label of an example whose class is not known
 
 
@@ -105,3 +107,23 @@ def as_labels(name: str, labels: ArrayLike) -> Int32[np.ndarray, " n"]:
             f" {UNKNOWN} where the class is not known."
         )
     return values.astype(np.int32)
+
+
+def mean_and_std(dataset: Dataset) -> tuple[float, float]:
+    """The mean and the standard deviation of all elements of all examples of a set of levels.
+
+    They come from counts of the levels in exact arithmetic, so every machine finds the same.
+    Raises `InputError` if the set has no levels, or all elements are the same.
+    """
+    if not dataset.levels:
+        raise InputError(f"Dataset {dataset.name!r} has real values, not levels: standardise them beforehand.")
+    counts = np.zeros(dataset.levels, np.int64)
+    for first in range(0, len(dataset), AT_ONCE):
+        part = dataset.gather(np.arange(first, min(first + AT_ONCE, len(dataset))))["image"]
+        counts += np.bincount(part.ravel(), minlength=dataset.levels)
+    num, total, squares = (sum(int(n) * k**power for k, n in enumerate(counts)) for power in range(3))
+    if num * squares == total**2:
+        raise InputError(
+            f"Dataset {dataset.name!r} has the value {total // num} everywhere: there is nothing to learn."
+        )
+    return total / num, math.sqrt((num * squares - total**2) / num**2)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from diffjax.errors import InputError
 
@@ -43,7 +43,7 @@ def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = Fals
         raise InputError(f"{name} cannot be read as an image ({_line(error)}): mend or remove it.") from error
 
 
-def _check(image: Image.Image, name: str) -> None:
+def _check(image: ImageFile.ImageFile, name: str) -> None:
     """What the header says, before any pixel is decoded."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit and image.width * image.height > limit:

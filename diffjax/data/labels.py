@@ -10,12 +10,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int32, Integer
 
-from diffjax.data.dataset import UNKNOWN, Dataset
+from diffjax.data.dataset import AT_ONCE, UNKNOWN, Dataset
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 
 CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" of their own, lest a run's seed give the order of its batches
-AT_ONCE = 1024  # examples to read for their labels
 
 
 def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Dataset:

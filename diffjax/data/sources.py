@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from diffjax.data import image_files
 from diffjax.data.cache import Arrays, cached
-from diffjax.data.dataset import Dataset, as_labels, from_arrays
+from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
@@ -239,8 +239,8 @@ def _check_label(name: str, label: Any) -> None:
     number = isinstance(label, tfds.features.Tensor) and label.shape == () and np.dtype(label.np_dtype).kind in "biuf"
     if label is not None and not isinstance(label, tfds.features.ClassLabel) and not number:
         raise InputError(
-            f"data.name={name!r} has a feature 'label' that is no single number, {' '.join(repr(label).split())}: choose a"
-            " set whose label is a class."
+            f"data.name={name!r} has a feature 'label' that is no single number, {' '.join(repr(label).split())}:"
+            " choose a set whose label is a class."
         )
 
 
@@ -248,8 +248,8 @@ def _decode_all(dataset: Dataset) -> Arrays:
     images = np.empty((len(dataset), *dataset.shape), np.uint8)
     labels = np.empty(len(dataset), np.int32)
     with tqdm(total=len(dataset), desc=f"decoding {dataset.name}", unit="image", disable=None) as progress:
-        for first in range(0, len(dataset), 1024):
-            part = np.arange(first, min(first + 1024, len(dataset)))
+        for first in range(0, len(dataset), AT_ONCE):
+            part = np.arange(first, min(first + AT_ONCE, len(dataset)))
             examples = dataset.gather(part)
             images[part], labels[part] = examples["image"], examples["label"]
             progress.update(len(part))

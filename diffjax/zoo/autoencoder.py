@@ -35,6 +35,7 @@ from diffjax.zoo.autoencoder_kinds import (
 )
 from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
 
+SEEDS = 2**32  # that scikit-learn takes
 KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
     "linear": linear,
     "kmeans": kmeans,
@@ -88,6 +89,11 @@ def make(config: Any) -> Model:
         }
 
     own_fit, own_table = parts.fit, parts.table
+
+    def fit(params: Params, examples: Batch, seed: int = 0) -> Params:
+        assert own_fit is not None
+        return own_fit(params, np.asarray(unit(examples)), seed % SEEDS)
+
     return Model(
         parts.init,
         loss,
@@ -96,7 +102,7 @@ def make(config: Any) -> Model:
         None,
         figures,
         table=own_table and (lambda params, key, batch: own_table(params, unit(batch))),
-        fit=own_fit and (lambda params, examples: own_fit(params, np.asarray(unit(examples)))),
+        fit=own_fit and fit,
         features=lambda params, batch: parts.encode(params, unit(batch)),
         reconstruct=lambda params, key, batch: image(reconstructed(params, unit(batch))),
     )
