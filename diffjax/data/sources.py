@@ -52,6 +52,11 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} must be 'train' or 'test'.")
+    if not isinstance(config.name, str):
+        raise InputError(f"data.name={config.name!r} must be the name of a set, such as 'digits'.")
+    shape = config.shape
+    if not isinstance(shape, tuple | list) or not shape or not all(type(side) is int and side > 0 for side in shape):
+        raise InputError(f"data.shape={shape!r} must be positive integers, those of one example's axes.")
     dataset = load_embedded(config, split) if config.name in EMBEDDED else _load_tfds(config, split)
     if config.get("binarized"):
         dataset = _binarize(dataset, split)
@@ -62,7 +67,7 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _load_tfds(config: ml_collections.ConfigDict, split: str) -> Dataset:
     shape = tuple(config.shape)
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+    if len(shape) != 3 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
     directory = data_dir(config.get("dir", ""))
     path = find_prepared(directory, config.name)

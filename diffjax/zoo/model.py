@@ -175,5 +175,5 @@ def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: i
         values = np.asarray(label)  # numpy's comparisons are not traced
         if len(wrong := values[(values < least) | (values >= num)]):
             unknown = ", nor -1 for one that is not known" if least < 0 else ""
-            raise InputError(f"{name} {wrong[0]} is none of the {field}={num} classes, 0 .. {num - 1}{unknown}")
+            raise InputError(f"{name} {wrong.max()} is none of {field}={num} classes, 0 .. {num - 1}{unknown}")
     return label

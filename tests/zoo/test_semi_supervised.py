@@ -326,11 +326,11 @@ def test_what_cannot_be_is_said(fields, message):
 def test_labels_and_pixels_out_of_range(built):
     model, params = built["m2"]
     key, batch = jax.random.key(0), batch_of(6)
-    with pytest.raises(InputError, match=r"label 3 is none of the data.num_classes=3 classes"):
+    with pytest.raises(InputError, match=r"label 3 is none of data.num_classes=3 classes"):
         model.loss(params, key, batch | {"label": np.array([0, 1, 3, -1, -1, -1])})
     with pytest.raises(InputError, match=r"label -1 is none of"):
         model.loss(params, key, batch | {"labelled_label": np.array([0, 1, -1, 1, 1, 1])})
-    with pytest.raises(InputError, match=r"needs batches with 'image' and 'label'"):
+    with pytest.raises(InputError, match=r"must be a dict with 'image' and 'label'"):
         model.loss(params, key, {"image": images(2)})
     with pytest.raises(InputError, match=r"other than 0 .. data.levels - 1 = 1"):
         model.bound(params, key, images(2) + 1)
