@@ -180,7 +180,7 @@ def _start(
         state = jax.jit(lambda key: init_state(key, model, optimizer(settings), model.time_sampler))(key)
         params = state.params
         if model.fit is not None:
-            params = model.fit(params, train_set.gather(np.arange(len(train_set))), settings.seed)
+            params = model.fit(params, train_set.gather(np.arange(len(train_set))))
         if config.get("init_from"):
             params = _taken_from(Path(config.init_from), params)
         params = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, state.params)

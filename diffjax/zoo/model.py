@@ -122,9 +122,8 @@ class Model(NamedTuple):
         first examples of the test split; None where the bound says it all
     null(batch) -> (batch,), log p(x) under the prior itself, in the units of `bound`: what learning nothing reaches
         (L_null of Sohl-Dickstein et al. 2015); None where that says nothing
-    fit(params, examples, seed) -> params, what is found from all training examples at once before the first step, as
-        k-means' centres are; examples are a batch of them all, as numpy arrays, and `seed` is that of what is random
-        in finding it, 0 if not given. None where everything is learned by steps
+    fit(params, examples) -> params, what is found from all training examples at once before the first step, as k-means'
+        centres are; examples are a batch of them all, as numpy arrays. None where everything is learned by steps
     features(params, batch) -> (batch, dim), what a linear probe reads; None where there is no encoder
     reconstruct(params, key, batch) -> (batch, *event), the examples after encoder and decoder, scaled as `sample` does
     class_log_probs(params, batch) -> (batch, classes), log p(y | x); None where nothing is classified
@@ -149,7 +148,7 @@ class Model(NamedTuple):
     annealed: Callable[[Any, Array, Batch], Array] | None = None
     log_weights: Callable[[Any, Array, Batch, int], Array] | None = None
     log_prob: Callable[[Any, Array, Batch], Array] | None = None
-    fit: Callable[..., Any] | None = None
+    fit: Callable[[Any, Batch], Any] | None = None
     features: Callable[[Any, Batch], Array] | None = None
     reconstruct: Callable[[Any, Array, Batch], Array] | None = None
     class_log_probs: Callable[[Any, Batch], Array] | None = None
