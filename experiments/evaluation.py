@@ -278,7 +278,7 @@ def _parzen(
         images = dataset.gather(np.arange(first, last))["image"]
         return images.reshape(last - first, -1) / (dataset.levels - 1)
 
-    tenth = len(test_set) // 10
+    tenth = max(len(test_set) // 10, 1)
     held_out = pixels(test_set, 0, tenth), pixels(test_set, tenth, len(test_set))
     train_set = load(config, "train")
     real = pixels(train_set, 0, min(num, len(train_set)))

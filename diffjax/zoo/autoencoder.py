@@ -92,6 +92,11 @@ def make(config: Any) -> Model:
         }
 
     own_fit, own_table = parts.fit, parts.table
+
+    def fit(params: Params, examples: Batch) -> Params:
+        assert own_fit is not None
+        return own_fit(params, np.asarray(unit(examples)), seed)
+
     return Model(
         parts.init,
         loss,
@@ -100,7 +105,7 @@ def make(config: Any) -> Model:
         None,
         figures,
         table=own_table and (lambda params, key, batch: own_table(params, unit(batch))),
-        fit=own_fit and (lambda params, examples: own_fit(params, np.asarray(unit(examples)), seed)),
+        fit=own_fit and fit,
         features=lambda params, batch: parts.encode(params, unit(batch)),
         reconstruct=lambda params, key, batch: image(reconstructed(params, unit(batch))),
     )
