@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
             system="autoencoder",
             parallel="jit",
             mesh=(("data", -1), ("model", 1)),
-            data=dict(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split=""),
+            data=dict(name="digits", dir="", shape=(8, 8, 1), levels=17, train_split="", test_split=""),
             autoencoder=dict(kind="linear", code=32),
             sampling=dict(sampler="", steps=1),  # nothing can be sampled
             evaluation=dict(

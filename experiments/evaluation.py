@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from diffjax import data, zoo
+from diffjax.data import labels
 from diffjax.errors import InputError
 from diffjax.evaluation import parzen, probe
 from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, evaluate_bound, log_mean, weights_report
@@ -59,8 +60,34 @@ def load(config: ConfigDict, split: str) -> data.Dataset:
     return dataset
 
 
-def check(model: zoo.Model, config: ConfigDict, train_set: data.Dataset) -> None:
-    """What a run must not find out at its end only. Raises `InputError` if the probe asked for cannot be had."""
+def standardise(config: ConfigDict, train_set: data.Dataset) -> bool:
+    """Whether data.mean and data.std were None and now are those of the training examples.
+
+    Raises `InputError` if they are numbers, but another set's.
+    """
+    if not train_set.levels or "mean" not in config.data or "std" not in config.data:
+        return False
+    mean, std = data.mean_and_std(train_set)
+    if config.data.mean is None:
+        config.data.update(mean=mean, std=std)
+        return True
+    if abs(config.data.mean - mean) > 0.1 * std or abs(config.data.std - std) > 0.1 * std:
+        raise InputError(
+            f"data.mean={config.data.mean} and data.std={config.data.std}, but the training examples of"
+            f" {train_set.name!r} have {mean:.2f} and {std:.2f}: set these"
+        )
+    return False
+
+
+def check(model: zoo.Model, config: ConfigDict, train_set: data.Dataset, test_set: data.Dataset) -> None:
+    """What a run must not find out at its end only.
+
+    Raises `InputError` if labels do not suit the system, or the probe asked for cannot be had.
+    """
+    if model.classes is not None:
+        labels.check_labelled(train_set, *model.classes)
+        for dataset in (train_set, test_set):
+            labels.check_classes(dataset, *model.classes)
     if kind := config.evaluation.get("probe"):
         _check_features(model, config)
         probe.check(kind, train_set.gather(np.arange(len(train_set)))["label"])
@@ -132,16 +159,16 @@ def _reconstruction(
 
 
 def _classification(log_probs: Any, params: Any, batches: Any) -> dict[str, Any]:
-    """How many of a hundred examples are given another class than theirs."""
+    """How many of a hundred examples whose class is known are given another one; NaN if there are none."""
     wrong = []
     for batch in batches:
-        real = batch.pop("mask") > 0
+        real = (batch.pop("mask") > 0) & (batch["label"] >= 0)
         wrong.append((np.asarray(log_probs(params, batch)).argmax(1) != batch["label"])[real])
-    rate = float(np.concatenate(wrong).mean())
     num = sum(map(len, wrong))
+    rate = float(np.concatenate(wrong).mean()) if num else math.nan
     return {
         "error_rate_percent": 100 * rate,
-        "standard_error_percent": 100 * math.sqrt(rate * (1 - rate) / num),
+        "standard_error_percent": 100 * math.sqrt(rate * (1 - rate) / max(num, 1)),
         "num_examples": num,
     }
 
@@ -164,12 +191,13 @@ def _probe(model: zoo.Model, config: ConfigDict, params: Any, test_set: data.Dat
         images = examples["image"][known]
         return np.concatenate(parts)[: len(known)], images.reshape(len(images), -1), examples["label"][known]
 
-    learnt, pixels, labels = read(load(config, "train"))
-    test_learnt, test_pixels, test_labels = read(test_set)
+    learnt, pixels, known = read(load(config, "train"))
+    test_learnt, test_pixels, test_known = read(test_set)
+    seed = config.training.seed
     return {
         "kind": kind,
-        "features": probe.linear(kind, learnt, labels, test_learnt, test_labels),
-        "pixels": probe.linear(kind, pixels, labels, test_pixels, test_labels),
+        "features": probe.linear(kind, learnt, known, test_learnt, test_known, seed),
+        "pixels": probe.linear(kind, pixels, known, test_pixels, test_known, seed),
     }
 
 
@@ -250,7 +278,7 @@ def _parzen(
         images = dataset.gather(np.arange(first, last))["image"]
         return images.reshape(last - first, -1) / (dataset.levels - 1)
 
-    tenth = len(test_set) // 10
+    tenth = max(len(test_set) // 10, 1)
     held_out = pixels(test_set, 0, tenth), pixels(test_set, tenth, len(test_set))
     train_set = load(config, "train")
     real = pixels(train_set, 0, min(num, len(train_set)))

@@ -41,7 +41,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     model = zoo.make(config)
     jax.eval_shape(model.init, jax.random.key(0))  # a network that cannot be built says so before anything is written
     train_set, test_set = load(config, "train"), load(config, "test")
-    evaluation.check(model, config, train_set)
+    if evaluation.standardise(config, train_set):
+        model = zoo.make(config)
+    evaluation.check(model, config, train_set, test_set)
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
     make_batches = _batches(train_set, settings.batch_size, settings.seed, process)
     make_batches(0)

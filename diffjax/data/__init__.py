@@ -1,7 +1,7 @@
 """Examples as arrays: where they come from (`load`) and in what order they are seen (`batches`, `epoch`)."""
 
-from diffjax.data.dataset import Dataset, from_arrays
+from diffjax.data.dataset import Dataset, from_arrays, mean_and_std
 from diffjax.data.pipeline import batches, epoch
 from diffjax.data.sources import load
 
-__all__ = ["Dataset", "batches", "epoch", "from_arrays", "load"]
+__all__ = ["Dataset", "batches", "epoch", "from_arrays", "load", "mean_and_std"]

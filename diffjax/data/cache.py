@@ -30,8 +30,9 @@ def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:
     path = _directory() / f"{title.replace('/', '_')}-{digest[:32]}.npz"
     if path.exists():
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return file["images"], file["labels"]
+            # Opened here, because numpy leaves a damaged file that it has opened itself open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays["images"], arrays["labels"]
         except Exception as error:  # a damaged file fails in many ways, and they all have one cure
             logging.getLogger(__name__).warning("Decoding again, as cache file %s is damaged: %s", path, error)
     images, labels = make()

@@ -6,12 +6,17 @@ reads about a million small images a second, a hundred times what a loop over ex
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Integer, UInt8
+from jaxtyping import Float32, Int32, Integer, UInt8
+from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
+
+AT_ONCE = 1024  # examples, where a whole set is read and forgotten
+UNKNOWN = -1  # the label of an example whose class is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +29,9 @@ class Dataset:
         and 0 for real values.
     size: the number of examples, also `len(dataset)`.
     gather: indices (n,) -> dict(image=(n, *shape), label=int32 (n,)). `image` is the example itself, whatever its
-        shape: uint8, or float32 if levels is 0. A set without labels gives zeros.
+        shape: uint8, or float32 if levels is 0. A label is a class from 0 on, or -1 where it is not known. A set
+        without labels gives zeros.
+    highest_label: no label is above it; None where that is not known without reading all of them.
 
     Raises `InputError` if the set is empty.
     """
@@ -34,6 +41,7 @@ class Dataset:
     levels: int
     size: int
     gather: Callable[[Integer[np.ndarray, " n"]], dict[str, np.ndarray]]
+    highest_label: int | None = None
 
     def __post_init__(self):
         if self.size < 1:
@@ -52,7 +60,7 @@ def from_arrays(
     """A Dataset over arrays in memory, labelled zero if there are no labels; the values are checked here, once.
 
     Raises `InputError` if the examples are not (n, ...) of uint8 (float32 if levels is 0), have a value above
-    levels - 1 (that is not finite), or differ in number from the labels.
+    levels - 1 (that is not finite), or differ in number from the labels, or a label is no class (see `as_labels`).
     """
     wanted = np.uint8 if levels else np.float32
     if examples.dtype != wanted or examples.ndim < 2:
@@ -71,9 +79,51 @@ def from_arrays(
         raise InputError(f"Dataset {name!r} has the value {highest}, outside 0 .. {levels - 1}: fix its levels.")
     if not levels and not (finite := np.isfinite(examples)).all():
         raise InputError(f"Dataset {name!r} has {finite.size - finite.sum()} NaN or infinite values: remove them.")
-    labels = labels.astype(np.int32)
+    labels = as_labels(name, labels)
 
     def gather(indices):
         return {"image": examples[indices], "label": labels[indices]}
 
-    return Dataset(name, examples.shape[1:], levels, len(examples), gather)
+    highest = int(labels.max(initial=UNKNOWN))
+    return Dataset(name, examples.shape[1:], levels, len(examples), gather, highest)
+
+
+def as_labels(name: str, labels: ArrayLike) -> Int32[np.ndarray, " n"]:
+    """The labels (n,) of the set `name`, of any type of number, as int32.
+
+    Raises `InputError` if one is no whole number, is below -1, which stands for "not known", or does not fit int32.
+    """
+    values = np.asarray(labels)
+    if values.dtype.kind not in "biuf":
+        raise InputError(
+            f"Dataset {name!r} has labels of type {values.dtype}: give classes as whole numbers from 0 on."
+        )
+    wrong = (
+        (values != np.floor(values)) | (values < UNKNOWN) | (values > np.iinfo(np.int32).max)
+    )  # NaN is not its floor
+    if wrong.any():
+        raise InputError(
+            f"Dataset {name!r} has the label {values[wrong][0]}: give classes as whole numbers from 0 on, and"
+            f" {UNKNOWN} where the class is not known."
+        )
+    return values.astype(np.int32)
+
+
+def mean_and_std(dataset: Dataset) -> tuple[float, float]:
+    """The mean and the standard deviation of all elements of all examples of a set of levels.
+
+    They come from counts of the levels in exact arithmetic, so every machine finds the same.
+    Raises `InputError` if the set has no levels, or all elements are the same.
+    """
+    if not dataset.levels:
+        raise InputError(f"Dataset {dataset.name!r} has real values, not levels: standardise them beforehand.")
+    counts = np.zeros(dataset.levels, np.int64)
+    for first in range(0, len(dataset), AT_ONCE):
+        part = dataset.gather(np.arange(first, min(first + AT_ONCE, len(dataset))))["image"]
+        counts += np.bincount(part.ravel(), minlength=dataset.levels)
+    num, total, squares = (sum(int(n) * k**power for k, n in enumerate(counts)) for power in range(3))
+    if num * squares == total**2:
+        raise InputError(
+            f"Dataset {dataset.name!r} has the value {total // num} everywhere: there is nothing to learn."
+        )
+    return total / num, math.sqrt((num * squares - total**2) / num**2)

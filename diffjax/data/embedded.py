@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
+from jaxtyping import Float64
 
 from diffjax.data import textures, toys
 from diffjax.data.cache import Arrays, cached
@@ -55,7 +56,7 @@ def _digits(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _swiss_roll(config: ml_collections.ConfigDict, split: str) -> Dataset:
     noise = config.get("noise")
-    if not isinstance(noise, int | float):
+    if type(noise) not in (int, float):
         raise InputError(f"data.noise={noise!r} must be a number between 0 and 1: 'swiss_roll' needs it.")
     return from_arrays("swiss_roll", toys.swiss_roll(_rng(split), _num(config, split), noise), levels=0)
 
@@ -70,30 +71,34 @@ def _stomach_cancer(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 
 def _given(config: ml_collections.ConfigDict, split: str) -> Dataset:
-    example = np.asarray(config.get("example", ()), np.float32)
-    if example.size == 0 or not np.isfinite(example).all():
-        raise InputError(f"data.example={config.get('example')!r} must be finite numbers: 'given' is made of them.")
+    example = _floats(config, "example").astype(np.float32)
+    if not example.ndim:
+        raise InputError(f"data.example={config.example!r} must be a list of numbers: 'given' is made of it.")
     return from_arrays("given", np.repeat(example[None], _num(config, split), axis=0), levels=0)
 
 
 def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
-    sigmas = config.get("sigmas")
-    if not isinstance(sigmas, tuple | list) or len(sigmas) != 2 or not all(s > 0 for s in sigmas):
-        raise InputError(f"data.sigmas={sigmas!r} must be two positive numbers, of the difference and of the sum.")
-    return from_arrays("correlated", toys.correlated(_rng(split), _num(config, split), tuple(sigmas)), levels=0)
+    sigmas = _floats(config, "sigmas")
+    if sigmas.shape != (2,) or not (sigmas > 0).all():
+        raise InputError(
+            f"data.sigmas={config.sigmas!r} must be two positive numbers, of the difference and of the sum."
+        )
+    difference, total = sigmas.tolist()
+    return from_arrays("correlated", toys.correlated(_rng(split), _num(config, split), (difference, total)), levels=0)
 
 
 def _mixture(config: ml_collections.ConfigDict, split: str) -> Dataset:
-    if missing := [name for name in ("weights", "means", "std") if name not in config]:
-        raise InputError(f"data.{missing[0]} is missing: 'mixture' needs weights, means and std.")
-    points = toys.mixture(_rng(split), _num(config, split), config.weights, config.means, config.std)
+    weights, means, std = (_floats(config, name) for name in ("weights", "means", "std"))
+    if std.ndim:
+        raise InputError(f"data.std={config.std!r} must be one number.")
+    points = toys.mixture(_rng(split), _num(config, split), weights, means, float(std))
     return from_arrays("mixture", points, levels=0)
 
 
 def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
     size, _, _ = _image_shape(config, (1,))
     num, radii = _num(config, split), config.get("radii")
-    if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(isinstance(r, int | float) for r in radii):
+    if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(type(r) in (int, float) for r in radii):
         raise InputError(f"data.radii={radii!r} must be two numbers, the smallest and the largest radius in pixels.")
     # Another generator makes other images, and so another entry of the cache.
     facts = {"set": [size, num, split, *radii], "made_by": [inspect.getsource(toys), np.__version__]}
@@ -111,7 +116,7 @@ def _photograph(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _folder(config: ml_collections.ConfigDict, split: str) -> Dataset:
     height, width, channels = _image_shape(config, (1, 3))
-    if not (directory := config.get("dir")):
+    if not isinstance(directory := config.get("dir"), str) or not directory:
         raise InputError(f"data.dir={directory!r} must name the directory whose images are the set 'folder'.")
     return _crops(config, split, textures.folder(Path(directory).expanduser(), channels), (height, width))
 
@@ -122,15 +127,29 @@ def _crops(config: ml_collections.ConfigDict, split: str, images: list[np.ndarra
 
 def _image_shape(config: ml_collections.ConfigDict, channels: tuple[int, ...]) -> tuple[int, int, int]:
     shape = tuple(config.shape)
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in channels:
+    if len(shape) != 3 or shape[2] not in channels:
         choices = " or ".join(map(str, channels))
         raise InputError(f"data.shape={shape} must be (height, width, {choices}) for the set {config.name!r}.")
     return shape
 
 
+def _floats(config: ml_collections.ConfigDict, name: str) -> Float64[np.ndarray, "..."]:
+    """The numbers of a field that the set needs."""
+    if name not in config:
+        raise InputError(f"data.{name} is missing: {config.name!r} needs it.")
+    try:
+        values = np.asarray(config[name], np.float64)
+        finite = values.size > 0 and np.isfinite(values).all()
+    except (TypeError, ValueError):  # text, or rows of several lengths
+        finite = False
+    if not finite:
+        raise InputError(f"data.{name}={config[name]!r} must be finite numbers: {config.name!r} needs them.")
+    return values
+
+
 def _num(config: ml_collections.ConfigDict, split: str) -> int:
     num = config.get(f"num_{split}")
-    if not isinstance(num, int) or num < 1:
+    if type(num) is not int or num < 1:
         raise InputError(
             f"data.num_{split}={num!r} must be a whole number, at least 1: {config.name!r} draws that many examples."
         )

@@ -10,13 +10,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int32, Integer
 
-from diffjax.data.dataset import Dataset
+from diffjax.data.dataset import AT_ONCE, UNKNOWN, Dataset
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 
-HIDDEN = -1  # the label of an example whose class is not known
 CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" of their own, lest a run's seed give the order of its batches
-AT_ONCE = 1024  # examples to read for their labels
 
 
 def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Dataset:
@@ -47,7 +45,7 @@ def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Data
 
     def gather(indices: Integer[np.ndarray, " n"]) -> dict[str, np.ndarray]:
         batch, labelled = dataset.gather(indices), dataset.gather(companions[indices])
-        label = np.where(known[indices], batch["label"], HIDDEN).astype(np.int32)
+        label = np.where(known[indices], batch["label"], UNKNOWN).astype(np.int32)
         return batch | {"label": label, "labelled_image": labelled["image"], "labelled_label": labelled["label"]}
 
     return dataclasses.replace(dataset, gather=gather)
@@ -59,6 +57,30 @@ def all_labels(dataset: Dataset) -> Int32[np.ndarray, " n"]:
     return np.concatenate(
         [dataset.gather(np.arange(first, min(first + AT_ONCE, len(dataset))))["label"] for first in firsts]
     )
+
+
+def check_classes(dataset: Dataset, field: str, num_classes: int) -> None:
+    """Raises `InputError` if a label is not below `num_classes`, which the configuration's `field` says.
+
+    That none is below -1, which stands for "not known", is a property of every `Dataset`.
+    """
+    if (highest := _highest(dataset)) >= num_classes:
+        raise InputError(
+            f"{field}={num_classes}, but {dataset.name!r} has the label {highest}, which is none of"
+            f" 0 .. {num_classes - 1}: set {field}={highest + 1}."
+        )
+
+
+def check_labelled(dataset: Dataset, field: str, num_classes: int) -> None:
+    """Raises `InputError` if all labels are 0, as in a set without labels, although there are several classes."""
+    if num_classes > 1 and _highest(dataset) <= 0:
+        raise InputError(
+            f"{field}={num_classes}, but {dataset.name!r} has no labels, or one class only: choose a set with labels."
+        )
+
+
+def _highest(dataset: Dataset) -> int:
+    return int(all_labels(dataset).max()) if dataset.highest_label is None else dataset.highest_label
 
 
 def check_labels(name: str, labels: Int32[np.ndarray, " n"], num_classes: int) -> None:

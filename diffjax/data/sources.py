@@ -15,6 +15,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -22,11 +23,14 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from diffjax.data import image_files
 from diffjax.data.cache import Arrays, cached
-from diffjax.data.dataset import Dataset, from_arrays
+from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
+
+DECODER = 2  # raised whenever the same records come to give other images or labels, so that no cache entry is stale
 
 
 def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -34,11 +38,11 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
     config.name: an embedded set such as "digits", whose fields `load_embedded` explains, or a TFDS name such as
         "mnist", "celeb_a_hq/256", "cifar10:3.0.2", with these fields:
-    config.dir: where TFDS keeps prepared sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    config.dir: where TFDS keeps prepared sets; "" or absent means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     config.shape: (H, W, C). A set in memory must have it; a lazy one, or one whose images differ in size, is
         centre-cropped and resized to it.
     config.train_split, config.test_split: TFDS splits such as "train[:90%]".
-    config.in_memory: decode all of it now (small sets) or each image when it is asked for (large ones).
+    config.in_memory: decode all of it now (small sets; also if absent) or each image when it is asked for (large ones).
     config.binarized: if there and true, every pixel is 1 with a probability of its grey, level / (levels - 1), drawn
         once and for all (Salakhutdinov and Murray 2008); held in memory.
     config.labelled: if there and not 0, how many examples of the training part keep their labels, chosen by
@@ -48,6 +52,11 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} must be 'train' or 'test'.")
+    if not isinstance(config.name, str):
+        raise InputError(f"data.name={config.name!r} must be the name of a set, such as 'digits'.")
+    shape = config.shape
+    if not isinstance(shape, tuple | list) or not shape or not all(type(side) is int and side > 0 for side in shape):
+        raise InputError(f"data.shape={shape!r} must be positive integers, those of one example's axes.")
     dataset = load_embedded(config, split) if config.name in EMBEDDED else _load_tfds(config, split)
     if config.get("binarized"):
         dataset = _binarize(dataset, split)
@@ -58,9 +67,9 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
 
 def _load_tfds(config: ml_collections.ConfigDict, split: str) -> Dataset:
     shape = tuple(config.shape)
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
+    if len(shape) != 3 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
-    directory = data_dir(config.dir)
+    directory = data_dir(config.get("dir", ""))
     path = find_prepared(directory, config.name)
     if path is None:
         check_name(config.name)
@@ -70,17 +79,19 @@ def _load_tfds(config: ml_collections.ConfigDict, split: str) -> Dataset:
             f" or run `python -m diffjax.data.prepare {config.name} --dir={directory}` on a machine with network."
         )
     field = f"data.{split}_split"
-    if not config.in_memory:
+    part = config.get(f"{split}_split", "")
+    if not config.get("in_memory", True):
         if config.get("binarized"):
             raise InputError("data.binarized=True is for a set held in memory: set data.in_memory=True.")
-        return _lazy(path, config.name, field, config[f"{split}_split"], shape, resize=True)
+        return _lazy(path, config.name, field, part, shape, resize=True)
     facts = {
-        "set": [config.name, path.name, config[f"{split}_split"], shape],
+        "set": [config.name, path.name, part, shape],
+        "decoder": DECODER,
         "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(path.glob("*.array_record*"))],
     }
 
     def decode() -> Arrays:
-        return _decode_all(_lazy(path, config.name, field, config[f"{split}_split"], shape, resize=False))
+        return _decode_all(_lazy(path, config.name, field, part, shape, resize=False))
 
     images, labels = cached(f"{config.name}-{split}", facts, decode)
     return from_arrays(config.name, images, labels)
@@ -163,8 +174,13 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise InputError(f"data.name={name!r} has no 8-bit feature called 'image': choose an image set.")
-    if shape[2] != image.shape[2] or (not resize and None not in image.shape and shape != image.shape):
-        raise InputError(f"data.shape={shape} disagrees with {name!r}: set data.shape={image.shape}.")
+    theirs = tuple(mine if side is None else side for mine, side in zip(shape, image.shape, strict=True))
+    if theirs[2] not in (1, 3):
+        raise InputError(f"data.name={name!r} has images of {theirs[2]} channels: choose a set of 1 or 3.")
+    if shape[2] != theirs[2] or (not resize and shape != theirs):
+        raise InputError(f"data.shape={shape} disagrees with {name!r}: set data.shape={theirs}.")
+    label = features.get("label")
+    _check_label(name, label)
     try:
         # Undecoded: TFDS would decode one example at a time, at a quarter of the speed.
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -188,7 +204,6 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
             name,
             path,
         )
-    labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
     threads = os.cpu_count() or 1
     pool = ThreadPoolExecutor(threads)
 
@@ -198,30 +213,48 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
 
         def fill(part):
             for i in part:
-                images[i] = decode_image(examples[i]["image"], shape)
+                record = f"Image {indices[i]} of {field}={split!r} of {name!r}"
+                images[i] = decode_image(examples[i]["image"], shape, record)
 
         list(pool.map(fill, np.array_split(np.arange(len(examples)), threads)))
-        labels = [example["label"] if labelled else 0 for example in examples]
-        return {"image": images, "label": np.array(labels, np.int32)}
+        labels = [0 if label is None else example["label"] for example in examples]
+        return {"image": images, "label": as_labels(name, labels)}
 
-    return Dataset(name, shape, 256, size, gather)
+    classes = 1 if label is None else getattr(label, "num_classes", None)
+    return Dataset(name, shape, 256, size, gather, classes and classes - 1)
 
 
-def decode_image(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
-    """A PNG or JPEG as pixels; one of another size is cropped about its centre and resized (bicubic, antialiased)."""
+def decode_image(encoded: bytes, shape: tuple[int, int, int], name: str = "The image") -> UInt8[np.ndarray, "h w c"]:
+    """A PNG or JPEG as pixels; one of another size is cropped about its centre and resized (bicubic, antialiased).
+
+    An EXIF orientation is ignored, as TensorFlow ignores it. name: what errors call it.
+    Raises `InputError` if it cannot be had as 8-bit pixels without loss, see image_files.py.
+    """
     height, width, channels = shape
-    image = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
+    image = image_files.read(io.BytesIO(encoded), name, channels)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(shape)
+
+
+def _check_label(name: str, label: Any) -> None:
+    """Raises `InputError` unless a TFDS feature, None if the set has none, is one number an example."""
+    import tensorflow_datasets as tfds
+
+    number = isinstance(label, tfds.features.Tensor) and label.shape == () and np.dtype(label.np_dtype).kind in "biuf"
+    if label is not None and not isinstance(label, tfds.features.ClassLabel) and not number:
+        raise InputError(
+            f"data.name={name!r} has a feature 'label' that is no single number, {' '.join(repr(label).split())}:"
+            " choose a set whose label is a class."
+        )
 
 
 def _decode_all(dataset: Dataset) -> Arrays:
     images = np.empty((len(dataset), *dataset.shape), np.uint8)
     labels = np.empty(len(dataset), np.int32)
     with tqdm(total=len(dataset), desc=f"decoding {dataset.name}", unit="image", disable=None) as progress:
-        for first in range(0, len(dataset), 1024):
-            part = np.arange(first, min(first + 1024, len(dataset)))
+        for first in range(0, len(dataset), AT_ONCE):
+            part = np.arange(first, min(first + AT_ONCE, len(dataset)))
             examples = dataset.gather(part)
             images[part], labels[part] = examples["image"], examples["label"]
             progress.update(len(part))

@@ -8,13 +8,15 @@ gravel, grass and brick are photographs of 512 x 512 in scikit-image's wheel (CC
 for the bark of Sohl-Dickstein et al. (2015): those images, of Lazebnik et al. (2005), come without a licence.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from diffjax.data import image_files
 from diffjax.errors import InputError
 
 PHOTOGRAPHS = ("gravel", "grass", "brick")
@@ -61,24 +63,18 @@ def photograph(name: str) -> UInt8[np.ndarray, "512 512 1"]:
 
 
 def folder(directory: Path, channels: int) -> list[UInt8[np.ndarray, "_ _ channels"]]:
-    """Every image file in a directory, by name: grey if channels is 1, colour if it is 3. Transparency is dropped.
+    """Every image file in a directory, by name: grey if channels is 1, colour if it is 3, turned as a viewer shows it.
 
-    Raises `InputError` if there is none, or if one is damaged or has more than 8 bits a channel.
+    Raises `InputError` if there is none, or if one cannot be had as 8-bit pixels without loss, see image_files.py.
     """
     paths = sorted(p for p in directory.glob("*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
         missing = "has no image file" if directory.is_dir() else "is no directory"
         raise InputError(f"data.dir={str(directory)!r} {missing}: name a directory of {', '.join(_SUFFIXES)} files.")
-    return [_read(path, channels) for path in paths]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return [_pixels(image_files.read(path, str(path), channels, upright=True)) for path in paths]
 
 
-def _read(path: Path, channels: int) -> UInt8[np.ndarray, "_ _ channels"]:
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # PIL would clip these to 8 bits, not scale them
-                raise InputError(f"{path} has more than 8 bits a channel ({image.mode}): convert it to 8 bits.")
-            upright = ImageOps.exif_transpose(image)  # as a viewer shows it: cameras store portraits lying down
-            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL says SyntaxError of a broken PNG
-        raise InputError(f"{path} cannot be read as an image ({error}): mend or remove it.") from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+def _pixels(image: Image.Image) -> UInt8[np.ndarray, "_ _ channels"]:
+    return np.asarray(image).reshape(image.height, image.width, -1)

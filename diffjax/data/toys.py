@@ -22,12 +22,14 @@ and Marienfeld (1985); Albert (2009), "Bayesian computation with R", section 5.4
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from diffjax.errors import InputError
 
+Floats = Float64[np.ndarray, "..."] | Sequence[float] | Sequence[Sequence[float]]
 _ROLL_MEAN = np.array([2, 2 / (3 * math.pi)])
 _ROLL_STD = np.sqrt(39 * math.pi**2 / 8 + np.array([-1 / 4, 1 / 4]) - _ROLL_MEAN**2)
 
@@ -49,18 +51,21 @@ def correlated(rng: np.random.Generator, num: int, sigmas: tuple[float, float]) 
 
 
 def mixture(
-    rng: np.random.Generator, num: int, weights: tuple[float, ...], means: tuple[tuple[float, ...], ...], std: float
+    rng: np.random.Generator, num: int, weights: Floats, means: Floats, std: float
 ) -> Float32[np.ndarray, "num dim"]:
     """Draws of Σ_k weights[k] N(means[k], std² I).
 
     Raises `InputError` unless the weights are positive and sum to 1, the means as many and of one length, std positive.
     """
-    centres = np.array(means, float)
-    if centres.ndim != 2 or len(weights) != len(centres) or not np.isclose(sum(weights), 1) or min(weights) <= 0:
-        raise InputError(f"weights={weights} must be positive, sum to 1, and be as many as means={means}.")
+    parts, centres = np.asarray(weights, float), np.asarray(means, float)
+    total = parts.sum()
+    if centres.ndim != 2 or parts.shape != centres.shape[:1] or not np.isclose(total, 1) or parts.min() <= 0:
+        raise InputError(
+            f"weights={parts.tolist()} must be positive, sum to 1, and be as many as means={centres.tolist()}."
+        )
     if not std > 0:
         raise InputError(f"std={std} must be positive.")
-    which = rng.choice(len(weights), num, p=np.array(weights) / sum(weights))
+    which = rng.choice(len(parts), num, p=parts / total)
     return (centres[which] + std * rng.standard_normal((num, centres.shape[1]))).astype(np.float32)
 
 

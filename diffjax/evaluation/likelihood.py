@@ -1,7 +1,8 @@
 """The bound of a model on a data set, its terms, what it gains on the prior alone, and its tightening by many samples.
 
 The mean over examples is reported with the standard error s/√n of that mean, which covers both the choice of test
-examples and the draws of noise, one set of draws an example.
+examples and the draws of noise, one set of draws an example. What does not exist, such as the error of one example or
+the difference of two infinite numbers, is NaN.
 """
 
 import math
@@ -17,9 +18,11 @@ from diffjax.bounds import bits_per_dim, importance_weighted
 Report = dict[str, Any]
 Batches = Iterable[dict[str, np.ndarray]]
 AT_ONCE = 10  # draws of a log-weight
+UNDEFINED_IS_NAN = np.errstate(invalid="ignore")
 TIGHTER = (5, 50)  # the k of L_k in a report, those of Burda et al. 2016
 
 
+@UNDEFINED_IS_NAN
 def evaluate_bound(
     terms: Callable[[Any, jax.Array, Any], dict[str, jax.Array]],
     params: Any,
@@ -115,6 +118,7 @@ def log_mean(log_w: np.ndarray) -> np.ndarray:
     return np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
 
 
+@UNDEFINED_IS_NAN
 def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.ndarray | None = None) -> Report:
     """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws
     or, where the model's bound is by another proposal, that `bound` (examples,); `gain`, their difference, which varies
@@ -135,13 +139,15 @@ def _tighter(log_w: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(importance_weighted(jnp.asarray(groups), axis=1), np.float64).mean(0)
 
 
+@UNDEFINED_IS_NAN
 def bits(nats: np.ndarray, event_shape: tuple[int, ...]) -> dict[str, float]:
     """Nats (n,) of examples as mean bits an example and its error, also in nats, per dimension and, of images, a pixel.
 
     A pixel is a place: of an image of three channels it has three dimensions.
     """
     values = np.asarray(nats) / math.log(2.0)
-    mean, error = float(values.mean()), float(_error(values))
+    mean = float(values.mean()) if len(values) else math.nan
+    error = float(_error(values))
     report = {
         "per_example": mean,
         "standard_error": error,

@@ -9,6 +9,7 @@ Squared distances come from one matrix product a block, in float64, for ‖x‖�
 on CPU that takes a third longer than float32.
 """
 
+import logging
 import math
 from typing import TypedDict
 
@@ -83,11 +84,20 @@ def report(
 ) -> Report:
     """The mean log p of the test set with the bandwidth best for the validation set, and its standard error s/√num.
 
+    All are NaN, and a warning is logged, where there is no such bandwidth or a number is not finite: a report of many
+    measures is not lost for one that cannot be had. Of one example there is no standard error.
+
     Raises:
-        InputError: as `choose_bandwidth`.
+        InputError: if samples, validation or test are not matrices with rows of one length.
     """
-    bandwidth = choose_bandwidth(samples, validation, bandwidths)
-    values = log_prob(samples, test, bandwidth)
+    for x in (validation, test):
+        _matrices(samples, x)
+    try:
+        bandwidth = choose_bandwidth(samples, validation, bandwidths)
+        values = log_prob(samples, test, bandwidth)
+    except InputError as reason:
+        logging.getLogger(__name__).warning("The Parzen window is not measured: %s", reason)
+        bandwidth, values = math.nan, np.array([math.nan])
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Report(
@@ -127,13 +137,19 @@ def _log_prob(samples: np.ndarray, x: np.ndarray, bandwidths: np.ndarray) -> np.
 
 
 def _checked(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    samples, x = _matrices(samples, x)
+    for name, value in (("samples", samples), ("x", x)):
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value).all(1)).sum())
+            raise InputError(f"{name} has NaN or infinity in {bad} of {len(value)} rows; leave these out")
+    return samples, x
+
+
+def _matrices(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     samples, x = np.asarray(samples, np.float64), np.asarray(x, np.float64)
     for name, value in (("samples", samples), ("x", x)):
         if value.ndim != 2 or value.size == 0:
             raise InputError(f"{name} has shape {value.shape}; give a matrix, one example a row, images flattened")
-        if not np.isfinite(value).all():
-            bad = int((~np.isfinite(value).all(1)).sum())
-            raise InputError(f"{name} has NaN or infinity in {bad} of {len(value)} rows; leave these out")
     if samples.shape[1] != x.shape[1]:
         raise InputError(f"samples have {samples.shape[1]} dimensions and x has {x.shape[1]}; they must be the same")
     return samples, x

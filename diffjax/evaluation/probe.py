@@ -44,8 +44,11 @@ def linear(
     labels: Integer[np.ndarray, " n"],
     test_features: Float[np.ndarray, "num dim"],
     test_labels: Integer[np.ndarray, " num"],
+    seed: int = 0,
 ) -> Report:
-    """Trained on the examples whose label is not -1, tested on all of the test examples.
+    """Trained and tested on the examples whose label is not -1; without a test example both numbers are NaN.
+
+    seed: of the order in which the support vector machine goes through the examples.
 
     Raises:
         InputError: as `check`; and if a feature is not finite.
@@ -60,15 +63,17 @@ def linear(
         raise InputError(f"evaluation.probe={kind!r}: the features have NaN or infinite values; train with fewer steps")
     known = labels >= 0
     svm = kind == "svm"
-    machine = LinearSVC(max_iter=10_000, random_state=0)
+    machine = LinearSVC(max_iter=10_000, random_state=seed % 2**32)
     classifier = machine if svm else make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
     # Features that nothing feeds are constant up to rounding; single precision would scale that rounding up.
     fitted = classifier.fit(features[known].astype(np.float64), labels[known])
-    accuracy = float(np.mean(fitted.predict(test_features.astype(np.float64)) == test_labels))
-    n = len(test_labels)
+    tested = test_labels >= 0
+    n = int(tested.sum())
+    right = fitted.predict(test_features[tested].astype(np.float64)) == test_labels[tested] if n else []
+    accuracy = float(np.mean(right)) if n else math.nan
     return Report(
         accuracy=accuracy,
-        standard_error=math.sqrt(accuracy * (1 - accuracy) / n),
+        standard_error=math.sqrt(accuracy * (1 - accuracy) / max(n, 1)),
         num_train=int(known.sum()),
         num_test=n,
     )

@@ -14,7 +14,9 @@ and each block the identity. Layers have the names of the original code, so that
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -177,3 +179,12 @@ class UNet(nn.Module):
             raise InputError("label is given, but num_classes is None; set num_classes to the number of classes")
         if label is not None and label.shape != x.shape[:1]:
             raise InputError(f"label has shape {label.shape}; give one class an image, {x.shape[:1]}")
+        if label is not None and not jnp.issubdtype(label.dtype, jnp.integer):
+            raise InputError(f"label is {label.dtype}; give classes as integers")
+        if label is not None and not isinstance(label, jax.core.Tracer):
+            values = np.asarray(label)
+            if len(wrong := values[(values < 0) | (values > self.num_classes)]):
+                raise InputError(
+                    f"label {wrong[0]} is none of the num_classes={self.num_classes} classes, nor {self.num_classes}, "
+                    "which stands for none"
+                )

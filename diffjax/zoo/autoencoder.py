@@ -35,6 +35,7 @@ from diffjax.zoo.autoencoder_kinds import (
 )
 from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
 
+SEEDS = 2**32  # that scikit-learn takes
 KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
     "linear": linear,
     "kmeans": kmeans,
@@ -48,6 +49,8 @@ KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
 def make(config: Any) -> Model:
     """The Model of `config.{data, autoencoder}`, see configs/ae_*_digits.py.
 
+    What is random in `fit` has the seed `config.training.seed`, 0 if there is none.
+
     Raises:
         InputError: on data that have no levels, or a choice or a number that does not exist.
     """
@@ -57,6 +60,7 @@ def make(config: Any) -> Model:
     if setting.kind not in KINDS:
         raise InputError(f"autoencoder.kind must be one of {', '.join(KINDS)}, not {setting.kind!r}")
     whole("code", setting.code)
+    seed = config.get("training", {}).get("seed", 0) % SEEDS
     parts = KINDS[setting.kind](setting, math.prod(shape))
 
     def unit(batch: Batch) -> Array:
@@ -88,6 +92,11 @@ def make(config: Any) -> Model:
         }
 
     own_fit, own_table = parts.fit, parts.table
+
+    def fit(params: Params, examples: Batch) -> Params:
+        assert own_fit is not None
+        return own_fit(params, np.asarray(unit(examples)), seed)
+
     return Model(
         parts.init,
         loss,
@@ -96,7 +105,7 @@ def make(config: Any) -> Model:
         None,
         figures,
         table=own_table and (lambda params, key, batch: own_table(params, unit(batch))),
-        fit=own_fit and (lambda params, examples: own_fit(params, np.asarray(unit(examples)))),
+        fit=own_fit and fit,
         features=lambda params, batch: parts.encode(params, unit(batch)),
         reconstruct=lambda params, key, batch: image(reconstructed(params, unit(batch))),
     )

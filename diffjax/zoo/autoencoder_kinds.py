@@ -26,7 +26,7 @@ class Autoencoder(NamedTuple):
     encode(params, x) -> (batch, code); decode(params, h) -> (batch, dim)
     filters(params) -> (n, dim) in [-1, 1]: the atoms, centres or weights of the first layer, to be looked at
     loss(params, key, x) -> (batch,), if it is not ‖x - decode(encode(x))‖²
-    fit(params, x) -> params, table(params, x), as a Model's; seen(key, x): x as the encoder gets it, in training
+    fit(params, x, seed) -> params, table(params, x), as a Model's; seen(key, x): x as the encoder gets it, in training
     """
 
     init: Callable[[Array], Params]
@@ -34,7 +34,7 @@ class Autoencoder(NamedTuple):
     decode: Callable[[Params, Array], Array]
     filters: Callable[[Params], Array]
     loss: Callable[[Params, Any, Array], Array] | None = None
-    fit: Callable[[Params, np.ndarray], Params] | None = None
+    fit: Callable[[Params, np.ndarray, int], Params] | None = None
     table: Callable[[Params, Array], dict[str, dict[str, float]]] | None = None
     seen: Callable[[Any, Array], Array] | None = None
 
@@ -62,12 +62,12 @@ def kmeans(setting: Any, dim: int) -> Autoencoder:
         nearest = ((centres**2).sum(-1) - 2 * x @ centres.T).argmin(-1)
         return jax.nn.one_hot(nearest, setting.code)
 
-    def fit(params: Params, x: np.ndarray) -> Params:
+    def fit(params: Params, x: np.ndarray, seed: int) -> Params:
         from sklearn.cluster import KMeans
 
         _enough(setting.code, x)
         # Without a tolerance Lloyd's steps end where they no longer change anything, which is where the gradient is 0.
-        found = KMeans(setting.code, n_init=10, tol=0.0, random_state=0).fit(x.astype(np.float64))
+        found = KMeans(setting.code, n_init=10, tol=0.0, random_state=seed).fit(x.astype(np.float64))
         return {"centres": found.cluster_centers_}
 
     return Autoencoder(
@@ -95,12 +95,12 @@ def sparse(setting: Any, dim: int) -> Autoencoder:
             "lista": lista.ista_weights(dictionary, sparsity),
         }
 
-    def fit(params: Params, x: np.ndarray) -> Params:
+    def fit(params: Params, x: np.ndarray, seed: int) -> Params:
         from sklearn.decomposition import MiniBatchDictionaryLearning
 
         centre = x.mean(0)
         learner = MiniBatchDictionaryLearning(
-            setting.code, alpha=sparsity, max_iter=20, batch_size=64, fit_algorithm="cd", random_state=0
+            setting.code, alpha=sparsity, max_iter=20, batch_size=64, fit_algorithm="cd", random_state=seed
         )
         dictionary = jnp.asarray(learner.fit((x - centre).astype(np.float64)).components_, float)
         return {"centre": centre, "dictionary": dictionary, "lista": lista.ista_weights(dictionary, sparsity)}

@@ -17,7 +17,7 @@ from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.nets.unet import UNet
 from diffjax.zoo import pictures
-from diffjax.zoo.model import Batch, Curves, Figure, Film, Grid, Model
+from diffjax.zoo.model import Batch, Curves, Figure, Film, Grid, Model, labels
 
 TIME_SAMPLERS = {
     "uniform": time_sampling.uniform,
@@ -157,7 +157,18 @@ def make(config: Any) -> Model:
             raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
         return process, model_predict(params, None)
 
-    return Model(init, loss, bound, sample, terms, figures, sampler, kernels=kernels, log_prob=log_prob)
+    return Model(
+        init,
+        loss,
+        bound,
+        sample,
+        terms,
+        figures,
+        sampler,
+        kernels=kernels,
+        log_prob=log_prob,
+        classes=("net.num_classes", config.net.num_classes) if config.net.num_classes else None,
+    )
 
 
 def _check(config: Any, learned: bool) -> None:
@@ -167,6 +178,9 @@ def _check(config: Any, learned: bool) -> None:
         raise InputError(
             f"ddpm models images of at least 2 levels: data.shape=(H, W, C), not {shape} of {levels} levels"
         )
+    num_classes = config.net.num_classes
+    if not isinstance(num_classes, int) or num_classes < 0:
+        raise InputError(f"net.num_classes must be an integer of at least 0, 0 for no classes, not {num_classes!r}")
     if setting.loss not in LOSSES:
         raise InputError(f"diffusion.loss must be one of {', '.join(LOSSES)}, not {setting.loss!r}")
     if setting.loss == "hybrid" and (not learned or setting.prediction != "eps"):
@@ -222,15 +236,15 @@ def _stepper(config: Any, process: processes.Gaussian) -> samplers.Stepper:
 
 
 def _unpack(config: Any, batch: Batch) -> tuple[Array, Array | None]:
-    """Images as floats in [-1, 1], and labels if the network is conditioned on them."""
+    """Images as floats in [-1, 1], and labels if the network is conditioned on them: it is told of no class where none
+    is known."""
     image = batch["image"] if isinstance(batch, dict) else batch
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) * (2.0 / (config.data.levels - 1)) - 1.0
     if not config.net.num_classes:
         return image, None
-    if not isinstance(batch, dict) or "label" not in batch:
-        raise InputError("net.num_classes is set, so a batch must be a dict with 'image' and 'label'")
-    return image, batch["label"]
+    label = labels(batch, ("net.num_classes", config.net.num_classes))
+    return image, jnp.where(label < 0, config.net.num_classes, label)
 
 
 def _no_label(config: Any) -> Array | None:

@@ -39,6 +39,9 @@ from diffjax.zoo.model import Batch, Figure, Film, Model, grid
 def make(config: Any) -> Model:
     """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_swiss_roll.py.
 
+    Where data.mean and data.std are None, it can be planned and its parameters made, and everything else of it is NaN:
+    `data.mean_and_std` of the training examples finds them.
+
     Raises:
         InputError: on a network that does not fit the data, or a value that cannot be used.
     """
@@ -49,6 +52,8 @@ def make(config: Any) -> Model:
     net = _network(config)
     discrete = config.data.levels > 0
     mean, std = (config.data.mean, config.data.std) if discrete else (0.0, 1.0)
+    if mean is None:
+        mean, std = math.nan, math.nan  # the training examples, which a run asks, are not here: all costs are NaN
     # From [-1, 1], which is what floats of images are in, to levels.
     half = (config.data.levels - 1) / 2
 
@@ -128,9 +133,21 @@ def _check(config: Any) -> None:
         raise InputError(f"diffusion.schedule_bumps must be at least 1, not {setting.schedule_bumps}")
     if config.data.levels == 2:
         raise InputError("data.levels=2: bits want system='binomial_diffusion'")
-    if config.data.levels and not (config.data.std > 0 and math.isfinite(config.data.mean)):
-        mean, std = config.data.mean, config.data.std
-        raise InputError(f"data.mean={mean} and data.std={std} must be those of the pixel levels, std above 0")
+    if not config.data.levels:
+        return
+    if "mean" not in config.data or "std" not in config.data:
+        raise InputError(
+            f"data.levels={config.data.levels}, but the configuration has no data.mean and data.std for its levels:"
+            " take that of images, such as configs/sohl_dickstein_cifar10.py"
+        )
+    mean, std = config.data.mean, config.data.std
+    if (mean, std) != (None, None) and not (
+        isinstance(mean, int | float) and isinstance(std, int | float) and std > 0 and math.isfinite(mean + std)
+    ):
+        raise InputError(
+            f"data.mean={mean} and data.std={std} must be those of the pixel levels, std above 0, or both None for"
+            " those of the training examples"
+        )
 
 
 def _network(config: Any) -> nn.Module:

@@ -23,7 +23,7 @@ from diffjax.nets.classifier import Classifier
 from diffjax.processes import Gaussian
 from diffjax.schedules import Discrete, Schedule, broadcast_to
 from diffjax.zoo import ddpm, score
-from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
+from diffjax.zoo.model import Batch, Figure, Grid, Model, grid, labels
 
 BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make, "score": score.make}  # on images in [-1, 1]
 SAMPLERS = ("ddim", "ancestral", "heun")
@@ -35,7 +35,8 @@ def make(config: Any) -> Model:
     """The Model of `config.{base, classifier, guidance}` and of what the base needs, see configs/guided_digits.py.
 
     `sample` draws the classes in turn, image i of class i mod num_classes, or all of `guidance.label`. params are
-    {"model": the base's, "classifier": ...}; batches need labels, in training and in `table`.
+    {"model": the base's, "classifier": ...}; batches need labels, in training and in `table`. The classifier learns
+    nothing of an example whose label is -1, and is not judged by it.
 
     Raises:
         InputError: on an unknown base or sampler, a base that is itself conditioned on labels, or a scale, label or
@@ -77,7 +78,8 @@ def make(config: Any) -> Model:
         base_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         t = batch["t"] if "t" in batch else 1.0 - randomness.uniform(time_key, (len(x0),))
         xt = losses.draw(kernels(params)[0].marginal(x0, t), noise_key)
-        return base.loss(params["model"], base_key, batch) - _chosen(log_probs(params, xt, t, dropout_key), label)
+        log_p = _chosen(log_probs(params, xt, t, dropout_key), label)
+        return base.loss(params["model"], base_key, batch) - jnp.where(label < 0, 0.0, log_p)
 
     def draw(params: Any, key: Array, label: Array, scale: ArrayLike) -> Array:
         process, predict = kernels(params)
@@ -116,6 +118,9 @@ def make(config: Any) -> Model:
         The samples' judge has seen neither network: each is read as its nearest neighbour in the batch.
         """
         x0, label = _unpack(config, batch)
+        x0, label = x0[label >= 0], label[label >= 0]
+        if not len(label):
+            return {}
         noise_key, key = jax.random.split(key)
 
         @jax.jit
@@ -152,6 +157,7 @@ def make(config: Any) -> Model:
         kernels=kernels,
         table=table,
         log_prob=log_prob,
+        classes=("classifier.num_classes", setting.num_classes),
     )
 
 
@@ -169,7 +175,7 @@ def _stepper(config: Any, process: Gaussian) -> samplers.Stepper:
 
 
 def _chosen(log_p: Array, label: Array) -> Array:
-    """log_p[i, label[i]]: NaN, which stops a run, for a label that is no class."""
+    """log_p[i, label[i]] where label[i] is a class."""
     return jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
 
 
@@ -181,15 +187,11 @@ def _nearest(x: Array, known: Array, label: Array, same: bool = False) -> Array:
 
 
 def _unpack(config: Any, batch: Batch) -> tuple[Array, Array]:
-    if not isinstance(batch, dict) or "label" not in batch:
-        raise InputError("a classifier learns from labels: a batch must be a dict with 'image' and 'label'")
-    image, label = jnp.asarray(batch["image"]), batch["label"]
+    label = labels(batch, ("classifier.num_classes", config.classifier.num_classes))
+    image = jnp.asarray(batch["image"])
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) * (2.0 / (config.data.levels - 1)) - 1.0
-    num_classes = config.classifier.num_classes
-    if not isinstance(label, jax.core.Tracer) and not ((label >= 0) & (label < num_classes)).all():
-        raise InputError(f"label {int(label.max())} is none of classifier.num_classes={num_classes} classes, from 0 on")
-    return image, jnp.asarray(label)
+    return image, label
 
 
 def _check(config: Any) -> None:

@@ -48,4 +48,12 @@ def make(config: Any) -> Model:
     """
     if config.system not in SYSTEMS:
         raise InputError(f"system must be one of {', '.join(SYSTEMS)}, not {config.system!r}")
+    shape, levels = config.data.shape, config.data.levels
+    if not isinstance(shape, tuple | list) or not shape or not all(type(side) is int and side > 0 for side in shape):
+        raise InputError(f"data.shape must be positive integers, those of one example's axes, not {shape!r}")
+    if type(levels) is not int or not (levels == 0 or 2 <= levels <= 256):
+        raise InputError(
+            f"data.levels must be the number of values that an element takes, 2 to 256, or 0 for real numbers, not"
+            f" {levels!r}"
+        )
     return SYSTEMS[config.system](config)

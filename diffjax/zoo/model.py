@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax.errors import InputError
 from diffjax.predictions import Predict
 from diffjax.processes import Process
 from diffjax.time_sampling import TimeSampler
@@ -124,6 +127,8 @@ class Model(NamedTuple):
     features(params, batch) -> (batch, dim), what a linear probe reads; None where there is no encoder
     reconstruct(params, key, batch) -> (batch, *event), the examples after encoder and decoder, scaled as `sample` does
     class_log_probs(params, batch) -> (batch, classes), log p(y | x); None where nothing is classified
+    classes: the field of the configuration that says how many classes labels are of, and their number; None where
+        labels are not used. A label is below that number, and -1 where the class of an example is not known
 
     An auto-encoder without a likelihood has no bound, terms or sample: they are None.
     """
@@ -147,3 +152,27 @@ class Model(NamedTuple):
     features: Callable[[Any, Batch], Array] | None = None
     reconstruct: Callable[[Any, Array, Batch], Array] | None = None
     class_log_probs: Callable[[Any, Batch], Array] | None = None
+    classes: tuple[str, int] | None = None
+
+
+def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: int = -1) -> Array:
+    """batch[name] (batch,) of `Model.classes`, checked where it can be seen: values not under `jit`.
+
+    Raises:
+        InputError: if there is none, it is no integer for each image, or one is below `least` or no class.
+    """
+    field, num = classes
+    if not isinstance(batch, dict) or name not in batch:
+        raise InputError(f"{field}={num}, so a batch must be a dict with 'image' and {name!r}")
+    label = jnp.asarray(batch[name])
+    if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape != batch["image"].shape[:1]:
+        raise InputError(
+            f"{name} must be an integer for each image, of shape {batch['image'].shape[:1]}, not {label.dtype} of"
+            f" shape {label.shape}"
+        )
+    if not isinstance(label, jax.core.Tracer):
+        values = np.asarray(label)  # numpy's comparisons are not traced
+        if len(wrong := values[(values < least) | (values >= num)]):
+            unknown = ", nor -1 for one that is not known" if least < 0 else ""
+            raise InputError(f"{name} {wrong.max()} is none of {field}={num} classes, 0 .. {num - 1}{unknown}")
+    return label

@@ -28,7 +28,7 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.zoo import latent, m2
 from diffjax.zoo.likelihoods import log_bits
-from diffjax.zoo.model import Batch, Figure, Grid, Model
+from diffjax.zoo.model import Batch, Figure, Grid, Model, labels
 
 MODELS = ("m1", "m2", "m1m2", "supervised")
 STYLES = 10  # rows of the pictures
@@ -43,6 +43,7 @@ def make(config: Any) -> Model:
     _check(config)
     setting, net, shape = config.ssl, config.net, tuple(config.data.shape)
     num_classes, greys = config.data.num_classes, config.data.levels - 1
+    classes = ("data.num_classes", num_classes)
     dim = math.prod(shape)
     stacked, supervised = setting.model == "m1m2", setting.model == "supervised"
     frozen = stacked and setting.freeze_m1
@@ -93,7 +94,7 @@ def make(config: Any) -> Model:
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         bits_key, code_key, style_key, labelled_key = randomness.split(key, 4)
-        label, labelled = _labels(batch, num_classes)
+        label, labelled = _labels(batch, classes)
         cost = jnp.zeros(len(label))
         if not supervised:
             x = shown(bits_key, batch["image"])
@@ -108,7 +109,8 @@ def make(config: Any) -> Model:
             cost += m2.objective(second, params["m2"], style_key, x, label)
         known = seen(params, labelled_key, batch.get("labelled_image", batch["image"]))
         log_q = second.log_class(params["m2"], known)
-        return cost - setting.alpha * jnp.take_along_axis(log_q, labelled[:, None], axis=1)[:, 0]
+        of_label = jnp.take_along_axis(log_q, labelled[:, None], axis=1)[:, 0]
+        return cost - setting.alpha * jnp.where(labelled < 0, 0.0, of_label)
 
     def seen(params: Any, key: randomness.Keys, image: Array) -> Array:
         """What the classifier learns from: bits, or a draw of their code."""
@@ -193,6 +195,7 @@ def make(config: Any) -> Model:
         features=features if setting.model in ("m1", "m1m2") else None,
         reconstruct=reconstruct if setting.model == "m1" else None,
         class_log_probs=None if setting.model == "m1" else class_log_probs,
+        classes=None if setting.model == "m1" else classes,
     )
 
 
@@ -200,19 +203,10 @@ def _image(batch: Batch) -> Array:
     return batch["image"] if isinstance(batch, dict) else batch
 
 
-def _labels(batch: Batch, num_classes: int) -> tuple[Array, Array]:
-    """Of the examples, -1 where unknown, and of the labelled ones beside them: the same ones if all are labelled."""
-    if not isinstance(batch, dict) or "label" not in batch:
-        raise InputError("semi-supervised learning needs batches with 'image' and 'label'")
-    label = jnp.asarray(batch["label"])
-    labelled = jnp.asarray(batch["labelled_label"]) if "labelled_label" in batch else label
-    for known, least in ((label, -1), (labelled, 0)):
-        if isinstance(known, jax.core.Tracer):
-            continue
-        values = np.asarray(known)  # numpy's comparisons are not traced
-        if len(wrong := values[(values < least) | (values >= num_classes)]):
-            raise InputError(f"label {wrong[0]} is none of the data.num_classes={num_classes} classes, from 0 on")
-    return label, labelled
+def _labels(batch: Batch, classes: tuple[str, int]) -> tuple[Array, Array]:
+    """Of the examples, -1 where unknown, and of the labelled ones beside them; without those, the same ones again."""
+    label = labels(batch, classes)
+    return label, labels(batch, classes, "labelled_label", least=0) if "labelled_label" in batch else label
 
 
 def _check(config: Any) -> None:

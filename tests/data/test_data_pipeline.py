@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from diffjax.data import batches, epoch, from_arrays
+from diffjax.data import batches, epoch, from_arrays, mean_and_std
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 
@@ -147,3 +147,26 @@ def test_a_batch_gather_is_faster_than_a_loop_over_examples():
     single = rate(lambda: [dataset.gather(np.array([i])) for i in range(10_000)], 10_000)
     print(f"images a second: {batched:.0f} in batches of 1000, {single:.0f} one by one")
     assert batched > 2 * single
+
+
+def test_mean_and_deviation_are_numpys():
+    """In exact arithmetic, of whole sets that are read in parts."""
+    rng = np.random.default_rng(0)
+    for shape, levels in (((2500, 3, 4, 3), 256), ((1024, 7), 17), ((1, 5), 2)):
+        examples = rng.integers(0, levels, shape, np.uint8)
+        examples[0, 0] = np.arange(examples[0, 0].size).reshape(examples[0, 0].shape) % levels
+        examples.reshape(-1)[:2] = 0, 1
+        found = mean_and_std(from_arrays("mine", examples, levels=levels))
+        np.testing.assert_allclose(found, (examples.mean(dtype=float), examples.std(dtype=float)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("examples", "levels", "says"),
+    [
+        (np.full((3, 4), 7, np.uint8), 256, "the value 7 everywhere"),
+        (np.zeros((3, 4), np.float32), 0, "real values, not levels"),
+    ],
+)
+def test_what_cannot_be_standardised_is_said(examples, levels, says):
+    with pytest.raises(InputError, match=says):
+        mean_and_std(from_arrays("mine", examples, levels=levels))

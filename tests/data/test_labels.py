@@ -1,14 +1,17 @@
 """Sets with few labels: which ones are known, what comes with each example, and what is refused."""
 
+import dataclasses
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_sets import config, embedded, everything
+import tensorflow_datasets as tfds
+from tiny_sets import config, embedded, everything, png
 
 from diffjax.data import batches, from_arrays, load
-from diffjax.data.labels import hide_labels
+from diffjax.data.labels import check_classes, check_labelled, hide_labels
 from diffjax.errors import InputError
 
 MNIST = Path(os.environ.get("TFDS_DATA_DIR", "")) / "mnist"
@@ -127,6 +130,121 @@ def test_mnist_by_tfds():
 def test_what_cannot_be_is_said(labels, num, num_classes, message):
     with pytest.raises(InputError, match=message):
         hide_labels(numbered(labels), num, num_classes, seed=0)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.float32([3, 0, -1]), np.float64([3, 0, -1]), np.int64([3, 0, -1]), np.int8([3, 0, -1])],
+)
+def test_whole_numbers_of_any_type_are_labels(labels):
+    assert everything(numbered(labels))["label"].tolist() == [3, 0, -1]
+    assert everything(numbered(labels))["label"].dtype == np.int32
+    assert everything(numbered(np.array([True, False])))["label"].tolist() == [1, 0]
+    assert everything(numbered(np.array([200, 0], np.uint8)))["label"].tolist() == [200, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.array([0.0, 1.5]), "the label 1.5: give classes as whole numbers"),
+        (np.array([0.0, np.nan]), "the label nan"),
+        (np.array([0.0, np.inf]), "the label inf"),
+        (np.array([0, -3]), "the label -3: .* -1 where the class is not known"),
+        (np.array([0, 2**31]), "the label 2147483648"),
+        (np.array([0, 2**64 - 1], np.uint64), "the label 18446744073709551615"),
+        (np.array(["cat", "dog"]), "labels of type <U3"),
+        (np.array([0, 1j]), "labels of type complex128"),
+    ],
+)
+def test_what_is_no_class_is_refused(labels, says):
+    with pytest.raises(InputError, match=f"'numbered' has {says}"):
+        numbered(labels)
+
+
+def test_labels_are_compared_with_the_number_of_classes():
+    dataset = numbered([0, 9, -1])
+    check_classes(dataset, "net.num_classes", 10)
+    check_labelled(dataset, "net.num_classes", 10)
+    says = r"net.num_classes=9, but 'numbered' has the label 9, which is none of 0 .. 8: set net.num_classes=10"
+    for unread in (dataset, dataclasses.replace(dataset, highest_label=None)):
+        with pytest.raises(InputError, match=says):
+            check_classes(unread, "net.num_classes", 9)
+    for without in (numbered([0, 0, 0]), numbered([-1, 0, -1])):
+        with pytest.raises(InputError, match=r"classifier.num_classes=10, but 'numbered' has no labels"):
+            check_labelled(without, "classifier.num_classes", 10)
+        check_labelled(without, "net.num_classes", 1)
+
+
+FEATURES = tfds.features
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A function of a TFDS feature and four labels: a data_dir with the set "tiny_labelled" of images 0 .. 3."""
+
+    def prepare(feature, labels):
+        class TinyLabelled(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = dict(image=FEATURES.Image(shape=(2, 2, 1), encoding_format="png"), label=feature)
+                return tfds.core.DatasetInfo(builder=self, features=FEATURES.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                images = [io.BytesIO(png(np.full((2, 2), i, np.uint8))) for i in range(4)]
+                return dict(train=[(i, dict(image=images[i], label=label)) for i, label in enumerate(labels)])
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+        directory = tmp_path_factory.mktemp("labelled")
+        TinyLabelled(data_dir=directory).download_and_prepare(file_format="array_record")
+        return directory
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "highest"),
+    [
+        (FEATURES.ClassLabel(num_classes=300), [7, 0, 256, -1], 299),
+        (FEATURES.Scalar(np.int64), [7, 0, 256, -1], None),
+        (FEATURES.Scalar(np.uint8), [7, 0, 255, 1], None),
+        (FEATURES.Scalar(np.bool_), [1, 0, 0, 1], None),
+        (FEATURES.Scalar(np.float32), [7.0, 0.0, 256.0, -1.0], None),
+        (FEATURES.Tensor(shape=(), dtype=np.int32), [7, 0, 256, -1], None),
+    ],
+    ids=str,
+)
+def test_the_label_of_a_record_is_what_was_written(prepared, feature, labels, highest):
+    directory = prepared(feature, labels)
+    for in_memory in (True, False):
+        fields = config("tiny_labelled", directory, (2, 2, 1), in_memory=in_memory)
+        dataset = load(fields, "train")
+        examples = everything(dataset)
+        assert examples["label"].tolist() == [labels[i] for i in examples["image"][:, 0, 0, 0]]
+        assert dataset.highest_label == (max(labels) if in_memory else highest)
+        with pytest.raises(InputError, match=r"net.num_classes=1, but 'tiny_labelled' has the label"):
+            check_classes(dataset, "net.num_classes", 1)
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "says"),
+    [
+        (FEATURES.Scalar(np.float64), [0.0, 1.0, 2.5, 3.0], "the label 2.5"),
+        (FEATURES.Scalar(np.int64), [0, 1, -2, 3], "the label -2"),
+        (FEATURES.Tensor(shape=(1,), dtype=np.int64), [[0], [1], [2], [3]], "'label' that is no single number, Tensor"),
+        (FEATURES.Text(), ["a", "b", "c", "d"], "'label' that is no single number, Text"),
+        (FEATURES.Sequence(FEATURES.ClassLabel(num_classes=4)), [[0], [1], [2], [3]], "no single number, Sequence"),
+    ],
+    ids=str,
+)
+def test_what_is_no_class_in_a_record_is_refused(prepared, feature, labels, says):
+    directory = prepared(feature, labels)
+    for in_memory in (True, False):
+        with pytest.raises(InputError) as error:
+            everything(load(config("tiny_labelled", directory, (2, 2, 1), in_memory=in_memory), "train"))
+        assert says in str(error.value) and "tiny_labelled" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_seed_that_is_none_is_refused():

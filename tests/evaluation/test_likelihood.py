@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from diffjax import data
-from diffjax.evaluation.likelihood import draw_log_weights, evaluate_bound, weights_report
+from diffjax.evaluation.likelihood import bits, draw_log_weights, evaluate_bound, weights_report
 
 
 def dataset(n):
@@ -80,3 +80,26 @@ def test_many_weights_tighten_the_bound_to_the_likelihood():
     assert abs(nats["K"] + v / 2) < 5 * np.sqrt(v / (300 * m))
     np.testing.assert_allclose(report["gain"]["nats"], nats["log p"] - nats["K"], rtol=1e-6)
     assert abs(nats["log p"] + (np.exp(v) - 1) / (2 * m)) < 5 * np.sqrt((np.exp(v) - 1) / (300 * m))
+
+
+def test_what_does_not_exist_is_nan():
+    """A mean of infinities of one sign is infinite; all else that they or a single example leave undefined is NaN."""
+    inf, nan = np.inf, np.nan
+    for nats, mean in (([1.0], 1.0), ([], nan), ([1.0, -inf], -inf), ([inf, -inf], nan), ([1.0, nan], nan)):
+        report = bits(np.array(nats), (2, 2, 1))
+        np.testing.assert_equal([report["nats"], report["standard_error_nats"]], [mean, nan])
+        np.testing.assert_equal(report["per_pixel"], mean / 4 / np.log(2))
+    # Example 0 has no weight at all; of example 1 the log of the mean weight is 0.
+    report = weights_report(np.array([[-inf, 0.0]] * 7), (2,))
+    found = [report[name][of] for name in ("K", "log p", "L_5", "gain") for of in ("nats", "standard_error_nats")]
+    np.testing.assert_equal(found, [-inf, nan] * 3 + [nan, nan])
+
+    def broken(params, key, batch):
+        return {"a": np.array([inf, 1.0]), "b": np.array([-inf, 1.0])}
+
+    batch = {"image": np.zeros((2, 1)), "mask": np.array([1.0, 1.0])}
+    report = evaluate_bound(broken, None, jax.random.key(0), [batch], (1,), lambda batch: np.array([-inf, 0.0]))
+    found = [report["bits_per_dim"], report["standard_error"], report["terms"]["a"], report["K - L_null"]["nats"]]
+    np.testing.assert_equal(found, [nan, nan, inf, nan])
+    report = evaluate_bound(broken, None, jax.random.key(0), [batch | {"mask": np.array([0.0, 1.0])}], (1,))
+    np.testing.assert_allclose([report["bits_per_dim"], report["standard_error"]], [2 / np.log(2), nan], rtol=1e-6)

@@ -107,3 +107,23 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="copies of the validation set"):
         copies = np.random.default_rng(0).random((20, 3))
         parzen.choose_bandwidth(copies, copies[:9])
+
+
+def test_a_report_that_cannot_be_had_is_nan_and_says_why(caplog):
+    rng = np.random.default_rng(0)
+    samples, validation, test = (rng.normal(size=(n, 2)) for n in (30, 10, 5))
+    one = parzen.report(samples, validation, test[:1])
+    assert np.isfinite(one["log_likelihood"]) and np.isnan(one["standard_error"])
+    assert caplog.text == ""
+    broken = np.where(np.arange(30)[:, None] == 3, np.nan, samples)
+    cases = (
+        (broken, validation, "NaN or infinity in 1 of 30"),
+        (samples, samples[:10], "copies of the validation set"),
+    )
+    for found, held_out, says in cases:
+        report = parzen.report(found, held_out, test)
+        numbers = [report[name] for name in ("log_likelihood", "standard_error", "bits", "bandwidth")]
+        assert np.isnan(numbers).all() and report["num_samples"] == 30
+        assert says in caplog.text
+    with pytest.raises(InputError, match="dimensions"):
+        parzen.report(samples, validation, test[:, :1])

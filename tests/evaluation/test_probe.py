@@ -39,6 +39,25 @@ def test_units_matter_to_margins_alone_and_unlabelled_examples_to_nobody(kind, m
     assert (abs(scaled["accuracy"] - plain["accuracy"]) > 1 / 500) == matter  # up to a tie
 
 
+def test_the_order_of_the_support_vector_machine_is_the_seed_s(monkeypatch):
+    seeds = []
+    monkeypatch.setattr("sklearn.svm.LinearSVC.fit", lambda self, x, y: seeds.append(self.random_state) or self)
+    monkeypatch.setattr("sklearn.svm.LinearSVC.predict", lambda self, x: np.full(len(x), 3))
+    for seed in (0, 5, 2**32 + 7):
+        probe.linear("svm", *gaussians(20, 0), *gaussians(20, 1), seed)
+    assert seeds == [0, 5, 7]
+
+
+@pytest.mark.parametrize("kind", probe.KINDS)
+def test_test_examples_without_a_label_are_left_out(kind):
+    (x, y), (test_x, test_y) = gaussians(200, 0), gaussians(300, 1)
+    known = np.arange(300) < 100
+    few = probe.linear(kind, x, y, test_x[known], test_y[known])
+    assert few == probe.linear(kind, x, y, test_x, np.where(known, test_y, -1)) and few["num_test"] == 100
+    none = probe.linear(kind, x, y, test_x, np.full(300, -1))
+    assert none["num_test"] == 0 and np.isnan([none["accuracy"], none["standard_error"]]).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "labels", "says"),
     [

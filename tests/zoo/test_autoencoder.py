@@ -323,6 +323,25 @@ def test_more_centres_than_examples():
         kmeans.fit(None, {"image": DIGITS})
 
 
+def with_seed(kind, seed, **fields):
+    setting = config(kind, **fields)
+    setting.training = {"seed": seed}
+    system = zoo.make(setting)
+    return system.fit(system.init(jax.random.key(0)), {"image": DIGITS[:100]})
+
+
+def test_the_seed_of_the_run_is_that_of_the_fit():
+    """As scikit-learn finds it with that seed; more centres than k-means++ finds in the same way each time."""
+    found = [with_seed("kmeans", seed, code=20)["centres"] for seed in (1, 2, 2**32 + 2)]
+    for seed, centres in zip((1, 2, 2), found, strict=True):
+        oracle = KMeans(20, n_init=10, tol=0.0, random_state=seed).fit(np.float64(np.float32(PIXELS[:100])))
+        np.testing.assert_allclose(centres, oracle.cluster_centers_, atol=1e-12)
+    assert np.abs(np.sort(found[0], 0) - np.sort(found[1], 0)).max() > 0.01  # not the same in another order
+    atoms = [np.asarray(with_seed("sparse", seed, sparsity=SPARSITY, iterations=2)["dictionary"]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(atoms[0], atoms[1])
+    assert np.abs(atoms[0] @ atoms[2].T).max(1).min() < 0.99  # nor with another sign
+
+
 @pytest.mark.parametrize("kind", ["linear", "kmeans", "sparse", "mlp", "denoising", "contractive"])
 def test_configurations_differ_in_the_kind_alone(kind):
     """Same data, code size and budget, but for k-means, which is fitted."""

@@ -159,6 +159,25 @@ def test_class_conditioning_reaches_the_network(images):
     assert float(jnp.abs(zero / one - 1).min()) > 1e-3
     with pytest.raises(InputError, match="label"):
         model.loss(params, jax.random.key(2), images[:4])
+    # -1 is what the network knows as "not given", the last row of its table of classes.
+    table = params["label_embedding"]["embedding"]
+    same = params | {"label_embedding": {"embedding": table.at[3].set(table[10])}}
+    batch = {"image": images[:4], "label": jnp.full(4, -1)}
+    as_three = loss(same, jax.random.key(2), batch | {"label": jnp.full(4, 3)})
+    np.testing.assert_allclose(loss(params, jax.random.key(2), batch), as_three, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"), [(10, "label 10 is none of"), (-3, "label -3 is none of"), (0.5, "float32")]
+)
+def test_labels_that_are_no_class_are_refused_before_anything_is_computed(images, label, says):
+    config = small()
+    config.net.num_classes = 10
+    model = zoo.make(config)
+    assert model.classes == ("net.num_classes", 10) and zoo.make(small()).classes is None
+    for cost in (model.loss, model.bound):
+        with pytest.raises(InputError, match=says):
+            cost({}, jax.random.key(2), {"image": images[:2], "label": jnp.array([3, label])})
 
 
 @pytest.mark.slow

@@ -95,6 +95,12 @@ def test_the_loss_is_the_base_s_and_the_cross_entropy(base, least, params, batch
     assert want.std() > 0.1
     np.testing.assert_allclose(difference, want, atol=0.05 * want.std())
 
+    # Of an example whose class is not known, the cross-entropy is left out.
+    unknown = early | {"label": np.where(rows % 2, batch["label"], -1).astype(np.int32)}
+    difference = loss(random, jax.random.key(2), early) - loss(random, jax.random.key(2), unknown)
+    log_p = jax.nn.log_softmax(logits)[rows, batch["label"]]
+    np.testing.assert_allclose(difference, np.where(rows % 2, 0.0, -log_p), atol=0.05 * want.std())
+
 
 def test_samples_are_drawn_towards_their_class(params):
     _, random = params

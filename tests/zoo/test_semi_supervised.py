@@ -140,16 +140,18 @@ def test_the_loss_of_a_data_set_is_the_papers_objective(built):
     close(per_example[:, None], objective / 24)
 
 
-def test_all_labels_known(built):
-    """Then every example is its own companion."""
+def test_labels_of_the_examples_themselves(built):
+    """Then every example is its own companion, but for one whose class is not known: no class is learnt from that."""
     model, params = built["m2"]
-    batch = {"image": images(4), "label": np.array([0, 2, 1, 1])}
-    labelled, log_class, _, _ = exact(params["m2"], batch["image"].reshape(4, DIM))
-    at = np.arange(4), batch["label"]
-    close(many(lambda key: model.loss(params, key, batch)), labelled[at] - 0.3 * log_class[at])
+    batch = {"image": images(4), "label": np.array([0, 2, -1, 1])}
+    labelled, log_class, unlabelled, _ = exact(params["m2"], batch["image"].reshape(4, DIM))
+    at, known = (np.arange(4), batch["label"]), batch["label"] >= 0
+    expected = np.where(known, labelled[at] - 0.3 * log_class[at], unlabelled)
+    close(many(lambda key: model.loss(params, key, batch)), expected)
     model, params = built["supervised"]
     _, log_class, _, _ = exact(built["m2"][1]["m2"] | params["m2"], batch["image"].reshape(4, DIM))
-    np.testing.assert_allclose(model.loss(params, jax.random.key(0), batch), -0.3 * log_class[at], atol=1e-5)
+    expected = np.where(known, -0.3 * log_class[at], 0.0)
+    np.testing.assert_allclose(model.loss(params, jax.random.key(0), batch), expected, atol=1e-5)
 
 
 def test_m1_bounds_log_p(built):
@@ -326,11 +328,13 @@ def test_what_cannot_be_is_said(fields, message):
 def test_labels_and_pixels_out_of_range(built):
     model, params = built["m2"]
     key, batch = jax.random.key(0), batch_of(6)
-    with pytest.raises(InputError, match=r"label 3 is none of the data.num_classes=3 classes"):
+    with pytest.raises(InputError, match=r"label 3 is none of data.num_classes=3 classes"):
         model.loss(params, key, batch | {"label": np.array([0, 1, 3, -1, -1, -1])})
     with pytest.raises(InputError, match=r"label -1 is none of"):
         model.loss(params, key, batch | {"labelled_label": np.array([0, 1, -1, 1, 1, 1])})
-    with pytest.raises(InputError, match=r"needs batches with 'image' and 'label'"):
+    with pytest.raises(InputError, match=r"label must be an integer for each image, .* not float32"):
+        jax.eval_shape(model.loss, params, key, batch | {"label": np.float32([0, 1, 1, 1, 1, 1])})
+    with pytest.raises(InputError, match=r"must be a dict with 'image' and 'label'"):
         model.loss(params, key, {"image": images(2)})
     with pytest.raises(InputError, match=r"other than 0 .. data.levels - 1 = 1"):
         model.bound(params, key, images(2) + 1)
