@@ -221,7 +221,9 @@ def test_reconstruction_with_bins(variance):
     np.testing.assert_allclose(np.exp(-np.float64(cost)).sum(), 1.0, atol=1e-5)
     betas = CHAIN_BETAS["linear"]
     ab = np.cumprod(1 - betas)
-    sigma = np.sqrt({"posterior": betas[1] * (1 - ab[0]) / (1 - ab[1]), "forward": betas[0]}[variance])
+    # For both: the code of Ho et al. decodes with β̃_2 (5.453e-5) at the first step, and not with β_1 = 1e-4.
+    sigma = np.sqrt(betas[1] * (1 - ab[0]) / (1 - ab[1]))
+    np.testing.assert_allclose(sigma**2, 5.453e-5, rtol=1e-4)
     upper = np.where(bins > 0.999, 1.0, scipy.stats.norm.cdf((bins + 1 / 255 - 0.3) / sigma))
     lower = np.where(bins < -0.999, 0.0, scipy.stats.norm.cdf((bins - 1 / 255 - 0.3) / sigma))
     likely = upper - lower > 1e-6

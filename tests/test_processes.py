@@ -189,10 +189,8 @@ def test_a_process_is_a_pytree_of_numbers():
 @pytest.mark.parametrize("variance", ["posterior", "forward", "learned"])
 def test_schedule_gradient_is_finite_at_s_zero(variance):
     # A schedule learns through every kernel, the last one (s = 0, where log-SNR is infinite) included.
-    x = jnp.array([[0.5]])
-
     def cost(betas):
-        p = processes.gaussian(schedules.from_betas(betas))
+        p, x = processes.gaussian(schedules.from_betas(betas)), jnp.array([[0.5]])
         kernel = p.reverse(Prediction(0.3 * x, "eps", jnp.full((1, 1), 0.5)), x, 0.0, 0.25, variance)
         return kernel.log_prob(0.4 * x).sum()
 
