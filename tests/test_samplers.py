@@ -374,10 +374,9 @@ def test_samples_are_of_the_type_of_the_times():
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         for dtype in (jnp.float32, jnp.float64):
             process, times = processes.gaussian(schedules.linear(4)), jnp.array([1.0, 0.5, 0.0], dtype)
-            predict = predictions.eps(lambda x, t: 0.5 * x)
             for stepper in (samplers.ancestral(process), samplers.ddim(process, 0.5)):
-                x = jax.eval_shape(lambda key, s=stepper, t=times: samplers.sample(s, predict, key, t, (2, 1)), KEY)
-                assert x.dtype == dtype
+                args = (stepper, predictions.eps(lambda x, t: 0.5 * x), KEY, times, (2, 1))
+                assert jax.eval_shape(lambda args=args: samplers.sample(*args)).dtype == dtype
 
 
 @pytest.mark.parametrize("name", [*STEPPERS, "interpolate"])

@@ -28,7 +28,7 @@ from diffjax.errors import InputError
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
 from diffjax.processes import Gaussian, Process, Variance
 from diffjax.randomness import Keys, normal, uniform
-from diffjax.schedules import Schedule, sqrt
+from diffjax.schedules import Schedule, broadcast_to, sqrt
 
 Weight = Callable[[Array], Array]  # of the log-SNR, on the squared error of eps
 
@@ -70,8 +70,9 @@ def weighted(
     """
     x0 = as_float(x0)
     t = jnp.asarray(t, x0.dtype)
-    factor = weight(process.schedule.log_snr(t)) * _eps_error(process.schedule, kind, t)
-    return factor.astype(x0.dtype) * simple(process, predict, key, x0, t, kind)
+    loss = simple(process, predict, key, x0, t, kind)
+    on_eps = broadcast_to(weight(process.schedule.log_snr(t)), loss)
+    return on_eps * broadcast_to(_eps_error(process.schedule, kind, t), loss) * loss
 
 
 def min_snr(gamma: float = 5.0) -> Weight:

@@ -148,7 +148,7 @@ def weighted_score_matching(
     if weight is None:
         return loss
     t = jnp.asarray(t, loss.dtype)
-    return jnp.asarray(weight(t) / process.schedule.sigma(t) ** 2, loss.dtype) * loss
+    return broadcast_to(weight(t), loss) / broadcast_to(process.schedule.sigma(t), loss) ** 2 * loss
 
 
 def energy_score(energy: Callable[[Array], Array]) -> Score:
