@@ -23,10 +23,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
 from diffjax.distributions import Distribution
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
-from diffjax.predictions import Predict, convert
-from diffjax.processes import Process, Variance
+from diffjax.predictions import Predict, Prediction, convert
+from diffjax.processes import Binomial, Process, Variance
+from diffjax.schedules import check_times
 
 Decoder = Callable[[Array, Array], Distribution]
 
@@ -67,51 +70,59 @@ def diffusion(
             shorter chain with its own, looser, bound.
         variance: of the reverse kernel, see `Gaussian.reverse`.
         decoder: (mean, variance) -> p(x_0 | x_{t_1}). None is the reverse kernel itself, for continuous data and bits;
-            `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1].
+            `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1]. With "forward" its
+            variance is β̃ of the step above, as in the code of Ho et al. (whose linear chain has β̃_2 = 5.45e-5 there,
+            and β_1 = 1e-4 would cost 0.1 bits/dim); β if the grid has one step alone.
         num_terms: None sums every L_1..L_{T-1}. A number draws that many, each example its own and one in each of
             as many strata of the chain, scaled so that their sum is an unbiased estimate; `diffusion` and
             `squared_error` then have that many rows (each entry at a time of its own). T-1 or more is None.
 
     Raises:
-        InputError: if the grid has no step, or only one and a variance other than "forward" (β̃ does not exist).
+        InputError: if the grid has no step, or is not in [0, 1], or has one step and the process is Gaussian with a
+            variance other than "forward" (β̃ does not exist).
     """
-    times = _grid(times, variance)
-    num_steps = times.shape[0] - 1
+    num_steps = _check_grid(process, times, variance)
     if num_terms is not None and num_terms < 1:
         raise InputError(f"num_terms must be at least 1 or None, not {num_terms}")
     if num_terms is not None and num_terms >= num_steps - 1:
         num_terms = None  # the whole sum costs no more and has no variance
-    batch = x0.shape[:1]
-    first_key, scan_key = jax.random.split(key)
 
-    def term(_: None, step: Array) -> tuple[None, tuple[Array, Array]]:
-        step_key = jax.random.fold_in(scan_key, step)
-        index = 2 + jnp.broadcast_to(step, batch)
+    def run(key: PRNGKeyArray, x0: Array, times: Array) -> DiffusionTerms:
+        batch = x0.shape[:1]
+        first_key, scan_key = jax.random.split(key)
+
+        def term(_: None, step: Array) -> tuple[None, tuple[Array, Array]]:
+            step_key = jax.random.fold_in(scan_key, step)
+            index = 2 + jnp.broadcast_to(step, batch)
+            if num_terms is not None:
+                step_key, index_key = jax.random.split(step_key)
+                u = (step.astype(x0.dtype) + jax.random.uniform(index_key, batch, x0.dtype)) / num_terms
+                index = 2 + jnp.minimum((u * (num_steps - 1)).astype(int), num_steps - 2)
+            s, t = times[index - 1], times[index]
+            xt = process.marginal(x0, t).sample(step_key)
+            return None, step_cost(process, predict, x0, xt, s, t, variance)
+
+        rows = num_steps - 1 if num_terms is None else num_terms
+        _, (costs, errors) = jax.lax.scan(term, None, jnp.arange(rows))
         if num_terms is not None:
-            step_key, index_key = jax.random.split(step_key)
-            u = (step + jax.random.uniform(index_key, batch)) / num_terms
-            index = 2 + jnp.minimum((u * (num_steps - 1)).astype(int), num_steps - 2)
-        s, t = times[index - 1], times[index]
-        xt = process.marginal(x0, t).sample(step_key)
-        return None, step_cost(process, predict, x0, xt, s, t, variance)
+            costs = costs * ((num_steps - 1) / num_terms)
 
-    rows = num_steps - 1 if num_terms is None else num_terms
-    _, (costs, errors) = jax.lax.scan(term, None, jnp.arange(rows))
-    if num_terms is not None:
-        costs = costs * ((num_steps - 1) / num_terms)
+        t = jnp.broadcast_to(times[1], batch)
+        x1 = process.marginal(x0, t).sample(first_key)
+        first, first_error = reconstruction_cost(process, predict, x0, x1, t, variance, decoder)
+        last = process.marginal(x0, times[-1]).kl(_prior(process, x0))
+        return DiffusionTerms(_event_sum(last), costs, first, jnp.concatenate([first_error[None], errors]))
 
-    t = jnp.broadcast_to(times[1], batch)
-    x1 = process.marginal(x0, t).sample(first_key)
-    first, first_error = reconstruction_cost(process, predict, x0, x1, t, variance, decoder)
-    last = process.marginal(x0, times[-1]).kl(process.prior(x0.shape))
-    return DiffusionTerms(_event_sum(last), costs, first, jnp.concatenate([first_error[None], errors]))
+    x0 = as_float(x0)
+    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, x0.dtype)))
 
 
 def step_cost(
     process: Process, predict: Predict, x0: Array, xt: Array, s: ArrayLike, t: ArrayLike, variance: Variance
 ) -> tuple[Array, Array]:
     """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,). Needs s > 0."""
-    prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
+    x0, xt, t = _same_type(x0, xt, t)
+    prediction = predict(xt, t)
     kl = process.posterior(x0, xt, s, t).kl(process.reverse(prediction, xt, s, t, variance))
     return _event_sum(kl), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
 
@@ -126,9 +137,9 @@ def reconstruction_cost(
     decoder: Decoder | None = None,
 ) -> tuple[Array, Array]:
     """-log p(x_0 | x_t) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,)."""
-    prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
-    kernel = process.reverse(prediction, xt, jnp.zeros_like(t), t, variance)
-    last = kernel if decoder is None else decoder(kernel.mean, kernel.variance)
+    x0, xt, t = _same_type(x0, xt, t)
+    prediction = predict(xt, t)
+    last = _kernel(process, prediction, xt, jnp.zeros_like(t), t, variance, decoder)
     return -_event_sum(last.log_prob(x0)), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
 
 
@@ -152,27 +163,30 @@ def trajectory_log_weight(
         times, variance, decoder: as in `diffusion`.
 
     Raises:
-        InputError: if the grid has no step, or only one and a variance other than "forward" (β̃ does not exist).
+        InputError: as `diffusion`.
     """
-    times = _grid(times, variance)
+    num_steps = _check_grid(process, times, variance)
 
-    def step(xs: Array, index: ArrayLike, decoder: Decoder | None = None) -> tuple[Array, Array]:
-        s, t = times[index], times[index + 1]
-        forward = process.transition(xs, s, t)
-        xt = forward.sample(jax.random.fold_in(key, index))
-        kernel = process.reverse(predict(xt, jnp.broadcast_to(t, x0.shape[:1])), xt, s, t, variance)
-        back = kernel if decoder is None else decoder(kernel.mean, kernel.variance)
-        # The two almost cancel, and their sums over the chain would be large: take the difference before any sum.
-        return xt, _event_sum(back.log_prob(xs) - forward.log_prob(xt))
+    def run(key: PRNGKeyArray, x0: Array, times: Array) -> Array:
+        def step(xs: Array, index: ArrayLike, decoder: Decoder | None = None) -> tuple[Array, Array]:
+            s, t = times[index], times[index + 1]
+            forward = process.transition(xs, s, t)
+            xt = forward.sample(jax.random.fold_in(key, index))
+            prediction = predict(xt, jnp.broadcast_to(t, x0.shape[:1]))
+            back = _kernel(process, prediction, xt, s, t, variance, decoder)
+            # The two almost cancel, and their sums over the chain would be large: take the difference before any sum.
+            return xt, _event_sum(back.log_prob(xs) - forward.log_prob(xt))
 
-    def later(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
-        xs, log_weight = carry
-        xt, ratio = step(xs, index)
-        return (xt, log_weight + ratio), None
+        def later(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
+            xs, log_weight = carry
+            xt, ratio = step(xs, index)
+            return (xt, log_weight + ratio), None
 
-    first = step(x0, 0, decoder)
-    (last, log_weight), _ = jax.lax.scan(later, first, jnp.arange(1, times.shape[0] - 1))
-    return log_weight + _event_sum(process.prior(x0.shape).log_prob(last))
+        (last, log_weight), _ = jax.lax.scan(later, step(x0, 0, decoder), jnp.arange(1, num_steps))
+        return log_weight + _event_sum(_prior(process, x0).log_prob(last))
+
+    x0 = as_float(x0)
+    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, x0.dtype)))
 
 
 def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -198,14 +212,51 @@ def bits_per_dim(nats: ArrayLike, event_shape: tuple[int, ...]) -> Array:
 
 def importance_weighted(log_weights: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
     """log (1/K) Σ_k w_k over `axis`, in nats: the value of the bound itself (Burda et al. 2016, eq. 8)."""
-    return jax.nn.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])
+    return jax.nn.logsumexp(as_float(log_weights), axis=axis) - math.log(log_weights.shape[axis])
 
 
-def _grid(times: Array, variance: Variance) -> Array:
-    times = jnp.sort(jnp.asarray(times))
-    if times.shape[0] < (2 if variance == "forward" else 3):
-        raise InputError(f"times has {times.shape[0]} entries: variance={variance!r} needs at least 3, 'forward' 2")
-    return times
+def least_steps(process: Process, variance: Variance) -> int:
+    """The steps that a chain must have: β̃ of its first is taken from its second."""
+    return 1 if variance == "forward" or isinstance(process, Binomial) else 2
+
+
+def _check_grid(process: Process, times: Array, variance: Variance) -> int:
+    """The number of steps."""
+    least, found = least_steps(process, variance) + 1, jnp.shape(times)[0]
+    if found < least:
+        raise InputError(f"times has {found} entries: variance={variance!r} needs at least {least}")
+    check_times("times", times)
+    return found - 1
+
+
+def _kernel(
+    process: Process,
+    prediction: Prediction,
+    xt: Array,
+    s: Array,
+    t: Array,
+    variance: Variance,
+    decoder: Decoder | None,
+) -> Distribution:
+    """p(x_s | x_t), to s = 0 as decoded."""
+    kernel = process.reverse(prediction, xt, s, t, variance)
+    if decoder is None:
+        return kernel
+    small = kernel.variance
+    if variance == "forward":
+        small = process.reverse(prediction, xt, s, t, "posterior").variance
+    return decoder(kernel.mean, jnp.where(small > 0, small, kernel.variance))
+
+
+def _prior(process: Process, x: Array) -> Distribution:
+    """The prior of the shape and type of x."""
+    return jax.tree.map(lambda leaf: leaf.astype(x.dtype), process.prior(x.shape))
+
+
+def _same_type(x0: Array, xt: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+    """x_0 of its floating type, x_t of the same, and t too, (batch,), as networks want it."""
+    x0 = as_float(x0)
+    return x0, jnp.asarray(xt, x0.dtype), jnp.broadcast_to(jnp.asarray(t, x0.dtype), x0.shape[:1])
 
 
 def _event_sum(x: Array) -> Array:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffjax import eager
+from diffjax.dtypes import floating
 from diffjax.errors import InputError
 
 
@@ -19,9 +21,12 @@ def energy_distance(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) ->
     """
     if min(len(x), len(y)) < 2 or x.shape[1:] != y.shape[1:]:
         raise InputError(f"energy_distance needs at least two examples of one shape on each side: {x.shape}, {y.shape}")
-    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
-    n, m = len(x), len(y)
-    return 2 * _total(x, y) / (n * m) - _total(x, x) / (n * (n - 1)) - _total(y, y) / (m * (m - 1))
+    n, m, dtype = len(x), len(y), floating(x, y)
+
+    def estimate(x: Array, y: Array) -> Array:
+        return 2 * _total(x, y) / (n * m) - _total(x, x) / (n * (n - 1)) - _total(y, y) / (m * (m - 1))
+
+    return eager.once(estimate, jnp.asarray(x, dtype).reshape(n, -1), jnp.asarray(y, dtype).reshape(m, -1))
 
 
 def _total(x: Array, y: Array) -> Array:

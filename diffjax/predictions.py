@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax import pytrees
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.schedules import Schedule, broadcast_to
 
@@ -64,7 +65,7 @@ def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predic
         raise InputError(f"prediction kind must be one of {', '.join(KINDS)}, logits, not {kind!r}")
 
     def predict(xt: Array, t: Array) -> Prediction:
-        out = fn(xt, t)
+        out = as_float(fn(xt, t))
         if not learned_variance:
             return Prediction(out, kind)
         value, raw = jnp.split(out, 2, axis=-1)
@@ -99,10 +100,11 @@ def logits(fn: Network) -> Predict:
 
 
 def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) -> tuple[Array, Array]:
-    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted."""
+    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted; of the floating type of x_t."""
+    xt = as_float(xt)
     alpha = broadcast_to(schedule.alpha(t), xt)
     sigma = broadcast_to(schedule.sigma(t), xt)
-    value = prediction.value
+    value = jnp.asarray(prediction.value, xt.dtype)
     match prediction.kind:
         case "eps":
             return (xt - sigma * value) / alpha, value
@@ -118,6 +120,8 @@ def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) ->
 
 def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) -> Array:
     """The value of the given kind that belongs to (x_0, eps) at time t: also a network's training target."""
+    x0 = as_float(x0)
+    eps = jnp.asarray(eps, x0.dtype)
     alpha = broadcast_to(schedule.alpha(t), x0)
     sigma = broadcast_to(schedule.sigma(t), x0)
     match kind:
@@ -133,11 +137,15 @@ def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) 
 
 
 def convert(prediction: Prediction, kind: Kind, process, xt: Array, t: ArrayLike) -> Array:
-    """The predicted value as another kind, (batch, *event). `process` is anything with a `schedule`."""
+    """The predicted value as another kind, (batch, *event), of the floating type of x_t.
+
+    `process` is anything with a `schedule`.
+    """
+    value = jnp.asarray(prediction.value, floating(xt))
     if prediction.kind == kind:
-        return prediction.value
+        return value
     if (prediction.kind, kind) == ("logits", "x0"):
-        return jax.nn.sigmoid(prediction.value)
+        return jax.nn.sigmoid(value)
     return unpair(kind, process.schedule, *pair(prediction, process.schedule, xt, t), t)
 
 

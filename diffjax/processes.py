@@ -26,15 +26,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax.distributions import Bernoulli, Distribution, Normal
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 from diffjax.predictions import Prediction, convert
-from diffjax.schedules import Schedule, VariancePreserving, broadcast_to, from_betas
+from diffjax.schedules import Schedule, VariancePreserving, broadcast_to, from_betas, log
 
 Variance = Literal["posterior", "forward", "learned", "shifted"]
 
 
 class Process(Protocol):
-    """The conditionals of a diffusion. Times are (), or of the leading axes of x, in [0, 1]; s < t."""
+    """The conditionals of a diffusion. Times are (), or of the leading axes of x, in [0, 1]; s < t.
+
+    A conditional has the floating type of the x that it is given. The prior, which is given none, has jax's default.
+    """
 
     @property
     def schedule(self) -> Schedule: ...
@@ -58,20 +62,23 @@ class Gaussian(NamedTuple):
 
     def marginal(self, x0: Float[Array, "*shape"], t: ArrayLike) -> Normal:
         """q(x_t | x_0)."""
+        x0 = as_float(x0)
         return Normal(broadcast_to(self.schedule.alpha(t), x0) * x0, broadcast_to(self.schedule.sigma(t), x0) ** 2)
 
     def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_t | x_s)."""
+        xs, s, t = _same_type(xs, s, t)
         alpha = self.schedule.alpha(t) / self.schedule.alpha(s)
         return Normal(broadcast_to(alpha, xs) * xs, broadcast_to(self._forward_variance(s, t), xs))
 
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
+        xt, s, t = _same_type(xt, s, t)
         alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
-        drop = self._drop(s, t)
-        keep = broadcast_to(jnp.exp(drop) * alpha_s / alpha_t, xt)
-        pull = broadcast_to(-jnp.expm1(drop) * alpha_s, xt)
-        return Normal(keep * xt + pull * x0, broadcast_to(self._posterior_variance(s, t), xt))
+        of_xt = broadcast_to(jnp.exp(self._log_snr_change(s, t)) * alpha_s / alpha_t, xt)
+        of_x0 = broadcast_to(alpha_s * self._r(s, t), xt)
+        mean = of_xt * xt + of_x0 * jnp.asarray(x0, xt.dtype)
+        return Normal(mean, broadcast_to(self._posterior_variance(s, t), xt))
 
     def reverse(
         self,
@@ -86,45 +93,46 @@ class Gaussian(NamedTuple):
         "posterior" is β̃ (exact if the data is a point), "forward" is β (exact if the data is N(0, I)), "learned"
         interpolates their logarithms by `prediction.log_var` (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021,
         eq. 15), "shifted" adds `prediction.log_var` to the log-odds of β, for variance-preserving schedules, whose β
-        are below 1 (Sohl-Dickstein et al. 2015, eq. 64). At s = 0, where β̃ = 0, the kernel takes the β̃ of the step
-        of equal length above it, (t, 2t), as DDPM does, or sigma(0)² if that is more.
+        are below 1 (Sohl-Dickstein et al. 2015, eq. 64).
+
+        At s = 0, where β̃ = 0, "posterior" and "learned" take the β̃ of the step of equal length above it, (t, 2t), as
+        the papers' codes do, or sigma(0)² if that is more. At t = 1 there is no such step. "forward" is β there too:
+        the code of Ho et al. has β̃_2 in its place, and so has a `decoder` of pixels in `bounds`.
 
         Raises:
             InputError: on an unknown variance, or "learned" or "shifted" without `log_var`.
         """
+        xt, s, t = _same_type(xt, s, t)
         x0 = convert(prediction, "x0", self, xt, t)
         mean = self.posterior(x0, xt, s, t).mean
-        first = jnp.asarray(s) == 0
-        lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * jnp.asarray(t), 1.0), t)
-        rest = jnp.where(first, jax.lax.stop_gradient(self.schedule.sigma(jnp.zeros_like(t))) ** 2, 0.0)
-        small = broadcast_to(jnp.maximum(self._posterior_variance(lower, upper), rest), xt)
+        first = s == 0
+        lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * t, 1.0), t)
+        sigma_0_squared = jnp.where(first, self.schedule.sigma(jnp.zeros_like(t)) ** 2, 0.0)
+        small = broadcast_to(jnp.maximum(self._posterior_variance(lower, upper), sigma_0_squared), xt)
         large = broadcast_to(self._forward_variance(s, t), xt)
         if variance not in ("posterior", "forward", "learned", "shifted"):
             raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
         if variance in ("posterior", "forward"):
             return Normal(mean, small if variance == "posterior" else large)
-        shift = prediction.log_var
-        if shift is None:
+        if prediction.log_var is None:
             raise InputError(f"variance={variance!r} needs a prediction with log_var: predict with learned_variance")
+        shift = jnp.asarray(prediction.log_var, xt.dtype)
         if variance == "learned":
             return Normal(mean, jnp.exp(shift * jnp.log(large) + (1 - shift) * jnp.log(small)))
         return Normal(mean, large / (large + (1 - large) * jnp.exp(-shift)))
 
-    def _drop(self, s: ArrayLike, t: ArrayLike) -> Array:
-        """λ_t - λ_s. λ_s is +inf where s is free of noise, and its gradient to the schedule would be inf · 0."""
-        clean = jnp.asarray(s) == 0
-        drop = self.schedule.log_snr(t) - self.schedule.log_snr(jnp.where(clean, t, s))
-        return jnp.where(clean, -jnp.inf, drop)
+    def _log_snr_change(self, s: Array, t: Array) -> Array:
+        """λ_t - λ_s. In a pair s = 0 is free of noise, whatever sigma(0) is."""
+        return jnp.where(s == 0, -jnp.inf, self.schedule.log_snr(t) - self.schedule.log_snr(s))
 
-    def _noise_share(self, s: ArrayLike, t: ArrayLike) -> Array:
-        return -jnp.expm1(self._drop(s, t))
+    def _r(self, s: Array, t: Array) -> Array:
+        return -jnp.expm1(self._log_snr_change(s, t))
 
-    def _forward_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
-        return self._noise_share(s, t) * self.schedule.sigma(t) ** 2
+    def _forward_variance(self, s: Array, t: Array) -> Array:
+        return self._r(s, t) * self.schedule.sigma(t) ** 2
 
-    def _posterior_variance(self, s: ArrayLike, t: ArrayLike) -> Array:
-        clean = jnp.asarray(s) == 0
-        return self._noise_share(s, t) * jnp.where(clean, 0.0, self.schedule.sigma(jnp.where(clean, t, s)) ** 2)
+    def _posterior_variance(self, s: Array, t: Array) -> Array:
+        return self._r(s, t) * jnp.where(s == 0, 0.0, self.schedule.sigma(s) ** 2)
 
 
 def gaussian(schedule: Schedule) -> Gaussian:
@@ -143,26 +151,30 @@ class Binomial(NamedTuple):
 
     def prior(self, shape: tuple[int, ...]) -> Bernoulli:
         """p(x_1) = B(r)."""
-        return Bernoulli(jnp.broadcast_to(jnp.log(self.prob) - jnp.log1p(-self.prob), shape))
+        prob = as_float(self.prob)
+        return Bernoulli(jnp.broadcast_to(jnp.log(prob) - jnp.log1p(-prob), shape))
 
     def marginal(self, x0: Float[Array, "*shape"], t: ArrayLike) -> Bernoulli:
         """q(x_t | x_0)."""
-        return self._noised(x0, self.schedule.integrated_rate(t))
+        return self._noised(as_float(x0), self.schedule.integrated_rate(t))
 
     def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Bernoulli:
         """q(x_t | x_s)."""
+        xs, s, t = _same_type(xs, s, t)
         return self._noised(xs, self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s))
 
     def posterior(
         self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike
     ) -> Bernoulli:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
+        xt, s, t = _same_type(xt, s, t)
+        r = jnp.asarray(self.prob, xt.dtype)
         # q(x_t | x_s) with the roles of the two exchanged: the probability of the x_t seen, for either value of x_s.
         rate = broadcast_to(self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s), xt)
-        keep, fresh = jnp.exp(-rate), -jnp.expm1(-rate)
-        again = fresh * (self.prob * xt + (1 - self.prob) * (1 - xt))
-        evidence = jnp.log(keep * xt + again) - jnp.log(keep * (1 - xt) + again)
-        return Bernoulli(self.marginal(x0, s).logits + evidence)
+        k, drawn = jnp.exp(-rate), -jnp.expm1(-rate)
+        anew = drawn * (r * xt + (1 - r) * (1 - xt))
+        evidence = jnp.log(k * xt + anew) - jnp.log(k * (1 - xt) + anew)
+        return Bernoulli(self.marginal(jnp.asarray(x0, xt.dtype), s).logits + evidence)
 
     def reverse(
         self,
@@ -181,11 +193,12 @@ class Binomial(NamedTuple):
             raise InputError(f"a binomial process needs a prediction of kind 'logits' or 'x0', not {prediction.kind!r}")
         if variance != "posterior":
             raise InputError(f"a binomial process has no variance {variance!r}: leave it at 'posterior'")
-        value = prediction.value
+        xt, s, t = _same_type(xt, s, t)
+        value = jnp.asarray(prediction.value, xt.dtype)
         logits = value if prediction.kind == "logits" else jnp.log(value) - jnp.log1p(-value)
-        first = jnp.asarray(s) == 0
+        first = s == 0
         # At s = 0 the posteriors are point masses with infinite log-odds: take them elsewhere, and not use them.
-        inner = jnp.where(first, 0.5 * jnp.asarray(t), s)
+        inner = jnp.where(first, 0.5 * t, s)
         ones = jnp.ones_like(xt)
         if_one, if_zero = self.posterior(ones, xt, inner, t).logits, self.posterior(0 * ones, xt, inner, t).logits
         yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
@@ -194,9 +207,9 @@ class Binomial(NamedTuple):
         return Bernoulli(jnp.where(broadcast_to(first, xt), logits, on - off))
 
     def _noised(self, x: Array, rate: Array) -> Bernoulli:
-        rate = broadcast_to(rate, x)
-        keep, fresh = jnp.exp(-rate), -jnp.expm1(-rate)
-        return Bernoulli(jnp.log(keep * x + fresh * self.prob) - jnp.log(keep * (1 - x) + fresh * (1 - self.prob)))
+        rate, r = broadcast_to(rate, x), jnp.asarray(self.prob, x.dtype)
+        k, drawn = jnp.exp(-rate), -jnp.expm1(-rate)
+        return Bernoulli(log(k * x + drawn * r) - log(k * (1 - x) + drawn * (1 - r)))
 
 
 def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Binomial:
@@ -207,8 +220,14 @@ def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Bi
     Raises:
         InputError: if the prior probability is not in (0, 1), or a beta not in (0, 1).
     """
-    if not isinstance(prior, jax.core.Tracer) and not 0 < prior < 1:
+    if not isinstance(prior, jax.core.Tracer) and not 0 < float(prior) < 1:
         raise InputError(f"the prior probability must be in (0, 1), not {prior}")
     if not isinstance(schedule, VariancePreserving):
         schedule = from_betas(schedule, end=True)
-    return Binomial(schedule, jnp.asarray(prior, float))
+    return Binomial(schedule, as_float(prior))
+
+
+def _same_type(x: Array, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:
+    """x of its floating type, and the times of the same."""
+    x = as_float(x)
+    return x, jnp.asarray(s, x.dtype), jnp.asarray(t, x.dtype)

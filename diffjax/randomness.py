@@ -38,8 +38,8 @@ def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float
     return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
 
 
-def uniform(key: Keys, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+def uniform(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
     """Uniform on [0, 1), `shape` = (batch, *event)."""
     if not per_example(key):
-        return jax.random.uniform(key, shape)
-    return jax.vmap(lambda k: jax.random.uniform(k, shape[1:]))(key)
+        return jax.random.uniform(key, shape, dtype)
+    return jax.vmap(lambda k: jax.random.uniform(k, shape[1:], dtype))(key)

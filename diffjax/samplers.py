@@ -4,11 +4,13 @@ With (x_0, eps) the pair that the prediction implies at (x_t, t):
 
     ancestral  x_s ~ p(x_s | x_t)                                                  (Ho et al. 2020, algorithm 2)
     ddim       x_s = alpha_s x_0 + √(sigma_s² - η²β̃) eps + η√β̃ z                  (Song et al. 2021, eq. 12)
-    heun       d(x/alpha)/d(sigma/alpha) = eps by Heun's second-order rule        (Karras et al. 2022, algorithm 1)
+    heun       d(x/alpha)/d(sigma/alpha) = eps by Heun's second-order rule        (Karras et al. 2022, algorithm 1):
+               ddim's x_s, plus ½ (sigma_s - sigma_t alpha_s/alpha_t) (eps(x_s) - eps)
     dpmpp_2m   x_s = (sigma_s/sigma_t) x_t - alpha_s expm1(-h) D, D extrapolated
                from the last two x_0, h = ½(λ_s - λ_t)                             (Lu et al. 2022, algorithm 2)
 
 Steppers get explicit (t, s) pairs: any decreasing sequence of times is a sampler, and there is no "previous timestep".
+A sample keeps the floating type of the x_1 that it began with.
 """
 
 from collections.abc import Callable
@@ -18,13 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager, schedules
 from diffjax.distributions import Distribution, Normal
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, Prediction, convert, pair
 from diffjax.processes import Gaussian, Process, Variance
-from diffjax.schedules import broadcast_to
+from diffjax.schedules import Schedule, broadcast_to
 
 
 class State(NamedTuple):
@@ -59,7 +64,8 @@ def sample(
     """Draws x_1 from the prior and follows the times down: one `lax.scan`, memory independent of their number.
 
     Args:
-        times: descending from 1 to 0, e.g. `schedule.times[::-1]` or `spaced(schedule.times, 50)`.
+        times: descending from 1 to 0, e.g. `schedule.times[::-1]` or `spaced(schedule.times, 50)`. Their floating type
+            is that of the samples.
         shape: (batch, *event).
         save: what to keep of the state after every step, e.g. `lambda state: state.x`. None keeps nothing.
 
@@ -67,10 +73,12 @@ def sample(
         x_0 of that shape; with `save`, also what was saved, stacked over steps: (x_0, saved).
 
     Raises:
-        InputError: if concrete times do not decrease.
+        InputError: if concrete times do not decrease, or are not in [0, 1].
     """
+    _check_times(times)
     prior_key, key = jax.random.split(key)
-    return denoise(stepper, predict, key, stepper.prior(shape).sample(prior_key), times, save)
+    x = stepper.prior(shape).sample(prior_key).astype(floating(times))
+    return denoise(stepper, predict, key, x, times, save)
 
 
 def denoise(
@@ -82,23 +90,23 @@ def denoise(
     save: Callable[[State], Any] | None = None,
 ) -> Any:
     """`sample` from a given x at times[0] instead of from the prior."""
-    times = jnp.asarray(times)
-    if times.ndim != 1 or times.shape[0] < 2:
-        raise InputError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
-    # numpy, because jnp would trace the comparison of even concrete times under jit
-    if not isinstance(times, jax.core.Tracer) and not (np.diff(np.asarray(times)) < 0).all():
-        raise InputError("times must decrease strictly, from 1 towards 0: reverse them with times[::-1]")
+    _check_times(times)
 
-    def body(state: State, item: tuple[Array, Array, Array]) -> tuple[State, Any]:
-        i, t, s = item
-        state = stepper.step(jax.random.fold_in(key, i), batched, state, t, s)
-        return state, None if save is None else save(state)
+    def run(key: PRNGKeyArray, x: Array, times: Array) -> tuple[State, Any]:
+        def batched(x: Array, t: Array) -> Prediction:
+            return predict(x, jnp.broadcast_to(t, x.shape[:1]))
 
-    def batched(x: Array, t: Array) -> Prediction:
-        return predict(x, jnp.broadcast_to(t, x.shape[:1]))
+        def body(state: State, item: tuple[Array, Array, Array]) -> tuple[State, Any]:
+            i, t, s = item
+            new = stepper.step(jax.random.fold_in(key, i), batched, state, t, s)
+            state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), new, state)
+            return state, None if save is None else save(state)
 
-    steps = (jnp.arange(times.shape[0] - 1), times[:-1], times[1:])
-    state, saved = jax.lax.scan(body, stepper.init(x), steps)
+        steps = (jnp.arange(times.shape[0] - 1), times[:-1], times[1:])
+        return jax.lax.scan(body, stepper.init(x), steps)
+
+    x = as_float(x)
+    state, saved = eager.once(run, key, x, jnp.asarray(times, x.dtype))
     return state.x if save is None else (state.x, saved)
 
 
@@ -111,7 +119,7 @@ def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " 
     available = len(times) - 1
     if not 1 <= num_steps <= available:
         raise InputError(f"steps must be from 1 to the chain's {available}, not {num_steps}")
-    index = jnp.round(jnp.linspace(available, 0, num_steps + 1)).astype(int)
+    index = np.round(np.linspace(available, 0, num_steps + 1)).astype(int)  # in float64: float32 repeats indices
     return jnp.sort(jnp.asarray(times))[index]
 
 
@@ -122,25 +130,32 @@ def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
         prediction = predict(state.x, t)
         kernel = process.reverse(prediction, state.x, s, t, variance)
         x0 = convert(prediction, "x0", process, state.x, t)
-        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit.
-        x = jnp.where(s == 0, kernel.mean, kernel.sample(key)) if isinstance(kernel, Normal) else kernel.sample(key)
-        return State(x, x0, process.schedule.log_snr(t))
+        if not isinstance(kernel, Normal):
+            return State(kernel.sample(key), x0, process.schedule.log_snr(t))
+        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit. The variance of
+        # a last step that is also the first is 0, and the gradient of its root infinite: none of it is used.
+        noisy = kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance))
+        return State(jnp.where(s == 0, kernel.mean, noisy.sample(key)), x0, process.schedule.log_snr(t))
 
     return Stepper(process.prior, _init, step)
 
 
-def ddim(process: Gaussian, eta: float = 0.0) -> Stepper:
+def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
     """Non-Markovian sampler with the same marginals: deterministic at eta = 0, `ancestral("posterior")` at eta = 1."""
+    # numpy, because jnp would trace the comparison of even a concrete eta under jit
+    deterministic = not isinstance(eta, jax.core.Tracer) and bool((np.asarray(eta) == 0).all())
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule = process.schedule
         x0, eps = pair(predict(state.x, t), schedule, state.x, t)
-        fresh = eta**2 * process.posterior(x0, state.x, s, t).variance
-        kept = jnp.maximum(schedule.sigma(s) ** 2 - fresh, 0.0)
-        x = schedule.alpha(s) * x0 + jnp.sqrt(kept) * eps
-        if eta != 0:
-            x = x + jnp.sqrt(fresh) * jax.random.normal(key, x.shape, x.dtype)
-        return State(x, x0, schedule.log_snr(t))
+        alpha_s, sigma_s = _at(schedule, s, state.x)
+        if deterministic:
+            return State(alpha_s * x0 + sigma_s * eps, x0, schedule.log_snr(t))
+        posterior = process.posterior(x0, state.x, s, t).variance
+        scale = broadcast_to(eta, state.x)
+        kept = jnp.maximum(sigma_s**2 - scale**2 * posterior, 0.0)
+        noise = scale * schedules.sqrt(posterior) * jax.random.normal(key, state.x.shape, state.x.dtype)
+        return State(alpha_s * x0 + schedules.sqrt(kept) * eps + noise, x0, schedule.log_snr(t))
 
     return Stepper(process.prior, _init, step)
 
@@ -150,18 +165,16 @@ def heun(process: Gaussian) -> Stepper:
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule = process.schedule
-        x0, slope = pair(predict(state.x, t), schedule, state.x, t)
-        start, end = schedule.sigma(t) / schedule.alpha(t), schedule.sigma(s) / schedule.alpha(s)
-        scaled = state.x / schedule.alpha(t)
-        euler = scaled + (end - start) * slope
+        x0, eps = pair(predict(state.x, t), schedule, state.x, t)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = _at(schedule, t, state.x), _at(schedule, s, state.x)
+        euler = alpha_s * x0 + sigma_s * eps
 
         def corrected() -> Array:
-            x = schedule.alpha(s) * euler
-            _, end_slope = pair(predict(x, s), schedule, x, s)
-            return scaled + (end - start) * 0.5 * (slope + end_slope)
+            _, end = pair(predict(euler, s), schedule, euler, s)
+            # x/alpha is large where alpha is small: corrected for Heun's rule, Euler's step keeps its digits.
+            return euler + 0.5 * (sigma_s - sigma_t * alpha_s / alpha_t) * (end - eps)
 
-        x = schedule.alpha(s) * jax.lax.cond(s > 0, corrected, lambda: euler)
-        return State(x, x0, schedule.log_snr(t))
+        return State(jax.lax.cond(s > 0, corrected, lambda: euler), x0, schedule.log_snr(t))
 
     return Stepper(process.prior, _init, step)
 
@@ -172,12 +185,13 @@ def dpmpp_2m(process: Gaussian) -> Stepper:
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule = process.schedule
         x0, _ = pair(predict(state.x, t), schedule, state.x, t)
-        log_snr = schedule.log_snr(t)
-        h = 0.5 * (schedule.log_snr(s) - log_snr)
+        (_, sigma_t), (alpha_s, sigma_s) = _at(schedule, t, state.x), _at(schedule, s, state.x)
+        log_snr, log_snr_s = (jnp.asarray(schedule.log_snr(time), state.x.dtype) for time in (t, s))
+        h = 0.5 * (log_snr_s - log_snr)  # +inf in the step to s = 0
         last_h = 0.5 * (log_snr - state.log_snr)  # +inf before there is a last estimate: no extrapolation
-        ratio = jnp.where(jnp.isfinite(h) & jnp.isfinite(last_h), h / last_h, 0.0)
+        ratio = jnp.where(jnp.isfinite(h), h, 0.0) / last_h
         direction = x0 + 0.5 * ratio * (x0 - state.x0)
-        x = schedule.sigma(s) / schedule.sigma(t) * state.x - schedule.alpha(s) * jnp.expm1(-h) * direction
+        x = sigma_s / sigma_t * state.x - alpha_s * jnp.expm1(-h) * direction
         return State(x, x0, log_snr)
 
     return Stepper(process.prior, _init, step)
@@ -197,12 +211,35 @@ def interpolate(
 
     a and b are noised to t with draws of their own, held fixed over λ, and one key drives all the chains, so that
     only λ changes along the row.
+
+    Raises:
+        InputError: as `sample`.
     """
-    a_key, b_key, key = jax.random.split(key, 3)
-    start, end = process.marginal(a, times[0]).sample(a_key), process.marginal(b, times[0]).sample(b_key)
-    weight = broadcast_to(weights, jnp.zeros((weights.shape[0], *a.shape)))
-    mixed = (1 - weight) * start + weight * end
-    return jax.vmap(lambda x: denoise(stepper, predict, key, x[None], times)[0])(mixed)
+    _check_times(times)
+
+    def run(key: PRNGKeyArray, a: Array, b: Array, weights: Array, times: Array) -> Array:
+        a_key, b_key, key = jax.random.split(key, 3)
+        start, end = process.marginal(a, times[0]).sample(a_key), process.marginal(b, times[0]).sample(b_key)
+        weight = weights.reshape(-1, *(1 for _ in a.shape))
+        mixed = (1 - weight) * start + weight * end
+        return jax.vmap(lambda x: denoise(stepper, predict, key, x[None], times)[0])(mixed)
+
+    dtype = floating(a, b)
+    return eager.once(run, key, *(jnp.asarray(value, dtype) for value in (a, b, weights, times)))
+
+
+def _check_times(times: Array) -> None:
+    if jnp.ndim(times) != 1 or len(times) < 2:
+        raise InputError(f"times must be a vector of at least 2 times, not of shape {jnp.shape(times)}")
+    # numpy, because jnp would trace the comparison of even concrete times under jit
+    if not isinstance(times, jax.core.Tracer) and not (np.diff(np.asarray(times)) < 0).all():
+        raise InputError("times must decrease strictly, from 1 towards 0: reverse them with times[::-1]")
+    schedules.check_times("times", times)
+
+
+def _at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
+    """alpha and sigma at t, to multiply x."""
+    return broadcast_to(schedule.alpha(t), x), broadcast_to(schedule.sigma(t), x)
 
 
 def _init(x: Array) -> State:

@@ -4,13 +4,17 @@ A variance-preserving schedule is one increasing function, the integrated rate L
 
     alpha = exp(-L/2),   sigma = sqrt(-expm1(-L)),   log_snr = log(alpha²/sigma²) = -log(expm1(L)),
 
-none of which cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.)
+none of which cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.) Where L = 0, sigma is 0
+and log_snr is infinite whatever the rate: their gradients to the schedule are 0 there. (So are those to t, in place of
+infinity.)
 
 Three are the marginals of stochastic differential equations (Song et al. 2021, section 3.4 and appendix B): `vp`;
 `sub_vp`, alpha = exp(-L/2) and sigma = 1 - exp(-L), without the root; and `ve`, alpha = 1 and sigma geometric in t.
 
 A discrete chain β_1..β_T (Ho et al. 2020) sits on the grid t = i/T with L(i/T) = -Σ_{j≤i} log(1 - β_j). Between two
 grid points L is linear in t: the diffusion whose rate is constant within a step. Tables are summed in float64.
+
+A schedule is evaluated at concrete or traced times. Concrete times outside [0, 1] raise an InputError.
 """
 
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax import pytrees
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 
 
@@ -49,13 +54,13 @@ class VariancePreserving:
         return jnp.exp(-0.5 * self.integrated_rate(t))
 
     def sigma(self, t: ArrayLike) -> Array:
-        return jnp.sqrt(-jnp.expm1(-self.integrated_rate(t)))
+        return sqrt(-jnp.expm1(-self.integrated_rate(t)))
 
     def log_snr(self, t: ArrayLike) -> Array:
         """log(alpha²/sigma²): +inf at t = 0."""
         rate = self.integrated_rate(t)
         # log(expm1(L)) without overflow for large L: L + log(1 - exp(-L)).
-        return -rate - jnp.log(-jnp.expm1(-rate))
+        return -rate - log(-jnp.expm1(-rate))
 
 
 @pytrees.register
@@ -73,17 +78,20 @@ class Discrete(VariancePreserving):
     @property
     def times(self) -> Float[Array, " num_times"]:
         """The grid i/T, i = 0..T, ascending from 0 to 1."""
-        return jnp.arange(self.num_steps + 1) / self.num_steps
+        return jnp.arange(self.num_steps + 1, dtype=self.table.dtype) / self.num_steps
 
     def integrated_rate(self, t: ArrayLike) -> Array:
-        position = jnp.asarray(t, self.table.dtype) * self.num_steps
+        check_times("t", t)
+        t = as_float(t)
+        position = t.astype(self.table.dtype) * self.num_steps
         nearest = jnp.round(position)
         # i/T in floating point, times T, is i up to a rounding: on the grid read the table, not a neighbour's slope.
-        rounding = 2 * jnp.finfo(position.dtype).eps * nearest
+        rounding = 2 * max(float(jnp.finfo(a.dtype).eps) for a in (t, position)) * nearest
         snap = jnp.where(jnp.abs(position - nearest) <= rounding, nearest - position, 0.0)
         position = position + jax.lax.stop_gradient(snap)  # a plain jnp.round would make d/dt zero on the grid
-        below = jnp.clip(jnp.floor(position).astype(int), 0, self.num_steps - 1)
-        start, slope = self.table[below], self.table[below + 1] - self.table[below]
+        below = jnp.clip(jnp.floor(position), 0, self.num_steps - 1)
+        index = below.astype(int)
+        start, slope = self.table[index], self.table[index + 1] - self.table[index]
         # A last beta of 1 makes the last slope infinite, and its product with 0 would be NaN.
         slope = jnp.where((position == below) & jnp.isinf(slope), 0.0, slope)
         return start + (position - below) * slope
@@ -98,8 +106,10 @@ class VP(VariancePreserving):
     beta_max: ArrayLike
 
     def integrated_rate(self, t: ArrayLike) -> Array:
-        t = jnp.asarray(t, float)
-        return t * self.beta_min + 0.5 * t * t * (jnp.asarray(self.beta_max) - self.beta_min)
+        check_times("t", t)
+        t = as_float(t)
+        low, high = (jnp.asarray(beta, t.dtype) for beta in (self.beta_min, self.beta_max))
+        return t * low + 0.5 * t * t * (high - low)
 
 
 @pytrees.register
@@ -112,7 +122,7 @@ class SubVP(VP):
 
     def log_snr(self, t: ArrayLike) -> Array:
         rate = self.integrated_rate(t)
-        return -rate - 2.0 * jnp.log(-jnp.expm1(-rate))
+        return -rate - 2.0 * log(-jnp.expm1(-rate))
 
 
 @pytrees.register
@@ -131,14 +141,17 @@ class VE:
         return self.sigma_max
 
     def alpha(self, t: ArrayLike) -> Array:
-        return jnp.ones_like(jnp.asarray(t, float))
+        check_times("t", t)
+        return jnp.ones_like(as_float(t))
 
     def sigma(self, t: ArrayLike) -> Array:
         return jnp.exp(-0.5 * self.log_snr(t))
 
     def log_snr(self, t: ArrayLike) -> Array:
-        t = jnp.asarray(t, float)
-        return -2.0 * ((1.0 - t) * jnp.log(self.sigma_min) + t * jnp.log(self.sigma_max))
+        check_times("t", t)
+        t = as_float(t)
+        low, high = (jnp.log(jnp.asarray(sigma, t.dtype)) for sigma in (self.sigma_min, self.sigma_max))
+        return -2.0 * ((1.0 - t) * low + t * high)
 
 
 def from_betas(betas: ArrayLike, end: bool = False) -> Discrete:
@@ -154,6 +167,7 @@ def from_betas(betas: ArrayLike, end: bool = False) -> Discrete:
         InputError: if betas is not a vector of numbers in (0, 1).
     """
     if isinstance(betas, jax.core.Tracer):
+        betas = as_float(betas)
         rates = -jnp.log1p(-betas)
         return Discrete(betas, jnp.concatenate([jnp.zeros(1, rates.dtype), jnp.cumsum(rates)]))
     values = np.asarray(betas, np.float64)
@@ -162,7 +176,8 @@ def from_betas(betas: ArrayLike, end: bool = False) -> Discrete:
         raise InputError(f"betas must be a non-empty vector of numbers in (0, 1), not {_brief(values)}")
     with np.errstate(divide="ignore"):
         table = np.concatenate([[0.0], np.cumsum(-np.log1p(-values))])
-    return Discrete(jnp.asarray(values, float), jnp.asarray(table, float))
+    dtype = floating(betas)
+    return Discrete(jnp.asarray(values, dtype), jnp.asarray(table, dtype))
 
 
 def linear(num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Discrete:
@@ -202,15 +217,38 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
         InputError: unless 0 < sigma_min < sigma_max < inf.
     """
     concrete = not (isinstance(sigma_min, jax.core.Tracer) or isinstance(sigma_max, jax.core.Tracer))
-    if concrete and not 0 < sigma_min < sigma_max < np.inf:
+    if concrete and not 0 < float(sigma_min) < float(sigma_max) < np.inf:
         raise InputError(f"sigma_min={sigma_min} must be positive and less than sigma_max={sigma_max}")
     return VE(sigma_min, sigma_max)
 
 
 def broadcast_to(t: ArrayLike, x: Array) -> Array:
-    """t, of shape () or of the leading axes of x, with axes of size 1 added behind until it broadcasts against x."""
+    """t, of shape () or of the leading axes of x, with axes of size 1 added behind until it broadcasts against x.
+
+    Numbers take the floating type of x: a coefficient never changes the type of what it multiplies. Masks stay bool.
+    """
     t = jnp.asarray(t)
+    t = t if t.dtype == bool else t.astype(floating(x))
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def check_times(name: str, t: ArrayLike) -> None:
+    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
+    if isinstance(t, jax.core.Tracer):
+        return
+    values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
+    if not ((values >= 0) & (values <= 1 + 1e-6)).all():  # sums of steps may round above 1
+        raise InputError(f"{name} must be in [0, 1], not {_brief(values)}: the time of step i of T is i/T")
+
+
+def sqrt(u: Array) -> Array:
+    """√u, u ≥ 0; at u = 0 a constant. The root's own gradient there is infinite, and its product with 0 is NaN."""
+    return jnp.where(u == 0, 0.0, jnp.sqrt(jnp.where(u == 0, 1.0, u)))
+
+
+def log(u: Array) -> Array:
+    """log u, u ≥ 0; at u = 0 a constant, as `sqrt`."""
+    return jnp.where(u == 0, -jnp.inf, jnp.log(jnp.where(u == 0, 1.0, u)))
 
 
 def _from_alpha_bar(alpha_bar: np.ndarray, max_beta: float) -> Discrete:
@@ -224,4 +262,4 @@ def _steps(num_steps: int) -> int:
 
 
 def _brief(values: np.ndarray) -> str:
-    return np.array2string(values, threshold=6, precision=4)
+    return np.array2string(values, threshold=6, edgeitems=2, precision=4)

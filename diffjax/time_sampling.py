@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from diffjax import randomness
+from diffjax import eager, randomness
 
 
 class TimeSampler(NamedTuple):
@@ -94,7 +94,8 @@ def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSa
             place = state.seen[i] % length
             return History(state.losses.at[i, place].set(loss), state.seen.at[i].add(1)), None
 
-        return jax.lax.scan(push, state, (index, losses))[0]
+        losses = jnp.asarray(losses, state.losses.dtype)
+        return eager.once(lambda state, *seen: jax.lax.scan(push, state, seen)[0], state, index, losses)
 
     return TimeSampler(init, sample, update)
 

@@ -221,7 +221,9 @@ def test_reconstruction_with_bins(variance):
     np.testing.assert_allclose(np.exp(-np.float64(cost)).sum(), 1.0, atol=1e-5)
     betas = CHAIN_BETAS["linear"]
     ab = np.cumprod(1 - betas)
-    sigma = np.sqrt({"posterior": betas[1] * (1 - ab[0]) / (1 - ab[1]), "forward": betas[0]}[variance])
+    # For both: the code of Ho et al. decodes with β̃_2 (5.453e-5) at the first step, and not with β_1 = 1e-4.
+    sigma = np.sqrt(betas[1] * (1 - ab[0]) / (1 - ab[1]))
+    np.testing.assert_allclose(sigma**2, 5.453e-5, rtol=1e-4)
     upper = np.where(bins > 0.999, 1.0, scipy.stats.norm.cdf((bins + 1 / 255 - 0.3) / sigma))
     lower = np.where(bins < -0.999, 0.0, scipy.stats.norm.cdf((bins - 1 / 255 - 0.3) / sigma))
     likely = upper - lower > 1e-6
@@ -354,3 +356,57 @@ def test_memory_does_not_grow_with_the_chain():
         return f.lower(jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(1000) < temporary(10) + 20 * 4 * 8 * 1000  # rows of (steps, batch), and no x_t
+
+
+@pytest.mark.parametrize("bound", [bounds.diffusion, bounds.trajectory_log_weight])
+def test_grids_out_of_range(bound):
+    args = (processes.gaussian(CHAINS["linear"]), optimal(CHAINS["linear"]), jax.random.key(0), jnp.zeros((1, 1)))
+    for times in (jnp.arange(0, 1001, 250), jnp.array([0.0, 0.5, 1.5]), jnp.array([0.0, jnp.nan, 1.0])):
+        with pytest.raises(InputError, match=r"times must be in \[0, 1\]"):
+            bound(*args, times)
+
+
+def test_eager_calls_compile_once(compilations):
+    def run(low, shrink):
+        process = processes.gaussian(schedules.VP(low, 20.0))
+        args = (process, lambda xt, t: Prediction(shrink * xt, "eps"), jax.random.key(0), jnp.ones((2, 3)))
+        times = jnp.linspace(0, 1, 4)
+        return bounds.diffusion(*args, times, num_terms=1).diffusion, bounds.trajectory_log_weight(*args, times)
+
+    parameters = [tuple(row) for row in jnp.array([[0.1, 0.5], [0.2, 0.6]])]
+    first = run(*parameters[0])
+    compilations.clear()
+    second = run(*parameters[1])
+    assert not compilations
+    assert all((np.abs(np.asarray(a) - np.asarray(b)) > 1e-3).all() for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float32", True)])
+def test_types(dtype, wide):
+    # N(0, I), whose exact reversal is the chain itself: w = p(x_0) whatever the trajectory, and every term in 32 bits.
+    x0 = jnp.array([[0.5, -1.0], [0.25, 2.0]], dtype)
+
+    def everything(x0, times):
+        process = processes.gaussian(schedules.linear(20, 0.01, 0.2))
+        args = (process, lambda xt, t: Prediction(-xt, "score"), jax.random.key(0), x0, times, "forward")
+        return bounds.trajectory_log_weight(*args), bounds.diffusion(*args, DiscretizedNormal, 2)
+
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(everything)(x0, jnp.linspace(0, 1, 5, dtype=float))
+    assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {np.dtype(np.float32)}
+    want = -0.5 * (np.float64(x0) ** 2 + np.log(2 * np.pi)).sum(1)
+    np.testing.assert_allclose(got[0], want, rtol=1e-5)
+
+
+def test_bits_in_one_step():
+    # No variance is needed: a fair coin costs log 2, and the prior term is KL(B(1 - β/2) ‖ B(½)) of the one beta.
+    terms = bounds.diffusion(
+        processes.binomial([0.75]),
+        lambda xt, t: Prediction(0 * xt, "logits"),
+        jax.random.key(0),
+        jnp.array([[0.0, 1.0]]),
+        jnp.array([0.0, 1.0]),
+    )
+    np.testing.assert_allclose(terms.reconstruction, 2 * np.log(2), rtol=1e-5)
+    q = 0.75 / 2
+    np.testing.assert_allclose(terms.prior, 2 * (np.log(2) + q * np.log(q) + (1 - q) * np.log(1 - q)), rtol=1e-5)

@@ -29,6 +29,20 @@ def test_gaussians_in_the_plane():
     assert abs(estimates.mean() - 2 * (mean[0] - mean[1])) < 5 * error < 0.05
 
 
+def test_types_and_compilations(compilations):
+    x, y = jax.random.normal(jax.random.key(0), (2, 20, 2)).astype(jnp.bfloat16)
+    exact = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    mean = [np.linalg.norm(a[:, None] - b, axis=-1).sum() for a, b in ((exact * 2)[:2], exact[:1] * 2, exact[1:] * 2)]
+    with jax.numpy_dtype_promotion("strict"):
+        got = energy_distance(x, y)
+        compilations.clear()
+        energy_distance(y, x)
+    assert not compilations
+    np.testing.assert_allclose(got, 2 * mean[0] / 400 - (mean[1] + mean[2]) / 380, rtol=1e-4)
+    with jax.enable_x64(True):
+        assert energy_distance(x.astype(jnp.float32), y).dtype == np.float32
+
+
 def test_bad_input():
     with pytest.raises(InputError, match="two examples"):
         energy_distance(jnp.zeros((1, 2)), jnp.zeros((5, 2)))

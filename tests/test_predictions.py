@@ -130,3 +130,23 @@ def test_unknown_kind():
         predictions.predictor("noise", lambda x, t: x)
     with pytest.raises(InputError, match="kind"):
         predictions.convert(Prediction(XT, "eps"), "noise", PROCESS, XT, T)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
+def test_types(dtype, wide):
+    # A network's output in 16 bits is exact from there on: conversions are done in the type of x_t, 32 bits or more.
+    value, raw = jnp.asarray(np.float32(XT) / 2, dtype), jnp.full(XT.shape, 0.25, dtype)
+
+    def everything(xt, value, raw):
+        make = [predictions.predictor(kind, lambda x, t: jnp.concatenate([value, raw], -1), True) for kind in KINDS]
+        out = [predict(xt, T) for predict in make]
+        converted = [predictions.convert(p, kind, PROCESS, xt, T) for p in out for kind in KINDS]
+        return converted, [p.log_var for p in out], predictions.clip(make[KINDS.index("v")], PROCESS)(xt, T).value
+
+    with jax.enable_x64(True):
+        want = jax.jit(everything)(XT.astype(float), value.astype(float), raw.astype(float))
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(everything)(XT, value, raw)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert a.dtype == np.float32 and b.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

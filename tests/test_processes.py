@@ -8,6 +8,7 @@ import pytest
 from diffjax import processes, schedules
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
+from diffjax.losses import draw
 from diffjax.predictions import Prediction
 
 SCHEDULES = {
@@ -189,10 +190,8 @@ def test_a_process_is_a_pytree_of_numbers():
 @pytest.mark.parametrize("variance", ["posterior", "forward", "learned"])
 def test_schedule_gradient_is_finite_at_s_zero(variance):
     # A schedule learns through every kernel, the last one (s = 0, where log-SNR is infinite) included.
-    x = jnp.array([[0.5]])
-
     def cost(betas):
-        p = processes.gaussian(schedules.from_betas(betas))
+        p, x = processes.gaussian(schedules.from_betas(betas)), jnp.array([[0.5]])
         kernel = p.reverse(Prediction(0.3 * x, "eps", jnp.full((1, 1), 0.5)), x, 0.0, 0.25, variance)
         return kernel.log_prob(0.4 * x).sum()
 
@@ -204,6 +203,50 @@ def test_schedule_gradient_is_finite_at_s_zero(variance):
             np.testing.assert_allclose(grad[i], (f(betas + h) - f(betas - h)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+def test_gradient_of_the_conditionals_of_the_data_themselves():
+    # q(x_0 | x_0) and q(x_0 | x_t, x_0) are point masses whatever the schedule: their gradients are 0, and not NaN.
+    def outputs(betas):
+        x, schedule = jnp.array([[0.5, 1.0]]), schedules.from_betas(betas)
+        p, bits = processes.gaussian(schedule), processes.binomial(schedule, 0.3)
+        points = [p.marginal(x, 0.0), p.posterior(x, x, 0.0, 0.5)]
+        draws = [draw(q, jax.random.key(0)) for q in points]
+        certain = [q.mean for q in (bits.marginal(jnp.array([[0.0, 1.0]]), 0.0), *points)]
+        return jnp.stack([*draws, *certain, draw(p.transition(x, 0.0, 0.5), jax.random.key(0))])
+
+    with jax.enable_x64(True):
+        betas = jnp.array([0.1, 0.4])
+        slopes, f = jax.jit(jax.jacrev(outputs))(betas), jax.jit(outputs)
+        assert (slopes[:-1] == 0).all()
+        for i in range(2):
+            h = 1e-6 * np.eye(2)[i]
+            np.testing.assert_allclose(slopes[..., i], (f(betas + h) - f(betas - h)) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
+def test_types(dtype, wide):
+    x, xt = jnp.array([[0.5, -1.5]], dtype), jnp.array([[0.25, 2.0]], dtype)  # exact in 16 bits
+
+    def conditionals(x, xt, dtype):
+        p = processes.gaussian(schedules.cosine(100))
+        prediction = Prediction(x.astype(dtype), "x0", jnp.full_like(x, 0.5))
+        kernels = [p.reverse(prediction, xt, 0.25, 0.5, v) for v in ("posterior", "forward", "learned", "shifted")]
+        bits, ones, zeros = processes.binomial(schedules.cosine(100), 0.25), (x > 0).astype(int), (xt < 1).astype(int)
+        logits = [bits.marginal(ones, 0.5), bits.transition(ones, 0.25, 0.5), bits.posterior(ones, zeros, 0.25, 0.5)]
+        logits.append(bits.reverse(Prediction(x.astype(dtype), "logits"), xt, 0.25, 0.5))
+        normals = [p.marginal(x, 0.5), p.transition(x, 0.25, 0.5), p.posterior(x, xt, 0.25, 0.5), *kernels]
+        return [a for q in normals for a in q], [q.logits for q in logits]
+
+    with jax.enable_x64(True):
+        want = jax.jit(conditionals, static_argnums=2)(x.astype(float), xt.astype(float), "float64")
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(conditionals, static_argnums=2)(x, xt, dtype)
+        # integers have jax's default type, everything else that of x
+        assert {a.dtype for a in got[1][:3]} == {jnp.zeros(()).dtype}
+    assert {a.dtype for a in [*got[0], got[1][3]]} == {np.dtype(np.float32)}
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
 def test_errors():
     p = processes.gaussian(SCHEDULES["linear"])
     x = jnp.ones((1, 2))
@@ -211,3 +254,6 @@ def test_errors():
         p.reverse(Prediction(x, "eps"), x, 0.1, 0.2, "learned")
     with pytest.raises(InputError, match="variance"):
         p.reverse(Prediction(x, "eps"), x, 0.1, 0.2, "fixed")
+    for bad in (lambda t: p.marginal(x, t), lambda t: p.transition(x, 0.5, t), lambda t: p.posterior(x, x, 0.5, t)):
+        with pytest.raises(InputError, match=r"t must be in \[0, 1\]"):
+            bad(500)

@@ -16,6 +16,7 @@ from diffjax.predictions import Prediction
 S2 = 0.25  # variance of the 1-D Gaussian data
 LINEAR = processes.gaussian(schedules.linear())
 GRID = LINEAR.schedule.times
+KEY = jax.random.key(0)
 
 
 def optimal(schedule, log_var=None):
@@ -314,6 +315,113 @@ def test_interpolate():
     assert np.abs(np.corrcoef(x.reshape(n, 4).T) - np.eye(4)).max() < 6 / np.sqrt(n)
 
 
+# Gradients, types, eager calls --------------------------------------------------------------------------------------
+
+
+def test_gradient_in_the_schedule_and_in_eta():
+    # x̂_0 = 0.5 x + 0.3 from x_1 = 1: the step to s = 0, where sigma is 0, has a gradient as any other.
+    def ends(parameters):
+        process = processes.gaussian(schedules.from_betas(parameters[:2]))
+        whole, one = jnp.array([1.0, 0.5, 0.0]), jnp.array([1.0, 0.0])
+        runs = [(make(process), whole) for make in STEPPERS.values()]
+        runs += [(samplers.ancestral(process), one), (samplers.ddim(process, parameters[2]), whole)]
+        predict, x = predictions.x0(lambda x, t: 0.5 * x + 0.3), jnp.ones((1, 1))
+        return jnp.stack([samplers.denoise(stepper, predict, KEY, x, times)[0, 0] for stepper, times in runs])
+
+    with jax.enable_x64(True):
+        f, gradient = jax.jit(ends), jax.jit(jax.grad(lambda parameters, i: ends(parameters)[i]))
+        ddim = list(STEPPERS).index("ddim")
+        for eta in (0.5, 0.0):  # traced, as a number; at 0 its gradient is √β̃ z and not 0
+            parameters = jnp.array([0.1, 0.4, eta])
+            slopes = np.stack([gradient(parameters, i) for i in range(6)])
+            h = 1e-6 * np.eye(3)
+            differences = np.stack([f(parameters + step) - f(parameters - step) for step in h], 1) / 2e-6
+            np.testing.assert_allclose(slopes, differences, atol=1e-8)
+            np.testing.assert_allclose(slopes[ddim], [0.28304, 0.02022, 0.0], atol=1e-5)
+            assert abs(slopes[-1, 2]) > 0.01
+        np.testing.assert_allclose(f(parameters)[-1], f(parameters)[ddim], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide", "tolerance"), [("bfloat16", False, 0.05), ("float16", False, 5e-3), ("float32", True, 1e-4)]
+)
+def test_types(dtype, wide, tolerance):
+    # x and the network's output are of `dtype`, without any promotion by jax itself. The truth is float64 from that x.
+    x = jnp.array([[2.0], [-0.7]], dtype)
+
+    def ends(x, dtype):
+        process = processes.gaussian(schedules.cosine(50))
+
+        def network(x, t):
+            return (schedules.broadcast_to(jnp.sin(t), x) * x).astype(dtype)
+
+        def end(name):
+            times = jnp.array([0.5, 0.0]) if name == "ancestral" else samplers.spaced(process.schedule.times, 5)
+            return samplers.denoise(STEPPERS[name](process), predictions.v(network), KEY, x, times)
+
+        return [end(name) for name in STEPPERS]
+
+    with jax.enable_x64(True):
+        want = jax.jit(ends, static_argnums=1)(x.astype(float), "float64")
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(ends, static_argnums=1)(x, dtype)
+    for one, exact in zip(got, want, strict=True):
+        assert one.dtype == np.float32 and exact.dtype == np.float64
+        np.testing.assert_allclose(one, exact, rtol=tolerance)
+
+
+def test_samples_are_of_the_type_of_the_times():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        for dtype in (jnp.float32, jnp.float64):
+            process, times = processes.gaussian(schedules.linear(4)), jnp.array([1.0, 0.5, 0.0], dtype)
+            for stepper in (samplers.ancestral(process), samplers.ddim(process, 0.5)):
+                args = (stepper, predictions.eps(lambda x, t: 0.5 * x), KEY, times, (2, 1))
+                assert jax.eval_shape(lambda args=args: samplers.sample(*args)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", [*STEPPERS, "interpolate"])
+def test_eager_calls_compile_once(name, compilations):
+    # Whatever is new at a call, closures or parameters: the program is not, and nothing is kept of a call.
+    def run(slope, low):
+        process = processes.gaussian(schedules.VP(low, 20.0))
+        predict, times = predictions.eps(lambda x, t: slope * x), jnp.linspace(1, 0, 4)
+        if name == "interpolate":
+            ends = jnp.ones(2), jnp.zeros(2)
+            return samplers.interpolate(process, samplers.ddim(process), predict, KEY, *ends, jnp.ones(3) / 2, times)
+        return samplers.sample(STEPPERS[name](process), predict, KEY, times, (3, 2), lambda state: state.x.mean())
+
+    numbers = jnp.array([[0.5, 0.1], [0.6, 0.2]])
+    parameters = [tuple(row) for row in numbers]
+    first = run(*parameters[0])
+    compilations.clear()
+    second = run(*parameters[1])
+    assert not compilations
+    assert np.abs(np.asarray(jax.tree.leaves(first)[0] - jax.tree.leaves(second)[0])).max() > 1e-3
+
+
+def test_heun_keeps_its_digits_where_alpha_is_small():
+    # alpha(1) = 4.9e-5 of the cosine schedule: x/alpha is 20,000 times x, and one rounding of eps is worth 4e-5 of x_s.
+    x1 = np.array([[2.0], [-0.7]])
+
+    def end(dtype):
+        process = processes.gaussian(schedules.cosine())
+        times = samplers.spaced(process.schedule.times, 50)
+        run = jax.jit(lambda x: samplers.denoise(samplers.heun(process), optimal(process.schedule), KEY, x, times))
+        return run(jnp.asarray(x1, dtype))
+
+    single = end(jnp.float32)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(single, end(jnp.float64), rtol=5e-4)
+
+
+def test_spaced_of_a_long_chain():
+    times = schedules.linear(10_000).times
+    for steps in (1, 7, 3333, 6667, 9_999, 10_000):
+        index = np.round(np.float64(samplers.spaced(times, steps)) * 10_000).astype(int)
+        assert set(-np.diff(index)) <= {10_000 // steps, -(-10_000 // steps)}
+        assert index[0] == 10_000 and index[-1] == 0
+
+
 @pytest.mark.parametrize("steps", [1, 3, 50, 999, 1000])
 def test_spaced(steps):
     got = np.asarray(samplers.spaced(GRID, steps))
@@ -347,11 +455,18 @@ def test_jit_takes_process_and_times_as_arguments():
 
 
 @pytest.mark.parametrize(
-    "times", [[0.0, 0.5, 1.0], [1.0, 0.5, 0.5, 0.0], [1.0], [[1.0, 0.0]], [1.0, float("nan"), 0.0]]
+    "times",
+    [[0.0, 0.5, 1.0], [1.0, 0.5, 0.5, 0.0], [1.0], [[1.0, 0.0]], [1.0, float("nan"), 0.0], [1000, 500, 0], [1.0, -0.1]],
 )
 def test_bad_times(times):
+    predict, times = optimal(LINEAR.schedule), jnp.array(times)
     with pytest.raises(InputError, match="times"):
-        samplers.sample(samplers.ddim(LINEAR), optimal(LINEAR.schedule), jax.random.key(0), jnp.array(times), (2, 1))
+        samplers.sample(samplers.ddim(LINEAR), predict, KEY, times, (2, 1))
+    with pytest.raises(InputError, match="times"):
+        samplers.denoise(samplers.ddim(LINEAR), predict, KEY, jnp.zeros((2, 1)), times)
+    with pytest.raises(InputError, match="times"):
+        ends = jnp.zeros(1), jnp.ones(1)
+        samplers.interpolate(LINEAR, samplers.ddim(LINEAR), predict, KEY, *ends, jnp.ones(2), times)
 
 
 def test_bad_spacing():

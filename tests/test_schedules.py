@@ -244,3 +244,76 @@ def test_sub_vp_and_ve():
 def test_bad_noise_levels(pair):
     with pytest.raises(InputError, match=r"sigma_min=.* must be positive and less than sigma_max="):
         schedules.ve(*pair)
+
+
+SCHEDULES = {
+    "discrete": lambda: schedules.linear(10),
+    "vp": schedules.vp,
+    "sub_vp": schedules.sub_vp,
+    "ve": schedules.ve,
+    "vp of arrays": lambda: schedules.VP(jnp.float32(0.1), jnp.float32(20.0)),
+}
+
+
+@pytest.mark.parametrize("t", [1000, np.arange(3) * 500.0, -1e-3, np.nan, jnp.array([0.5, 1.1])], ids=str)
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_times_out_of_range(name, t):
+    schedule = SCHEDULES[name]()
+    for method in (schedule.alpha, schedule.sigma, schedule.log_snr):
+        with pytest.raises(InputError, match=r"t must be in \[0, 1\], not .*: the time of step i of T is i/T"):
+            method(t)
+        # a constant under jit is told as well, an argument of jit is not looked at
+        with pytest.raises(InputError, match="t must be in"):
+            jax.jit(lambda method=method: method(t))()
+        assert jax.eval_shape(method, jnp.asarray(t)).shape == np.shape(t)
+        method(np.float32(1.0) + np.float32(2e-7))  # a sum of steps that was rounded
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_types(name):
+    # Of times in 16 bits the values are in 32; in 64-bit mode they are those of 32-bit times, to that precision.
+    t = np.array([0.1, 0.25, 0.5, 1.0])
+    with jax.enable_x64(True):
+        want = [np.asarray(method(SCHEDULES[name](), t)) for method in METHODS]
+    with jax.numpy_dtype_promotion("strict"):
+        for dtype, wide, rtol in ((jnp.bfloat16, False, 0.02), (jnp.float16, False, 2e-3), (jnp.float32, True, 1e-5)):
+            with jax.enable_x64(wide):
+                values = jax.jit(lambda t: [method(SCHEDULES[name](), t) for method in METHODS])
+                got = values(jnp.asarray(t, dtype))
+            for a, b in zip(got, want, strict=True):
+                # A chain's values are of its table's type. Times an array they are of the array's, and never narrow.
+                assert a.dtype == (np.float64 if wide and name == "discrete" else np.float32)
+                assert schedules.broadcast_to(a, jnp.zeros((4, 1), dtype)).dtype == np.float32
+                np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+
+
+METHODS = (lambda s, t: s.alpha(t), lambda s, t: s.sigma(t), lambda s, t: s.log_snr(t))
+
+
+def test_types_of_betas():
+    # Learned betas keep their type, traced or not, also where jax's default is wider; tables of numbers have that.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        for dtype, want in ((jnp.float32, np.float32), (jnp.bfloat16, np.float32), (jnp.float64, np.float64)):
+            betas = jnp.full(3, 0.25, dtype)
+            for schedule in (schedules.from_betas(betas), jax.jit(schedules.from_betas)(betas)):
+                assert schedule.table.dtype == schedule.betas.dtype == schedule.times.dtype == want
+                np.testing.assert_allclose(schedule.table, -np.arange(4) * np.log(0.75), rtol=1e-6)
+        assert schedules.linear(3).table.dtype == np.float64
+        # 1/10 in float32 is on a float64 grid
+        chain = schedules.linear(10)
+        np.testing.assert_array_equal(chain.integrated_rate(jnp.arange(11, dtype=jnp.float32) / 10), chain.table)
+
+
+@pytest.mark.parametrize("make", [schedules.VP, schedules.SubVP, lambda a, b: schedules.from_betas(jnp.stack([a, b]))])
+def test_gradient_where_there_is_no_noise(make):
+    # sigma(0) = 0 and log_snr(0) = inf whatever the rate is: constants. At other times of the batch nothing is lost.
+    def outputs(a, b):
+        s, t = make(a, b), jnp.array([0.0, 0.5])
+        return jnp.stack([s.alpha(t), s.sigma(t), jnp.exp(-0.5 * s.log_snr(t))])
+
+    slopes = jax.jit(jax.jacrev(outputs, (0, 1)))(0.1, 0.4)
+    f = jax.jit(outputs)
+    for i, slope in enumerate(slopes):
+        up, down = (f(0.1 + h * (i == 0), 0.4 + h * (i == 1)) for h in (1e-2, -1e-2))
+        np.testing.assert_array_equal(slope[:, 0], 0)
+        np.testing.assert_allclose(slope[:, 1], (up - down)[:, 1] / 2e-2, rtol=0.02, atol=1e-4)

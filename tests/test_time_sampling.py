@@ -145,3 +145,21 @@ def test_continuous_is_uniform_stratified_and_unbiased():
     error = values.std() / np.sqrt(repeats)
     assert abs(values.mean() - 1 / start) < 5 * error
     assert values.var() < 0.2 * independent
+
+
+def test_history_keeps_its_type_and_its_program(compilations):
+    with jax.numpy_dtype_promotion("strict"):
+        for _ in range(2):
+            compilations.clear()
+            sampler = time_sampling.loss_aware(4, length=2)
+            state = sampler.update(sampler.init(), jnp.array([0.25, 1.0]), jnp.array([1.5, 3.0], jnp.bfloat16))
+        assert not compilations
+        np.testing.assert_array_equal(state.losses, [[1.5, 0], [0, 0], [0, 0], [3, 0]])
+        single = jax.tree.map(lambda a: a, state)
+        with jax.enable_x64(True):
+            later = sampler.update(single, jnp.array([0.25]), jnp.array([2.5]))
+            assert later.losses.dtype == np.float32
+            np.testing.assert_array_equal(later.losses[0], [1.5, 2.5])
+            for other in (sampler, *(make(4) for make in (time_sampling.uniform, time_sampling.low_discrepancy))):
+                t, weights = other.sample(other.init(), jax.random.key(0), 8)
+                assert np.isin(np.round(np.float64(t) * 4, 6), [1, 2, 3, 4]).all() and (np.asarray(weights) == 1).all()

@@ -2,6 +2,10 @@
 
     simple    E ‖eps - eps̃(x_t, t)‖²                         (Ho et al. 2020, eq. 14)
     weighted  E w(λ_t) ‖eps - eps̃(x_t, t)‖²                  (Kingma & Gao 2023 list most choices of w)
+
+              whichever kind is predicted, for errors at one x_t are proportional to one another:
+              |eps err|² = (alpha/sigma)² |x_0 err|² = (alpha/(alpha² + sigma²))² |v err|² = sigma² |score err|²
+
     vlb       T L_t for a random t: unbiased for the bound without its constant prior term
     hybrid    simple + 0.001 vlb, the mean held fixed in vlb   (Nichol & Dhariwal 2021, eq. 16)
 
@@ -17,13 +21,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from diffjax.bounds import Decoder, bits_per_dim, reconstruction_cost, step_cost
+from diffjax.bounds import Decoder, bits_per_dim, least_steps, reconstruction_cost, step_cost
 from diffjax.distributions import Distribution, Normal
+from diffjax.dtypes import as_float
+from diffjax.errors import InputError
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
 from diffjax.processes import Gaussian, Process, Variance
 from diffjax.randomness import Keys, normal, uniform
+from diffjax.schedules import Schedule, broadcast_to, sqrt
 
-Weight = Callable[[Array], Array]
+Weight = Callable[[Array], Array]  # of the log-SNR, on the squared error of eps
 
 
 def simple(
@@ -38,7 +45,12 @@ def simple(
 
     On N(0, I) data the least possible value at t is alpha_bar_t for eps.
     """
-    return weighted(process, predict, key, x0, t, jnp.ones_like, kind)
+    x0 = as_float(x0)
+    t = jnp.asarray(t, x0.dtype)
+    eps = normal(key, x0.shape, x0.dtype)
+    xt = _noised(process, x0, eps, t)
+    error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
+    return _event_mean(error**2)
 
 
 def weighted(
@@ -50,11 +62,17 @@ def weighted(
     weight: Weight,
     kind: Kind = "eps",
 ) -> Float[Array, " batch"]:
-    """`simple` times weight(log_snr(t))."""
-    eps = normal(key, x0.shape, x0.dtype)
-    xt = _noised(process, x0, eps, t)
-    error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
-    return weight(process.schedule.log_snr(t)) * _event_mean(error**2)
+    """weight(log_snr(t)) times `simple` of kind "eps": one loss, whichever kind the network predicts.
+
+    Args:
+        weight: as of `min_snr`, `p2`. A weight w on the squared error of x_0 is w/SNR here.
+        kind: that in which the error is computed: the network's own loses least to rounding.
+    """
+    x0 = as_float(x0)
+    t = jnp.asarray(t, x0.dtype)
+    loss = simple(process, predict, key, x0, t, kind)
+    on_eps = broadcast_to(weight(process.schedule.log_snr(t)), loss)
+    return on_eps * broadcast_to(_eps_error(process.schedule, kind, t), loss) * loss
 
 
 def min_snr(gamma: float = 5.0) -> Weight:
@@ -82,7 +100,14 @@ def vlb(
 
     With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which only a learned
     schedule changes.
+
+    Raises:
+        InputError: if num_steps = 1 and a Gaussian process has a variance other than "forward": β̃ does not exist.
     """
+    if num_steps < least_steps(process, variance):
+        raise InputError(f"num_steps={num_steps}: variance={variance!r} needs at least 2 steps, 'forward' 1")
+    x0 = as_float(x0)
+    s, t = (jnp.asarray(time, x0.dtype) for time in (s, t))
     xt = draw(process.marginal(x0, t), key)
     prediction = predict(xt, t)  # one evaluation serves both costs
 
@@ -111,7 +136,12 @@ def hybrid(
 
     Both at the same noise, from one evaluation of the network (Nichol & Dhariwal 2021, section 3.1; bits per
     dimension as in their code, so that 0.001 means what it means there).
+
+    Raises:
+        InputError: if num_steps = 1, as `vlb`.
     """
+    x0 = as_float(x0)
+    t = jnp.asarray(t, x0.dtype)
     eps = normal(key, x0.shape, x0.dtype)
     prediction = predict(_noised(process, x0, eps, t), t)
     held = replace(prediction, value=jax.lax.stop_gradient(prediction.value))
@@ -122,13 +152,28 @@ def hybrid(
 def draw(q: Distribution, key: Keys) -> Array:
     """A draw of q by one key, or by one key per example; that of a Normal is differentiable in its parameters."""
     if isinstance(q, Normal):
-        return q.mean + jnp.sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
-    return (uniform(key, q.mean.shape) < q.mean).astype(q.mean.dtype)
+        return q.mean + sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
+    return (uniform(key, q.mean.shape, q.mean.dtype) < q.mean).astype(q.mean.dtype)
 
 
 def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:
     q = process.marginal(x0, t)
-    return q.mean + jnp.sqrt(q.variance) * eps
+    return q.mean + sqrt(q.variance) * eps
+
+
+def _eps_error(schedule: Schedule, kind: Kind, t: Array) -> Array:
+    """|eps err|²/|err of this kind|² at one x_t."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    match kind:
+        case "eps":
+            return jnp.ones_like(alpha)
+        case "x0":
+            return (alpha / sigma) ** 2
+        case "v":
+            return (alpha / (alpha**2 + sigma**2)) ** 2
+        case "score":
+            return sigma**2
+    raise InputError(f"the error of a prediction of kind {kind!r} is not that of an eps")
 
 
 def _event_mean(x: Array) -> Array:

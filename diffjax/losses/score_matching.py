@@ -27,6 +27,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import eager
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 from diffjax.losses.diffusion import Weight, simple
 from diffjax.predictions import Predict
@@ -46,16 +48,20 @@ def exact_score_matching(score: Score, x: Float[Array, "batch *event"]) -> Float
     Raises:
         InputError: if the score is not of the shape of x.
     """
-    value, slope = jax.linearize(_checked(score), x)
     shape, size = x.shape[1:], math.prod(x.shape[1:])
 
-    def diagonal(i: Array) -> Array:
-        # One direction for all examples: none sees another, so that the batch's derivative is that of each.
-        direction = jax.nn.one_hot(i, size, dtype=x.dtype).reshape(shape)
-        return slope(jnp.broadcast_to(direction, x.shape)).reshape(-1, size)[:, i]
+    def loss(x: Array) -> Array:
+        value, slope = jax.linearize(_checked(score), x)
 
-    entries = jax.lax.map(diagonal, jnp.arange(size), batch_size=min(size, DIRECTIONS_AT_ONCE))
-    return entries.sum(0) + 0.5 * _dot(value, value)
+        def diagonal(i: Array) -> Array:
+            # One direction for all examples: none sees another, so that the batch's derivative is that of each.
+            direction = jax.nn.one_hot(i, size, dtype=x.dtype).reshape(shape)
+            return slope(jnp.broadcast_to(direction, x.shape)).reshape(-1, size)[:, i]
+
+        entries = jax.lax.map(diagonal, jnp.arange(size), batch_size=min(size, DIRECTIONS_AT_ONCE))
+        return entries.sum(0) + 0.5 * _dot(value, value)
+
+    return eager.once(loss, as_float(x))
 
 
 def sliced_score_matching(
@@ -82,6 +88,7 @@ def sliced_score_matching(
     """
     if num_projections < 1:
         raise InputError(f"num_projections must be at least 1, not {num_projections}")
+    x = as_float(x)
     value, slope = jax.linearize(_checked(score), x)
     v = _directions(key, (x.shape[0], num_projections, *x.shape[1:]), x.dtype, projection)
     loss = jax.vmap(lambda v: _dot(v, slope(v)), in_axes=1)(v).mean(0)
@@ -112,6 +119,7 @@ def denoising_score_matching(
         raise InputError(f"sigma must be a number or one per example, {x.shape[:1]}, not of shape {jnp.shape(sigma)}")
     if not isinstance(sigma, jax.core.Tracer) and not (np.asarray(sigma) > 0).all():
         raise InputError(f"sigma must be positive, not {sigma}")
+    x = as_float(x)
     sigma = jnp.asarray(sigma, x.dtype)
     eps = normal(key, x.shape, x.dtype)
     scale = broadcast_to(sigma, x)
@@ -137,7 +145,10 @@ def weighted_score_matching(
             data, an upper bound on -E log p(x_0) in nats (Song, Durkan, Murray & Ermon 2021, corollary 1).
     """
     loss = 0.5 * math.prod(x0.shape[1:]) * simple(process, predict, key, x0, t)
-    return loss if weight is None else weight(t) / process.schedule.sigma(t) ** 2 * loss
+    if weight is None:
+        return loss
+    t = jnp.asarray(t, loss.dtype)
+    return broadcast_to(weight(t), loss) / broadcast_to(process.schedule.sigma(t), loss) ** 2 * loss
 
 
 def energy_score(energy: Callable[[Array], Array]) -> Score:
@@ -160,7 +171,7 @@ def _directions(key: Keys, shape: tuple[int, ...], dtype: np.dtype, projection: 
     """(batch, num, *event)."""
     match projection:
         case "rademacher":
-            return jnp.where(uniform(key, shape) < 0.5, -1, 1).astype(dtype)
+            return jnp.where(uniform(key, shape, dtype) < 0.5, -1, 1).astype(dtype)
         case "gaussian":
             return normal(key, shape, dtype)
         case "sphere":
@@ -175,7 +186,7 @@ def _checked(score: Score) -> Score:
         value = score(x)
         if jnp.shape(value) != x.shape:
             raise InputError(f"a score must be of the shape of x, {x.shape}, not {jnp.shape(value)}")
-        return value
+        return jnp.asarray(value, x.dtype)
 
     return checked
 

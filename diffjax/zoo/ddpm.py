@@ -72,7 +72,7 @@ def make(config: Any) -> Model:
             case "simple":
                 return losses.simple(process, predict, noise_key, x0, t, setting.prediction)
             case "min_snr":
-                return losses.weighted(process, predict, noise_key, x0, t, losses.min_snr())
+                return losses.weighted(process, predict, noise_key, x0, t, losses.min_snr(), setting.prediction)
             case "hybrid":
                 return losses.hybrid(process, predict, noise_key, x0, s, t, setting.num_steps, decoder)
         cost = losses.vlb(process, predict, noise_key, x0, s, t, setting.num_steps, setting.variance, decoder)
@@ -191,6 +191,8 @@ def _check(config: Any, learned: bool) -> None:
         raise InputError(f"diffusion.prediction must be one of {', '.join(predictions.KINDS)}: {setting.prediction!r}")
     if setting.variance not in ("posterior", "forward", "learned"):
         raise InputError(f"diffusion.variance must be 'posterior', 'forward' or 'learned', not {setting.variance!r}")
+    if setting.num_steps == 1 and setting.variance != "forward":
+        raise InputError(f"diffusion.num_steps=1 has no diffusion.variance={setting.variance!r}: use 'forward'")
     if not 1 <= config.sampling.steps <= setting.num_steps:
         limit = f"diffusion.num_steps={setting.num_steps}"
         raise InputError(f"sampling.steps must be from 1 to {limit}, not {config.sampling.steps}")

@@ -7,6 +7,7 @@ import pytest
 
 from diffjax import bounds, losses, predictions, processes, schedules
 from diffjax.distributions import DiscretizedNormal
+from diffjax.errors import InputError
 from diffjax.predictions import KINDS, Prediction
 
 SCHEDULE = schedules.cosine(20)
@@ -63,6 +64,90 @@ def test_weights():
         assert (snr > gamma).any() and (snr < gamma).any()
         np.testing.assert_allclose(run(losses.min_snr(gamma)), np.minimum(snr, gamma) * x0_loss, rtol=1e-3)
     np.testing.assert_allclose(run(losses.p2(2.0, 3.0)), (3 + snr) ** -2.0 * eps_loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vp", "ve"])
+def test_a_weight_gives_one_loss_whatever_the_kind(name):
+    snr = np.array([25.0, 1.0, 0.04])
+    chain = schedules.from_betas(1 - np.array([25 / 26, 26 / 50, 0.04 / 1.04 * 2]))
+    schedule, t = {"vp": (chain, jnp.arange(1, 4) / 3), "ve": (schedules.ve(0.2, 5.0), jnp.arange(3) / 2)}[name]
+    alpha2, sigma2 = (snr / (1 + snr), 1 / (1 + snr)) if name == "vp" else (1.0, 1 / snr)
+    process, x0 = processes.gaussian(schedule), jnp.ones((3, 2))
+    weights = [losses.min_snr(), losses.p2(2.0, 3.0), lambda l: 2 + l**2]
+    on_eps = np.array([[0.2, 1.0, 1.0], (3 + snr) ** -2.0, 2 + np.log(snr) ** 2])
+    # |eps err|²/|err|² at one x_t: the errors of x_0 and eps cancel, alpha dx_0 + sigma deps = 0.
+    factor = {"eps": 1.0, "x0": snr, "v": alpha2 / (alpha2 + sigma2) ** 2, "score": sigma2}
+
+    @jax.jit
+    def run():
+        predict = predictions.v(lambda x, t: 0.3 * x)
+        args = (process, predict, jax.random.key(0), x0, t)
+        return {k: (losses.simple(*args, k), jnp.stack([losses.weighted(*args, w, k) for w in weights])) for k in KINDS}
+
+    out = run()
+    for kind in KINDS:
+        plain, weighted = out[kind]
+        np.testing.assert_allclose(weighted / plain, on_eps * factor[kind], rtol=2e-5)
+        np.testing.assert_allclose(weighted, out["eps"][1], rtol=1e-4)
+    if name == "vp":
+        np.testing.assert_allclose(out["v"][1][0] / out["v"][0], [0.19231, 0.5, 0.03846], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide", "tolerance"), [("bfloat16", False, 0.03), ("float16", False, 3e-3), ("float32", True, 2e-5)]
+)
+def test_types(dtype, wide, tolerance):
+    # Data, times and the network's output of that type; the truth from the same noise in float64.
+    x0, key, (s, t) = jnp.array([[0.5, -1.0], [0.25, 2.0]], dtype), jax.random.key(0), (0.25, 0.5)
+
+    def everything(x0, s, t):
+        process = processes.gaussian(schedules.linear(20, 0.01, 0.2))
+        predict = predictions.v(lambda x, t: 0.5 * x.astype(dtype))
+        return (
+            losses.simple(process, predict, key, x0, t, "x0"),
+            losses.weighted(process, predict, key, x0, t, losses.min_snr(), "x0"),
+            losses.weighted_score_matching(process, predict, key, x0, t, lambda t: t),
+            losses.vlb(process, predict, key, x0, s, t, 20),
+        )
+
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("strict"):
+        times = [jnp.full(2, a, jnp.float64 if wide else dtype) for a in (s, t)]
+        got = jax.jit(everything)(x0, *times)
+        eps = np.float64(jax.random.normal(key, (2, 2), jnp.float32))
+    assert {loss.dtype for loss in got} == {np.dtype(np.float32)}
+    ab_s, ab = np.cumprod(1 - np.linspace(0.01, 0.2, 20))[[4, 9]]
+    xt = np.sqrt(ab) * np.float64(x0) + np.sqrt(1 - ab) * eps
+    error2 = (np.float64(x0) - (np.sqrt(ab) - 0.5 * np.sqrt(1 - ab)) * xt) ** 2  # x̂_0 = alpha x - sigma v
+    snr, r = ab / (1 - ab), 1 - (ab / (1 - ab)) / (ab_s / (1 - ab_s))
+    kl = 0.5 * ab_s * r**2 * error2 / (r * (1 - ab_s))
+    want = error2.mean(1), min(snr, 5) * error2.mean(1), 0.5 * t / (1 - ab) * snr * error2.sum(1), 20 * kl.sum(1)
+    for one, exact in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, exact, rtol=tolerance)
+
+
+def test_a_chain_of_one_step():
+    # There is no β̃: said at once, where a NaN came. β there is, and the bound with it: -log N(x_0; x̂_0, 1 - ᾱ).
+    x0, key, (s, t) = jnp.array([[0.3, -1.2]]), jax.random.key(0), (jnp.zeros(1), jnp.ones(1))
+    process, predict = processes.gaussian(schedules.from_betas([0.75])), with_variance(0.5, 0.4)
+    with pytest.raises(InputError, match="num_steps=1: variance='learned' needs at least 2 steps"):
+        losses.hybrid(process, predict, key, x0, s, t, 1)
+    with pytest.raises(InputError, match="num_steps=1"):
+        losses.vlb(process, predict, key, x0, s, t, 1)
+    xt = 0.5 * np.float64(x0) + np.sqrt(0.75) * np.float64(jax.random.normal(key, (1, 2)))
+    estimate = (xt - np.sqrt(0.75) * 0.5 * xt) / 0.5
+    want = 0.5 * ((np.float64(x0) - estimate) ** 2 / 0.75 + np.log(2 * np.pi * 0.75)).sum(1)
+    np.testing.assert_allclose(losses.vlb(process, predict, key, x0, s, t, 1, "forward"), want, rtol=1e-5)
+    # Bits need no variance: -log p of a fair coin for each.
+    coin = losses.vlb(
+        processes.binomial([0.75]), predictions.logits(lambda x, t: 0 * x), key, jnp.array([[0.0, 1.0]]), s, t, 1
+    )
+    np.testing.assert_allclose(coin, 2 * np.log(2), rtol=1e-5)
+
+
+def test_steps_given_as_times_are_told():
+    t = jnp.array([3, 500])
+    with pytest.raises(InputError, match=r"t must be in \[0, 1\]"):
+        losses.simple(PROCESS, scaled(1.0), jax.random.key(0), X0[:2], t)
 
 
 def test_loss_is_a_mean_over_the_event_and_kept_per_example():

@@ -372,3 +372,28 @@ def test_bad_projections_and_shapes():
     for wrong in (lambda x: x, lambda x: x.sum()):
         with pytest.raises(InputError, match=r"one number per example, \(4,\)"):
             losses.energy_score(wrong)(x)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_types_and_compilations(dtype, compilations):
+    # 32 bits in and out under 64-bit mode, and of 16 bits the value of their data; eager calls compile once.
+    x = jax.random.normal(jax.random.key(1), (3, 2, 2)).astype(dtype)
+    value, slope = wavy_by_hand(x)
+    want = np.trace(slope, axis1=1, axis2=2) + 0.5 * (value**2).sum(1)
+    noise = np.float64(jax.random.normal(jax.random.key(0), x.shape, jnp.float32)).reshape(3, 4)
+    score, _ = wavy_by_hand(np.float64(x).reshape(3, 4) + 0.5 * noise)
+    denoised = 0.5 * ((0.5 * score + noise) ** 2).sum(1)
+
+    def losses_of(score):
+        exact = losses.exact_score_matching(score, x)
+        sliced = losses.sliced_score_matching(score, jax.random.key(0), x)
+        return exact, losses.denoising_score_matching(score, jax.random.key(0), x, 0.5), sliced
+
+    with jax.enable_x64(dtype == "float32"), jax.numpy_dtype_promotion("strict"):
+        got = losses_of(lambda x: wavy(x).astype(dtype))
+        np.testing.assert_allclose(got[0], want, atol=0.2 if dtype == "bfloat16" else 0.02)
+        np.testing.assert_allclose(got[1], denoised, rtol=0.02)
+        assert {loss.dtype for loss in got} == {np.dtype(np.float32)}
+        compilations.clear()
+        losses.exact_score_matching(lambda x: wavy(x).astype(dtype), x)
+        assert not compilations

@@ -206,12 +206,20 @@ def test_figures_show_the_reverse_process(images):
         ("sampling", "sampler", "euler", "sampling.sampler"),
         ("sampling", "steps", 21, "sampling.steps.*20"),
         ("sampling", "steps", 0, "sampling.steps"),
+        ("diffusion", "num_steps", 0, "num_steps"),
     ],
 )
 def test_a_choice_that_cannot_be_is_named(section, field, value, says):
     config = small()
     config[section][field] = value
     with pytest.raises(InputError, match=says):
+        zoo.make(config)
+
+
+def test_one_step_has_no_posterior_variance():
+    config = small(num_steps=1, variance="posterior")
+    config.sampling.steps = 1
+    with pytest.raises(InputError, match=r"diffusion.num_steps=1 has no diffusion.variance='posterior': use 'forward'"):
         zoo.make(config)
 
 
