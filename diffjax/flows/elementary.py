@@ -100,9 +100,10 @@ def gated(bias: float = 2.0) -> Form:
 
 def shift_and_log_scale(conditioner: Callable[[Array], tuple[Array, Array]], form: Form, x: Array) -> tuple:
     """What a layer does to each entry, both of x's shape, else an InputError, and of its type."""
-    shift, log_scale = form(*conditioner(x))
+    m, s = conditioner(x)
+    shift, log_scale = form(jnp.asarray(m, x.dtype), jnp.asarray(s, x.dtype))
     if not shift.shape == log_scale.shape == x.shape:
         raise InputError(
             f"conditioner must give two arrays of x's shape {x.shape}, not {shift.shape}, {log_scale.shape}"
         )
-    return shift.astype(x.dtype), log_scale.astype(x.dtype)
+    return shift, log_scale

@@ -41,8 +41,8 @@ def radial(
     def parts(z: Array) -> tuple[Array, Array, Array, Array]:
         """The centre, z - z_0, α and g, of one type."""
         check_dim("this radial flow", dim, z)
-        z, middle, *raw = alike(z, centre, raw_alpha, raw_gap)
-        return middle, z - middle, *map(jax.nn.softplus, raw)
+        z, middle, a, g = alike(z, centre, raw_alpha, raw_gap)
+        return middle, z - middle, jax.nn.softplus(a), jax.nn.softplus(g)
 
     def log_det(r: Array, alpha: Array, gap: Array) -> Array:
         across = jnp.log(gap + r) - jnp.log(alpha + r)

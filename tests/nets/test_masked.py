@@ -92,7 +92,7 @@ def test_four_units_for_eight_inputs():
 
 
 def test_enough_units_have_the_degrees_of_the_paper_in_turn():
-    """Parameters that were trained keep their meaning: degrees 1..dim - 1 (0..dim - 1 with a context), over and over."""
+    """Trained parameters keep their meaning: degrees 1..dim - 1 (0..dim - 1 with a context), over and over."""
     assert hidden_degrees(5, (9, 4), False).tolist() == [1, 2, 3, 4]
     assert hidden_degrees(5, (5, 70), True).tolist() == [0, 1, 2, 3, 4]
     assert hidden_degrees(1, (3,), False).tolist() == [0]
