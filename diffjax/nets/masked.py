@@ -70,8 +70,8 @@ class MADE(nn.Module):
             later = hidden[np.arange(units) % len(hidden)]
             h = MaskedDense()(h, degrees[:, None] <= later)
             if i == 0 and context is not None:
-                h = h + nn.Dense(units, use_bias=False)(as_float(context))
+                h = h + nn.Dense(units, use_bias=False)(jnp.asarray(context, h.dtype))
             degrees, h = later, nn.swish(h)
         last = np.tile(degrees[:, None] < np.arange(1, dim + 1), self.out)
-        y = MaskedDense(self.zero)(h, last).reshape(*x.shape[:-1], self.out, dim)
-        return jnp.moveaxis(y, -2, 0)
+        y = MaskedDense(self.zero)(h, last)
+        return jnp.moveaxis(y.reshape(*y.shape[:-1], self.out, dim), -2, 0)

@@ -347,7 +347,9 @@ def test_one_vector_through_a_stack_with_parameters_of_a_batch():
 
     @jax.jit
     def both(u, w, b):
-        move = lambda u, w, b: flows.stacked(lambda p: flows.planar(*p), (u, w, b)).inverse_and_log_det(y)
+        def move(u, w, b):
+            return flows.stacked(lambda p: flows.planar(*p), (u, w, b)).inverse_and_log_det(y)
+
         return move(u, w, b), jax.vmap(move, 1)(u, w, b)
 
     jax.tree.map(lambda one, each: np.testing.assert_allclose(one, each, atol=1e-6), *both(u, w, b))
