@@ -7,7 +7,7 @@ Bits x_0 with Σ_k w_k Π_i B(p_ki) stay such a mixture under the binomial proce
 multiplied by what an observation tells, r(x) = Π_i exp(-½ precision_i (y_i - x_i)²), precision 0 to +inf: since x_t is
 itself an observation of x_0, E[r(x_0) | x_t] is a matter of observing twice.
 
-Results have the type of the parameters and x together (`dtypes`); alpha, sigma, y and precision follow it.
+Functions of a real x have the type of x and the parameters together (`dtypes`), all else that of the parameters.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.distributions import Bernoulli
-from diffjax.dtypes import alike, floating
+from diffjax.dtypes import alike
 from diffjax.predictions import Predict, Prediction
 from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
@@ -65,7 +65,7 @@ class GaussianMixture(NamedTuple):
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n D"]:
         weights, means, covs = alike(*self)
         which_key, noise_key = jax.random.split(key)
-        which = _components(which_key, weights, n)
+        which = jax.random.categorical(which_key, jnp.log(weights), shape=(n,))
         noise = jax.random.normal(noise_key, (n, means.shape[-1]), means.dtype)
         return means[which] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(covs)[which], noise)
 
@@ -111,9 +111,13 @@ class GaussianMixture(NamedTuple):
         """log_r(x_t (batch, D), t () or (batch,)) = log E[r(x_0) | x_t], up to a constant, for t > 0."""
 
         def one(x: Array, t: Array) -> Array:
-            dtype = floating(x, self)
-            x, alpha, sigma = (jnp.asarray(a, dtype) for a in (x, schedule.alpha(t), schedule.sigma(t)))
-            return self.posterior(x / alpha, jnp.full_like(x, (alpha / sigma) ** 2)).log_evidence(y, precision)
+            x, *params = alike(x, *self)
+            alpha, sigma = (jnp.asarray(a, x.dtype) for a in (schedule.alpha(t), schedule.sigma(t)))
+            return (
+                GaussianMixture(*params)
+                .posterior(x / alpha, jnp.full_like(x, (alpha / sigma) ** 2))
+                .log_evidence(y, precision)
+            )
 
         return lambda xt, t: jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1]))
 
@@ -147,7 +151,7 @@ class BernoulliMixture(NamedTuple):
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n D"]:
         weights, probs = alike(*self)
         which_key, bit_key = jax.random.split(key)
-        probs = probs[_components(which_key, weights, n)]
+        probs = probs[jax.random.categorical(which_key, jnp.log(weights), shape=(n,))]
         return Bernoulli(jnp.log(probs) - jnp.log1p(-probs)).sample(bit_key)
 
     def at(self, process: Binomial, t: ArrayLike) -> "BernoulliMixture":
@@ -198,11 +202,6 @@ class BernoulliMixture(NamedTuple):
         total = jnp.logaddexp(log_on, log_off)
         scale = jnp.where(jnp.isneginf(total), 0.0, total)  # a component that cannot have been seen has no share
         return total.sum(-1) + jnp.log(weights), log_on - scale, log_off - scale
-
-
-def _components(key: PRNGKeyArray, weights: Array, n: int) -> Array:
-    """Which component each of n draws is of; "high": also of weights that the default's noise is too coarse for."""
-    return jax.random.categorical(key, jnp.log(weights), shape=(n,), mode="high")
 
 
 def _log_odds(y: Array, precision: Array) -> Array:
