@@ -260,17 +260,6 @@ def test_posterior_of_sharp_observations_has_their_variance():
         np.testing.assert_allclose(got.means, means, atol=5e-6)
 
 
-def test_posterior_given_x_t_of_hardly_any_noise():
-    """log_expected observes x_0 through x_t first, with a precision of alpha²/sigma²: 1e9 here."""
-    schedule = schedules.vp()
-    t, y, precision = 1e-8, np.array([0.5]), np.array([20.0])
-    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
-    xt = np.linspace(-1, 1, 5)[:, None]
-    got = MIX1.log_expected(schedule, jnp.asarray(y), jnp.asarray(precision))(jnp.asarray(xt, jnp.float32), t)
-    want = scipy.stats.norm.logpdf(y, xt / alpha, np.sqrt(1 / 20 + (sigma / alpha) ** 2))[:, 0]
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-
-
 def test_bits_after_hardly_any_time_and_other_things_than_bits():
     process = processes.binomial(schedules.vp(), 0.5)
     noised = reference.BernoulliMixture(jnp.ones(1), jnp.zeros((1, 2))).at(process, 1e-7)
@@ -302,16 +291,3 @@ def test_mixtures_keep_the_type_of_their_parameters(promotion):
                 own, of = jax.eval_shape(law, jnp.ones((2, 3), of_x))
                 assert {leaf.dtype for leaf in jax.tree.leaves(own)} == {jnp.dtype(jnp.float32)}, law
                 assert {leaf.dtype for leaf in jax.tree.leaves(of)} == {jnp.dtype(wanted)}, (law, of_x)
-
-
-def test_other_mixtures_are_not_compiled_anew(compilations):
-    def everything(i):
-        mix = reference.GaussianMixture(MIX.weights, MIX.means + i, MIX.covs)
-        x = MIX.means - i
-        post = mix.posterior(x[0], jnp.ones(3))
-        return mix.score(x), mix.predict(schedules.vp())(x, jnp.full(3, 0.5)).value, post.sample(jax.random.key(0), 3)
-
-    everything(0.0)
-    compilations.clear()
-    everything(1.0)
-    assert not compilations
