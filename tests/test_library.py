@@ -287,7 +287,7 @@ MIXTURE = dj.reference.GaussianMixture(
 
 
 def one_of_each_module(x, mixture):
-    """Of data x (2, 2) and a density: name -> a function without arguments. Those named "drawn ..." are random."""
+    """Of data x (2, 2) and a density: name -> a function of nothing. Those named "drawn ..." are for types alone."""
     key, t = jax.random.key(0), 0.6  # a number, a time in x's type and one in jax's default type must all do
     schedule, times = dj.schedules.vp(), jnp.linspace(1.0, 0.2, 4)
     process, predict = dj.processes.gaussian(schedule), mixture.predict(schedule)
@@ -308,7 +308,7 @@ def one_of_each_module(x, mixture):
         "losses": lambda: dj.losses.exact_score_matching(mixture.score, x),
         "bounds": lambda: dj.bounds.step_cost(process, predict, x, xt, 0.2, t, "posterior"),
         "samplers": lambda: dj.samplers.denoise(dj.samplers.dpmpp_2m(process), predict, key, x, times),
-        "sde": lambda: dj.sde.encode(process, predict, x, start=0.5, rtol=1e-3, atol=1e-4),
+        "sde": lambda: dj.sde.velocity(process, predict)(x, jnp.full(2, t)),
         "conditioning": lambda: mixture.posterior(x[0], jnp.ones(2)).mean,
         "mcmc": lambda: dj.mcmc.leapfrog(mixture.score, x[0], x[1], 0.1, 2),
         "vi": lambda: family(dj.vi.mean_field.start(w[0])).log_prob(w[1]),
@@ -316,6 +316,7 @@ def one_of_each_module(x, mixture):
         "drawn losses": lambda: dj.losses.simple(process, predict, key, x, jnp.full(2, t)),
         "drawn bounds": lambda: dj.bounds.diffusion(process, predict, key, x, times[::-1]).total,
         "drawn samples": lambda: dj.samplers.denoise(dj.samplers.ancestral(process), predict, key, x, times),
+        "drawn flow": lambda: dj.sde.encode(process, predict, x),  # not drawn, but slow to compile
         "drawn sde": lambda: dj.samplers.denoise(dj.sde.euler_maruyama(process), predict, key, x, times),
         "drawn chains": lambda: dj.mcmc.run(kernel, key, x[0], 2)[0].position,
         "drawn gradients": lambda: dj.vi.value_and_gradient(
