@@ -4,17 +4,20 @@
 over event axes is the caller's business, because only the caller knows which axes are events.
 
     Normal               log N(x; m, v) = -½ [(x - m)²/v + log 2πv]
-                         KL(m₁, v₁ ‖ m₂, v₂) = ½ [(m₁ - m₂)²/v₂ + r - log(1 + r)],  r = (v₁ - v₂)/v₂
+                         KL(m₁, v₁ ‖ m₂, v₂) = ½ [(m₁ - m₂)²/v₂ + g(v₁/v₂)],  g(u) = u - 1 - log u
     Gamma                log G(x; a, b) = a log b - log Γ(a) + (a - 1) log x - b x
-                         KL(a₁, b₁ ‖ a₂, b₂) = (a₁ - a₂) ψ(a₁) - log Γ(a₁)/Γ(a₂) + a₂ log b₁/b₂ + a₁ (b₂ - b₁)/b₁
+                         KL(a₁, b₁ ‖ a₂, b₂) = a₂ g(a₁b₂/a₂b₁) + ½ g(a₂/a₁) + r(a₂) - r(a₁) - (a₂ - a₁) r'(a₁)
     DiscretizedNormal    Φ((x + w/2 - m)/√v) - Φ((x - w/2 - m)/√v), the outermost bins open (Ho et al. 2020, eq. 13)
     DiscretizedLogistic  the same of σ((x ± w/2 - m)/s) (Kingma et al. 2016, section 5.2), from
 
         σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b))
 
-The KL of Normals is written in r because v₁/v₂ - 1 - log(v₁/v₂) is a difference of nearly equal numbers whenever the
-two variances almost agree, which is what they do at every step of a diffusion. Samples of Normal and Gamma (implicitly:
-Figurnov et al. 2018) are differentiable in the parameters; those of the others, `DISCRETE`, are not.
+r is what Stirling's formula leaves of log Γ. `special` has g and r in forms that do not cancel: at every step of a
+diffusion the two variances almost agree, and a KL is a small difference of large numbers if written otherwise.
+
+Outside the support log_prob is -inf, and its gradients are 0. Samples of Normal and Gamma (implicitly: Figurnov et al.
+2018) are differentiable in the parameters; those of the others, `DISCRETE`, are not. Parameters and x together say the
+type of what comes out (`dtypes`). A sample has the parameters' type.
 """
 
 from abc import ABC, abstractmethod
@@ -24,22 +27,29 @@ from typing import NamedTuple, Protocol, Self
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import digamma, gammaln, log_ndtr, xlogy
-from jaxtyping import Float, PRNGKeyArray
+from jax.scipy.special import log_ndtr
+from jaxtyping import Float
 
-from diffjax import pytrees
+from diffjax import pytrees, randomness
+from diffjax.dtypes import alike, as_float, floating
+from diffjax.randomness import Keys
+from diffjax.special import LOG_2PI, excess, log1mexp, stirling, stirling_divergence, weigh
 
-LOG_2PI = 1.8378770664093453
+LARGE = 1e4  # concentration from which a draw's derivative is that of its expansion
+NARROW = 0.1  # width of a bin in standard deviations below which its probability is a series
 
 
 class Distribution(Protocol):
-    """What a step of a Markov chain is made of. All methods are elementwise; log-probabilities are in nats."""
+    """What a step of a Markov chain is made of. All methods are elementwise; log-probabilities are in nats.
+
+    `sample` takes one key, or one per example of the first axis (`randomness`).
+    """
 
     @property
     def mean(self) -> Array: ...
     @property
     def variance(self) -> Array: ...
-    def sample(self, key: PRNGKeyArray) -> Array: ...
+    def sample(self, key: Keys) -> Array: ...
     def log_prob(self, x: Array) -> Array: ...
     def kl(self, other: Self) -> Array: ...
     def entropy(self) -> Array: ...
@@ -55,102 +65,138 @@ class Normal(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         return jnp.broadcast_shapes(jnp.shape(self.mean), jnp.shape(self.variance))
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
-        dtype = jnp.result_type(self.mean, self.variance, float)
-        return self.mean + jnp.sqrt(self.variance) * jax.random.normal(key, self.shape, dtype)
+    def sample(self, key: Keys) -> Float[Array, "*shape"]:
+        mean, variance = alike(*self)
+        return mean + jnp.sqrt(variance) * randomness.normal(key, self.shape, mean.dtype)
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return -0.5 * ((x - self.mean) ** 2 / self.variance + jnp.log(self.variance) + LOG_2PI)
+        x, mean, variance = alike(x, *self)
+        # The square last: of numbers below 1e-19, or above 1e19, it leaves single precision.
+        return -0.5 * (((x - mean) / jnp.sqrt(variance)) ** 2 + jnp.log(variance) + LOG_2PI)
 
     def kl(self, other: "Normal") -> Float[Array, "*shape"]:
         """KL(self ‖ other)."""
-        r = (self.variance - other.variance) / other.variance
-        near = jnp.abs(r) < 0.5  # a much smaller variance is lost in r = -1 + ratio, so log1p is for the near ones
-        log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, r, 0.0)), jnp.log(self.variance / other.variance))
-        return 0.5 * ((self.mean - other.mean) ** 2 / other.variance + r - log_ratio)
+        m1, v1, m2, v2 = alike(*self, *other)
+        return 0.5 * (((m1 - m2) / jnp.sqrt(v2)) ** 2 + excess(v1, v2))
 
     def entropy(self) -> Float[Array, "*shape"]:
-        return jnp.broadcast_to(0.5 * (jnp.log(self.variance) + LOG_2PI + 1.0), self.shape)
+        _, variance = alike(*self)
+        return jnp.broadcast_to(0.5 * (jnp.log(variance) + LOG_2PI + 1.0), self.shape)
 
 
 class Gamma(NamedTuple):
-    """Gamma(concentration, rate), elementwise, on x > 0. Concentrations below 0.1 may draw 0 in single precision."""
+    """Gamma(concentration, rate), elementwise, on x > 0.
+
+    A draw that underflows, as those of concentrations below 0.1 may, is the least positive normal number. The density
+    is finite there, where at 0 it is not: log_prob(0) is its limit, and counts as outside for the gradients.
+    """
 
     concentration: Float[Array, "*#shape"]
     rate: Float[Array, "*#shape"]
 
     @property
     def mean(self) -> Float[Array, "*shape"]:
-        return self.concentration / self.rate
+        a, b = alike(*self)
+        return a / b
 
     @property
     def variance(self) -> Float[Array, "*shape"]:
-        return self.concentration / self.rate**2
+        a, b = alike(*self)
+        return a / b / b
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
-        shape = jnp.broadcast_shapes(jnp.shape(self.concentration), jnp.shape(self.rate))
-        dtype = jnp.result_type(self.concentration, self.rate, float)
-        return jax.random.gamma(key, self.concentration, shape, dtype) / self.rate
+    def sample(self, key: Keys) -> Float[Array, "*shape"]:
+        a, b = jnp.broadcast_arrays(*alike(*self))
+        if randomness.per_example(key):
+            return jax.vmap(lambda key, a, b: Gamma(a, b).sample(key))(key, a, b)
+        large = a > LARGE
+        x = jax.random.gamma(key, jnp.where(large, jax.lax.stop_gradient(a), a), a.shape, a.dtype)
+        # For large a jax's implicit derivative is rounding noise. The quantile of Φ(z) is a + z √a + (z² - 1)/3 + ...
+        fixed_x, fixed = jax.lax.stop_gradient((x, jnp.where(large, a, LARGE)))
+        off = fixed_x - fixed
+        slope = 1 + (off - (off / fixed * off - 1) / 3) / (2 * fixed)
+        x = x + jnp.where(large, slope * (a - jax.lax.stop_gradient(a)), 0.0)
+        return jnp.maximum(x / b, jnp.finfo(x.dtype).tiny)
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        a, b = self.concentration, self.rate
-        return a * jnp.log(b) - gammaln(a) + xlogy(a - 1.0, x) - b * x
+        x, a, b = alike(x, *self)
+        outside = (x <= 0) | (x == jnp.inf)
+        inner = jnp.where(outside, 1.0, x)
+        inside = -a * excess(inner, a / b) - jnp.log(inner) + 0.5 * (jnp.log(a) - LOG_2PI) - stirling(a)
+        at_zero = jnp.where(a == 1, jnp.log(b), jnp.where(a < 1, jnp.inf, -jnp.inf))
+        return jnp.where(outside, jnp.where(x == 0, at_zero, -jnp.inf), inside)
 
     def kl(self, other: "Gamma") -> Float[Array, "*shape"]:
         """KL(self ‖ other)."""
-        (a1, b1), (a2, b2) = self, other
-        log_ratio = gammaln(a1) - gammaln(a2) - a2 * (jnp.log(b1) - jnp.log(b2))
-        return (a1 - a2) * digamma(a1) - log_ratio + a1 * (b2 - b1) / b1
+        a1, b1, a2, b2 = alike(*self, *other)
+        return a2 * excess(a1 / b1, a2 / b2) + 0.5 * excess(a2, a1) + stirling_divergence(a2, a1)
 
     def entropy(self) -> Float[Array, "*shape"]:
-        a, b = self.concentration, self.rate
-        return a - jnp.log(b) + gammaln(a) + (1.0 - a) * digamma(a)
+        a, b = alike(*self)
+        rest, slope = jax.jvp(stirling, (a,), (jnp.ones_like(a),))
+        return 0.5 * (jnp.log(a) + LOG_2PI + 1.0) - jnp.log(b) - 0.5 / a + rest + (1.0 - a) * slope
 
 
 class Bernoulli(NamedTuple):
     """B(sigmoid(logits)), elementwise, on {0, 1}. Logits keep probabilities next to 0 and 1 apart from 0 and 1.
 
-    Infinite logits are point masses.
+    Infinite logits are point masses. Between 0 and 1 log_prob is linear, minus the cross-entropy of grey x; beyond them
+    it is -inf.
     """
 
     logits: Float[Array, "*shape"]
 
     @property
     def mean(self) -> Float[Array, "*shape"]:
-        return jax.nn.sigmoid(self.logits)
+        return jax.nn.sigmoid(as_float(self.logits))
 
     @property
     def variance(self) -> Float[Array, "*shape"]:
-        return jax.nn.sigmoid(self.logits) * jax.nn.sigmoid(-self.logits)
+        logits = as_float(self.logits)
+        return jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
-        return jax.random.bernoulli(key, self.mean).astype(jnp.result_type(self.logits, float))
+    def sample(self, key: Keys) -> Float[Array, "*shape"]:
+        logits = as_float(self.logits)
+        return (randomness.logistic(key, logits.shape, logits.dtype) < logits).astype(logits.dtype)
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return _weigh(x, jax.nn.log_sigmoid(self.logits)) + _weigh(1.0 - x, jax.nn.log_sigmoid(-self.logits))
+        x, logits = alike(x, self.logits)
+        outside = (x < 0) | (x > 1)
+        x = jnp.where(outside, 0.0, x)
+        inside = weigh(x, jax.nn.log_sigmoid(logits)) + weigh(1.0 - x, jax.nn.log_sigmoid(-logits))
+        return jnp.where(outside, -jnp.inf, inside)
 
     def kl(self, other: "Bernoulli") -> Float[Array, "*shape"]:
         """KL(self ‖ other)."""
-        on = jax.nn.log_sigmoid(self.logits) - jax.nn.log_sigmoid(other.logits)
-        off = jax.nn.log_sigmoid(-self.logits) - jax.nn.log_sigmoid(-other.logits)
-        return _weigh(self.mean, on) + _weigh(jax.nn.sigmoid(-self.logits), off)
+        a, b = alike(self.logits, other.logits)
+        on = jax.nn.log_sigmoid(a) - jax.nn.log_sigmoid(b)
+        off = jax.nn.log_sigmoid(-a) - jax.nn.log_sigmoid(-b)
+        return weigh(jax.nn.sigmoid(a), on) + weigh(jax.nn.sigmoid(-a), off)
 
     def entropy(self) -> Float[Array, "*shape"]:
-        on, off = jax.nn.log_sigmoid(self.logits), jax.nn.log_sigmoid(-self.logits)
-        return -_weigh(self.mean, on) - _weigh(jax.nn.sigmoid(-self.logits), off)
+        logits = as_float(self.logits)
+        on, off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        return -weigh(jax.nn.sigmoid(logits), on) - weigh(jax.nn.sigmoid(-logits), off)
 
 
 class _Discretized(ABC):
-    """A law on the reals rounded to `num_bins` equidistant values from -1 to 1, both end bins open."""
+    """A law on the reals rounded to `num_bins` equidistant values from -1 to 1, both end bins open.
+
+    log_prob takes an x between two bins for the middle of a bin of its own, and is -inf beyond the outermost bins,
+    which reach from -1 - 1/(num_bins - 1) to 1 + 1/(num_bins - 1).
+    """
 
     num_bins: int
 
     @property
     def bins(self) -> Float[Array, " num_bins"]:
-        return jnp.linspace(-1.0, 1.0, self.num_bins)
+        return jnp.linspace(-1.0, 1.0, self.num_bins, dtype=floating(*jax.tree.leaves(self)))
 
     @abstractmethod
     def log_prob(self, x: Array) -> Array: ...
+
+    def _half(self) -> float:
+        """Of a bin's width."""
+        return 1.0 / (self.num_bins - 1)
 
     def _round(self, x: Array) -> Array:
         scale = 0.5 * (self.num_bins - 1)
@@ -161,12 +207,12 @@ class _Discretized(ABC):
 
     def kl(self, other: "_Discretized") -> Float[Array, "*shape"]:
         """KL(self ‖ other), of the rounded variables."""
-        table = self._table()
-        return jnp.sum(jnp.exp(table) * (table - other._table()), axis=-1)
+        table, theirs = alike(self._table(), other._table())
+        return jnp.sum(weigh(jnp.exp(table), table - theirs), axis=-1)
 
     def entropy(self) -> Float[Array, "*shape"]:
         table = self._table()
-        return -jnp.sum(jnp.exp(table) * table, axis=-1)
+        return -jnp.sum(weigh(jnp.exp(table), table), axis=-1)
 
 
 @pytrees.register
@@ -182,23 +228,30 @@ class DiscretizedNormal(_Discretized):
     variance: Float[Array, "*#shape"]
     num_bins: int = field(default=256, metadata={"static": True})
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+    def sample(self, key: Keys) -> Float[Array, "*shape"]:
         return self._round(Normal(self.mean, self.variance).sample(key))
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """log P(x) in nats, for x one of the bins."""
-        half = 1.0 / (self.num_bins - 1)
-        std = jnp.sqrt(self.variance)
-        lower = jnp.where(x < -1.0 + half, -jnp.inf, (x - half - self.mean) / std)
-        upper = jnp.where(x > 1.0 - half, jnp.inf, (x + half - self.mean) / std)
+        x, mean, variance = alike(x, self.mean, self.variance)
+        half, std = self._half(), jnp.sqrt(variance)
+        outside = jnp.abs(x) > 1.0 + half
+        x = jnp.where(outside, 0.0, x)
+        first, last = x < -1.0 + half, x > 1.0 - half
+        centre, width = jnp.broadcast_arrays((x - mean) / std, 2.0 * half / std)
+        narrow = (width < NARROW) & (jnp.abs(centre) * width < 0.5) & ~first & ~last
+        lower = jnp.where(first, -jnp.inf, (x - half - mean) / std)
+        upper = jnp.where(last, jnp.inf, (x + half - mean) / std)
         # Φ(b) - Φ(a) = Φ(-a) - Φ(-b): take the side on which both are small, so that nothing cancels.
         flip = lower + upper > 0
         a = jnp.where(flip, -upper, lower)
         b = jnp.where(flip, -lower, upper)
         # An open bin is Φ(b); the inner wheres keep -inf, and log(1 - exp(0)), away from the unused branch's gradient.
-        closed = jnp.isfinite(a)
+        closed = jnp.isfinite(a) & ~narrow
         ratio = log_ndtr(jnp.where(closed, a, b)) - log_ndtr(b)
-        return log_ndtr(b) + jnp.where(closed, _log1mexp(jnp.where(closed, ratio, -1.0)), 0.0)
+        wide = log_ndtr(b) + jnp.where(closed, log1mexp(jnp.where(closed, ratio, -1.0)), 0.0)
+        inside = jnp.where(narrow, _log_narrow(jnp.where(narrow, centre, 0.0), jnp.where(narrow, width, NARROW)), wide)
+        return jnp.where(outside, -jnp.inf, inside)
 
 
 @pytrees.register
@@ -216,31 +269,30 @@ class DiscretizedLogistic(_Discretized):
 
     @property
     def variance(self) -> Float[Array, "*#shape"]:
-        return (jnp.pi * self.scale) ** 2 / 3.0
+        return (jnp.pi * as_float(self.scale)) ** 2 / 3.0
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
-        shape = jnp.broadcast_shapes(jnp.shape(self.mean), jnp.shape(self.scale))
-        dtype = jnp.result_type(self.mean, self.scale, float)
-        return self._round(self.mean + self.scale * jax.random.logistic(key, shape, dtype))
+    def sample(self, key: Keys) -> Float[Array, "*shape"]:
+        mean, scale = jnp.broadcast_arrays(*alike(self.mean, self.scale))
+        return self._round(mean + scale * randomness.logistic(key, mean.shape, mean.dtype))
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """log P(x) in nats, for x one of the bins."""
-        half = 1.0 / (self.num_bins - 1)
+        x, mean, scale = alike(x, self.mean, self.scale)
+        half = self._half()
+        outside = jnp.abs(x) > 1.0 + half
+        x = jnp.where(outside, 0.0, x)
         first, last = x < -1.0 + half, x > 1.0 - half
-        upper = jnp.where(last, 0.0, jax.nn.log_sigmoid((x + half - self.mean) / self.scale))
-        lower = jnp.where(first, 0.0, jax.nn.log_sigmoid((self.mean - x + half) / self.scale))
-        return upper + lower + jnp.where(first | last, 0.0, _log1mexp(-2.0 * half / self.scale))
+        upper = jnp.where(last, 0.0, jax.nn.log_sigmoid((x + half - mean) / scale))
+        lower = jnp.where(first, 0.0, jax.nn.log_sigmoid((mean - x + half) / scale))
+        inside = upper + lower + jnp.where(first | last, 0.0, log1mexp(-2.0 * half / scale))
+        return jnp.where(outside, -jnp.inf, inside)
 
 
 DISCRETE = (Bernoulli, DiscretizedNormal, DiscretizedLogistic)
 
 
-def _weigh(p: Array, log_q: Array) -> Array:
-    """p log q with 0 log 0 = 0, in value and gradient."""
-    return jnp.where(p == 0, 0.0, p * jnp.where(p == 0, 0.0, log_q))
-
-
-def _log1mexp(x: Array) -> Array:
-    """log(1 - exp(x)) for x < 0 without cancellation (Mächler 2012)."""
-    near = x > -0.6931472
-    return jnp.where(near, jnp.log(-jnp.expm1(jnp.where(near, x, -1.0))), jnp.log1p(-jnp.exp(jnp.where(near, -1.0, x))))
+def _log_narrow(centre: Array, width: Array) -> Array:
+    """log of Φ's increase over an interval of a width that is small, and small against 1/centre: by Taylor's series."""
+    c, q = centre**2, (width / 2) ** 2
+    series = q * (c - 1) / 6 + q**2 * (c**2 - 6 * c + 3) / 120 + q**3 * (c**3 - 15 * c**2 + 45 * c - 15) / 5040
+    return -0.5 * (c + LOG_2PI) + jnp.log(width) + jnp.log1p(series)

@@ -31,3 +31,9 @@ def floating(*values: Any) -> np.dtype:
 def as_float(x: Any) -> Array:
     """x as an array of its `floating` type."""
     return jnp.asarray(x, floating(x))
+
+
+def alike(*values: Any) -> list[Array]:
+    """Arrays of the one `floating` type of them all: what a formula of several arrays begins with."""
+    dtype = floating(*values)
+    return [jnp.asarray(x, dtype) for x in values]

@@ -5,6 +5,8 @@ step are then the same on one device or eight, however the batch is divided. Key
 `PRNGKey` counts as one key.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -31,15 +33,36 @@ def each(key: Keys, batch: int) -> Key[Array, " batch"]:
     return key if per_example(key) else jax.random.split(key, batch)
 
 
-def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
-    """Standard normal, `shape` = (batch, *event)."""
-    if not per_example(key):
-        return jax.random.normal(key, shape, dtype)
-    return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
+def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
+    """Standard normal, `shape` = (batch, *event); of any shape if the key is one."""
+    return _draw(lambda k, shape: jax.random.normal(k, shape, dtype), key, shape)
 
 
-def uniform(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "batch ..."]:
-    """Uniform on [0, 1), `shape` = (batch, *event)."""
-    if not per_example(key):
-        return jax.random.uniform(key, shape, dtype)
-    return jax.vmap(lambda k: jax.random.uniform(k, shape[1:], dtype))(key)
+def uniform(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
+    """Uniform on [0, 1), `shape` = (batch, *event); of any shape if the key is one.
+
+    In float32 it is a multiple of 2^-23 ≈ 1.2e-7, and so no measure of small probabilities: `logistic` is.
+    """
+    return _draw(lambda k, shape: jax.random.uniform(k, shape, dtype), key, shape)
+
+
+def logistic(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
+    """Standard logistic, `shape` = (batch, *event); of any shape if the key is one.
+
+    P(draw < logits) = sigmoid(logits), up to 2^-33 ≈ 1e-10 in both tails (2^-65 in float64).
+    """
+    dtype = jnp.result_type(dtype)
+    num = max(32, jnp.finfo(dtype).bits)
+
+    def draw(k: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
+        word = jax.random.bits(k, shape, f"uint{num}")
+        # One bit for the side and the rest for the smaller of u and 1 - u: the tails are where floats are fine.
+        u = ((word >> 1).astype(f"float{num}") + 0.5) * 2.0**-num
+        size = jnp.log1p(-u) - jnp.log(u)
+        return jnp.where(word % 2 == 0, size, -size).astype(dtype)
+
+    return _draw(draw, key, shape)
+
+
+def _draw(draw: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: Keys, shape: tuple[int, ...]) -> Array:
+    return jax.vmap(lambda k: draw(k, shape[1:]))(key) if per_example(key) else draw(key, shape)

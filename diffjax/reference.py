@@ -6,6 +6,8 @@ eps* = E[eps | x_t] = -sigma ∇ log p_t(x_t) is the best possible prediction.
 Bits x_0 with Σ_k w_k Π_i B(p_ki) stay such a mixture under the binomial process, too, and either mixture stays one when
 multiplied by what an observation tells, r(x) = Π_i exp(-½ precision_i (y_i - x_i)²), precision 0 to +inf: since x_t is
 itself an observation of x_0, E[r(x_0) | x_t] is a matter of observing twice.
+
+Functions of a real x have the type of x and the parameters together (`dtypes`), all else that of the parameters.
 """
 
 from collections.abc import Callable
@@ -17,10 +19,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax.distributions import LOG_2PI
+from diffjax.distributions import Bernoulli
+from diffjax.dtypes import alike
 from diffjax.predictions import Predict, Prediction
 from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
+from diffjax.special import LOG_2PI
 
 
 class GaussianMixture(NamedTuple):
@@ -32,46 +36,53 @@ class GaussianMixture(NamedTuple):
 
     @property
     def mean(self) -> Float[Array, " D"]:
-        return self.weights @ self.means
+        weights, means, _ = alike(*self)
+        return weights @ means
 
     @property
     def cov(self) -> Float[Array, "D D"]:
-        centred = self.means - self.mean
-        return jnp.einsum("k,kij->ij", self.weights, self.covs + centred[:, :, None] * centred[:, None, :])
+        weights, means, covs = alike(*self)
+        centred = means - self.mean
+        return jnp.einsum("k,kij->ij", weights, covs + centred[:, :, None] * centred[:, None, :])
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """log p(x) in nats."""
-        chol = jnp.linalg.cholesky(self.covs)
-        centred = x[..., None, :] - self.means
+        x, weights, means, covs = alike(x, *self)
+        chol = jnp.linalg.cholesky(covs)
+        centred = x[..., None, :] - means
         white = jax.scipy.linalg.solve_triangular(
             jnp.broadcast_to(chol, (*centred.shape[:-1], *chol.shape[-2:])), centred[..., None], lower=True
         )[..., 0]
         log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)).sum(-1)
         log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * x.shape[-1] * LOG_2PI
-        return jax.nn.logsumexp(log_normal + jnp.log(self.weights), axis=-1)
+        return jax.nn.logsumexp(log_normal + jnp.log(weights), axis=-1)
 
     def score(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """∇ log p(x)."""
-        return jax.grad(lambda x: self.log_prob(x).sum())(x)
+        x, *params = alike(x, *self)
+        return jax.grad(lambda x: GaussianMixture(*params).log_prob(x).sum())(x)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n D"]:
+        weights, means, covs = alike(*self)
         which_key, noise_key = jax.random.split(key)
-        which = jax.random.categorical(which_key, jnp.log(self.weights), shape=(n,))
-        noise = jax.random.normal(noise_key, (n, self.means.shape[-1]), self.means.dtype)
-        return self.means[which] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(self.covs)[which], noise)
+        which = jax.random.categorical(which_key, jnp.log(weights), shape=(n,))
+        noise = jax.random.normal(noise_key, (n, means.shape[-1]), means.dtype)
+        return means[which] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(covs)[which], noise)
 
     def at(self, alpha: ArrayLike, sigma: ArrayLike) -> "GaussianMixture":
         """The density of alpha x + sigma eps, for scalar alpha and sigma."""
-        alpha, sigma = jnp.asarray(alpha), jnp.asarray(sigma)
-        noise = sigma**2 * jnp.eye(self.means.shape[-1])
-        return GaussianMixture(self.weights, alpha * self.means, alpha**2 * self.covs + noise)
+        weights, means, covs = alike(*self)
+        alpha, sigma = jnp.asarray(alpha, means.dtype), jnp.asarray(sigma, means.dtype)
+        noise = sigma**2 * jnp.eye(means.shape[-1], dtype=means.dtype)
+        return GaussianMixture(weights, alpha * means, alpha**2 * covs + noise)
 
     def predict(self, schedule: Schedule) -> Predict:
         """The exact Predict, of kind eps: -sigma ∇ log p_t(x_t). t is () or (batch,)."""
 
         def one(x: Array, t: Array) -> Array:
             sigma = schedule.sigma(t)
-            return -sigma * self.at(schedule.alpha(t), sigma).score(x)
+            score = self.at(schedule.alpha(t), sigma).score(x)
+            return -sigma.astype(score.dtype) * score
 
         def predict(xt: Array, t: Array) -> Prediction:
             return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), "eps")
@@ -81,10 +92,15 @@ class GaussianMixture(NamedTuple):
     def posterior(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> "GaussianMixture":
         """p(x) r(x)/Z. Where a precision is infinite x is known and the covariances are singular: `mean`, `cov`,
         `predict` and `at` a sigma > 0 hold, a density and samples are not to be had."""
-        known, chol, white, log_joint = self._observe(y, precision)
-        half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], self.covs, 0.0), lower=True)
-        means = self.means + jnp.einsum("kij,ki->kj", half, white)
-        covs = self.covs - jnp.einsum("kij,kil->kjl", half, half)
+        _, means, covs = alike(*self)
+        known, noise, chol, white, log_joint = self._observe(y, precision)
+        half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], covs, 0.0), lower=True)
+        means = means + jnp.einsum("kij,ki->kj", half, white)
+        # Joseph's form, with gain (observed, D): C minus what is explained would be the rounding of C where precision
+        # is high.
+        gain = jax.scipy.linalg.solve_triangular(chol, half, lower=True, trans="T")
+        left = jnp.eye(len(noise), dtype=noise.dtype) - gain.mT
+        covs = jnp.einsum("kij,kjl,kml->kim", left, covs, left) + jnp.einsum("kij,i,kil->kjl", gain, noise, gain)
         return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
 
     def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
@@ -95,21 +111,28 @@ class GaussianMixture(NamedTuple):
         """log_r(x_t (batch, D), t () or (batch,)) = log E[r(x_0) | x_t], up to a constant, for t > 0."""
 
         def one(x: Array, t: Array) -> Array:
-            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-            return self.posterior(x / alpha, jnp.full_like(x, (alpha / sigma) ** 2)).log_evidence(y, precision)
+            x, *params = alike(x, *self)
+            alpha, sigma = (jnp.asarray(a, x.dtype) for a in (schedule.alpha(t), schedule.sigma(t)))
+            return (
+                GaussianMixture(*params)
+                .posterior(x / alpha, jnp.full_like(x, (alpha / sigma) ** 2))
+                .log_evidence(y, precision)
+            )
 
         return lambda xt, t: jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1]))
 
-    def _observe(self, y: Array, precision: Array) -> tuple[Array, Array, Array, Array]:
+    def _observe(self, y: Array, precision: Array) -> tuple[Array, Array, Array, Array, Array]:
+        weights, means, covs = alike(*self)
+        y, precision = jnp.asarray(y, means.dtype), jnp.asarray(precision, means.dtype)
         known = precision > 0
         # An entry that was not observed is an independent N(0, 1) seen at 0.
         noise = 1.0 / jnp.where(known, precision, 1.0)
-        chol = jnp.linalg.cholesky(jnp.where(known[:, None] & known, self.covs, 0.0) + jnp.diag(noise))
-        residual = jnp.where(known, y - self.means, 0.0)
+        chol = jnp.linalg.cholesky(jnp.where(known[:, None] & known, covs, 0.0) + jnp.diag(noise))
+        residual = jnp.where(known, y - means, 0.0)
         white = jax.scipy.linalg.solve_triangular(chol, residual[..., None], lower=True)[..., 0]
         log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)).sum(-1)
-        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum() * LOG_2PI
-        return known, chol, white, log_normal + jnp.log(self.weights)
+        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * LOG_2PI * known.sum().astype(white.dtype)
+        return known, noise, chol, white, log_normal + jnp.log(weights)
 
 
 class BernoulliMixture(NamedTuple):
@@ -119,19 +142,23 @@ class BernoulliMixture(NamedTuple):
     probs: Float[Array, "K D"]
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
-        """log P(x) in nats, -inf where no component reaches."""
-        each = jnp.where(x[..., None, :] > 0.5, jnp.log(self.probs), jnp.log1p(-self.probs))
-        return jax.nn.logsumexp(each.sum(-1) + jnp.log(self.weights), axis=-1)
+        """log P(x) in nats, -inf where no component reaches, and of anything but bits."""
+        x, weights, probs = alike(x, *self)
+        each = jnp.where(x[..., None, :] == 1, jnp.log(probs), jnp.log1p(-probs)).sum(-1)
+        bits = ((x == 0) | (x == 1)).all(-1)
+        return jnp.where(bits, jax.nn.logsumexp(each + jnp.log(weights), axis=-1), -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n D"]:
+        weights, probs = alike(*self)
         which_key, bit_key = jax.random.split(key)
-        probs = self.probs[jax.random.categorical(which_key, jnp.log(self.weights), shape=(n,))]
-        return jax.random.bernoulli(bit_key, probs).astype(self.probs.dtype)
+        probs = probs[jax.random.categorical(which_key, jnp.log(weights), shape=(n,))]
+        return Bernoulli(jnp.log(probs) - jnp.log1p(-probs)).sample(bit_key)
 
     def at(self, process: Binomial, t: ArrayLike) -> "BernoulliMixture":
         """The law of x_t, for a scalar t."""
-        keep = process.schedule.alpha(t) ** 2
-        return BernoulliMixture(self.weights, keep * self.probs + (1 - keep) * process.prob)
+        weights, probs = alike(*self)
+        rate, prior = (jnp.asarray(a, probs.dtype) for a in (process.schedule.integrated_rate(t), process.prob))
+        return BernoulliMixture(weights, jnp.exp(-rate) * probs - jnp.expm1(-rate) * prior)
 
     def predict(self, process: Binomial) -> Predict:
         """The exact Predict, of kind logits: log-odds of x_0,i = 1 given x_t, for t > 0. t is () or (batch,)."""
@@ -168,15 +195,18 @@ class BernoulliMixture(NamedTuple):
 
     def _observe(self, log_odds: Array) -> tuple[Array, Array, Array]:
         """log of w_k E_k[r], (K,), and log-probabilities of 1 and 0 given the observation, (K, D), within each k."""
-        log_on = jnp.log(self.probs) + jnp.minimum(log_odds, 0.0)
-        log_off = jnp.log1p(-self.probs) + jnp.minimum(-log_odds, 0.0)
+        weights, probs = alike(*self)
+        log_odds = jnp.asarray(log_odds, probs.dtype)
+        log_on = jnp.log(probs) + jnp.minimum(log_odds, 0.0)
+        log_off = jnp.log1p(-probs) + jnp.minimum(-log_odds, 0.0)
         total = jnp.logaddexp(log_on, log_off)
         scale = jnp.where(jnp.isneginf(total), 0.0, total)  # a component that cannot have been seen has no share
-        return total.sum(-1) + jnp.log(self.weights), log_on - scale, log_off - scale
+        return total.sum(-1) + jnp.log(weights), log_on - scale, log_off - scale
 
 
 def _log_odds(y: Array, precision: Array) -> Array:
     """log r(1)/r(0)."""
+    y, precision = alike(y, precision)
     return jnp.where(precision > 0, precision * (y - 0.5), 0.0)
 
 

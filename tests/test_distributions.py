@@ -367,3 +367,275 @@ def test_gamma_samples_and_their_derivatives():
         up, down = (scipy.stats.gamma(float(a[i]) + d, scale=1 / float(b[i])).ppf(quantile) for d in (h, -h))
         np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=5e-3, atol=1e-4)
         np.testing.assert_allclose(by_b[:, i], -draws[:, i], rtol=1e-5)
+
+
+SHAPES = np.float32([1e-2, 0.3, 1.0, 2.5, 9.0, 60.0, 1e4, 1e6, 1e8])
+
+
+def test_gamma_of_any_shape_against_float64():
+    """Values and slopes of the density and the entropy: log Γ of 1e4 is 1e5, of which float32 keeps two decimals."""
+    a, z = np.meshgrid(SHAPES, np.linspace(-3, 3, 7))
+    b = np.float32(0.7) * a ** np.float32(0.9)
+    law = scipy.stats.gamma(np.float64(a), scale=1 / np.float64(b))
+    x = np.float32(np.maximum(law.ppf(scipy.stats.norm.cdf(z)), 1e-37))
+    a64, b64, x64 = (np.float64(part) for part in (a, b, x))
+
+    @jax.jit
+    def everything(x, a, b):
+        slopes = jax.grad(lambda *args: Gamma(*args[1:]).log_prob(args[0]).sum(), (0, 1, 2))(x, a, b)
+        return (
+            Gamma(a, b).log_prob(x),
+            slopes,
+            Gamma(a, b).entropy(),
+            jax.grad(lambda a: Gamma(a, b).entropy().sum())(a),
+        )
+
+    log_prob, (by_x, by_a, by_b), entropy, entropy_by_a = everything(x, a, b)
+    off = np.abs(b64 * x64 - a64)  # how fast log p changes with the relative error of x
+    np.testing.assert_array_less(np.abs(log_prob - law.logpdf(x64)), 3e-6 + 3e-7 * off + 3e-7 * np.abs(np.log(x64)))
+    np.testing.assert_array_less(np.abs(by_x * x64 - (a64 - 1 - b64 * x64)), 2e-6 * (1 + a64 / 3))
+    psi = scipy.special.digamma(a64)
+    np.testing.assert_array_less(
+        np.abs(by_a - (np.log(b64 * x64) - psi)), 1e-7 + 3e-6 * (1 + 1 / a64) / (1 + a64**0.5)
+    )  # b x is rounded
+    np.testing.assert_array_less(np.abs(by_b * b64 - (a64 - b64 * x64)), 1e-6 + 3e-7 * a64)
+    exact = a64 - np.log(b64) + scipy.special.gammaln(a64) + (1 - a64) * psi
+    np.testing.assert_allclose(entropy, exact, rtol=1e-6, atol=4e-6)
+    np.testing.assert_allclose(entropy_by_a, 1 + (1 - a64) * scipy.special.polygamma(1, a64), rtol=2e-5, atol=1e-12)
+
+
+def gamma_kl(a1, b1, a2, b2):
+    """In float64, by log Γ(a₂) - log Γ(a₁) - (a₂ - a₁) ψ(a₁) = ∫ (a₂ - s) ψ'(s) ds, less the same of a log a."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    u = np.log(a1) + (nodes[:, None] + 1) / 2 * np.log1p((a2 - a1) / a1)  # s = exp(u)
+    s = np.exp(u)
+    inner = (a2 - s) * (scipy.special.polygamma(1, s) - 1 / s) * s
+    far = (a1 / b1 - a2 / b2) / (a2 / b2)
+    return (weights @ inner) / 2 * np.log1p((a2 - a1) / a1) + a2 * (far - np.log1p(far))
+
+
+def test_gamma_kl_of_any_shapes_against_quadrature():
+    base, relative = (grid.ravel() for grid in np.meshgrid(SHAPES, [-0.5, -1e-2, -1e-4, 1e-4, 1e-2, 0.3, 5.0, 100.0]))
+    a1 = np.append(base, [1e4, 1e-2, 1e8]).astype(np.float32)
+    a2 = np.append(base * (1 + relative), [1.01e4, 1e8, 1e-2]).astype(np.float32)
+    b1 = a1
+    # Means that are equal, that are half a standard deviation apart, and that are far apart.
+    for b2 in (a2, a2 * np.float32(1 + 0.5 / np.sqrt(1 + a2)), np.full_like(a2, 3.0)):
+        want = gamma_kl(*(np.float64(part) for part in (a1, b1, a2, b2)))
+        got = KL_AND_SLOPES(a1, b1, a2, b2)[0]
+        mean = np.float64(a1) / b1 / (np.float64(a2) / b2)
+        inherited = 3e-7 * a2 * np.abs(mean - 1)  # of the rounding of a ratio of means
+        np.testing.assert_array_less(np.abs(got - want), 1e-5 * want + inherited + 1e-12)
+    np.testing.assert_allclose(Gamma(1e4, 1e4).kl(Gamma(1.01e4, 1.01e4)), 2.4835e-5, rtol=1e-4)
+
+
+KL_AND_SLOPES = jax.jit(
+    lambda a1, b1, a2, b2: (
+        Gamma(a1, b1).kl(Gamma(a2, b2)),
+        jax.grad(lambda *p: Gamma(*p[:2]).kl(Gamma(*p[2:])).sum(), (0, 1, 2, 3))(a1, b1, a2, b2),
+    )
+)
+
+
+def test_gamma_kl_slopes_of_any_shapes():
+    base, relative = (grid.ravel() for grid in np.meshgrid(SHAPES, [-0.5, -1e-2, 1e-2, 0.3, 5.0]))
+    a1, a2 = base, (base * (1 + relative)).astype(np.float32)
+    b1, b2 = a1, (a2 * np.float32(1.0) * (1 + 0.5 / np.sqrt(1 + a2))).astype(np.float32)
+    got = KL_AND_SLOPES(a1, b1, a2, b2)[1]
+    a1, b1, a2, b2 = (np.float64(part) for part in (a1, b1, a2, b2))
+    digamma, trigamma = scipy.special.digamma, lambda a: scipy.special.polygamma(1, a)
+    want = [
+        (a1 - a2) * trigamma(a1) + (b2 - b1) / b1,
+        a2 / b1 - a1 * b2 / b1**2,
+        digamma(a2) - digamma(a1) + np.log(b1 / b2),
+        a1 / b1 - a2 / b2,
+    ]
+    scale = [np.abs(a1 - a2) * trigamma(a1), a2 / b1, np.abs(np.log(a2 / a1)) + np.abs(1 / a2 - 1 / a1), a1 / b1]
+    for slope, exact, size in zip(got, want, scale, strict=True):
+        np.testing.assert_array_less(np.abs(slope - exact), 5e-6 * size + 3e-7)
+
+
+def test_gamma_outside_its_support():
+    """log p is -inf, and of no slope: an integrator flies on, its end is rejected, and its neighbours are unharmed."""
+    a, b = jnp.array([1.0, 1.0, 0.5, 0.5, 3.0, 3.0, 3.0]), jnp.float32(2.0)
+    x = jnp.array([-1.0, 0.0, 0.0, -1e-30, 0.0, -5.0, jnp.inf])
+    log_prob = Gamma(a, b).log_prob(x)
+    law = scipy.stats.gamma(np.float64(a), scale=0.5)
+    np.testing.assert_allclose(log_prob[:-1], law.logpdf(np.float64(x.at[-1].set(1.0)))[:-1], rtol=1e-6)
+    assert log_prob[-1] == -jnp.inf
+    both = jnp.append(x, 1.5)
+    slopes = jax.grad(lambda x, a, b: Gamma(a, b).log_prob(x)[-1:].sum(), (0, 1, 2))(both, jnp.append(a, 2.0), b)
+    np.testing.assert_allclose(slopes[0], [0] * 7 + [1 / 1.5 - 2], rtol=1e-5)
+    np.testing.assert_allclose(slopes[1], [0] * 7 + [np.log(3) - scipy.special.digamma(2)], rtol=1e-5)
+    np.testing.assert_allclose(slopes[2], 2 / 2 - 1.5, rtol=1e-5)
+    slopes = jax.grad(lambda x, a: Gamma(a, b).log_prob(x).sum(), (0, 1))(both, jnp.append(a, 2.0))
+    assert not np.any([slopes[0][:-1], slopes[1][:-1]])
+    np.testing.assert_allclose(slopes[0][-1], 1 / 1.5 - 2, rtol=1e-5)
+
+
+def test_gamma_draws_that_underflow_have_a_finite_score():
+    a = jnp.full(2000, 1e-2)
+    x = Gamma(a, 50.0).sample(jax.random.key(0))
+    least = float(np.finfo(np.float32).tiny)
+    share, exact = float((x == least).mean()), scipy.stats.gamma(0.01, scale=1 / 50).cdf(least)
+    assert abs(share - exact) < 5 * np.sqrt(exact * (1 - exact) / 2000)
+    score = jax.grad(lambda a: Gamma(a, 50.0).log_prob(x).sum())(a)
+    want = np.log(50 * np.float64(x)) - scipy.special.digamma(np.float64(a[0]))
+    np.testing.assert_allclose(score, want, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(jax.grad(lambda a: Gamma(a, 50.0).sample(jax.random.key(0)).sum())(a)).all()
+
+
+def test_gamma_draws_of_large_shapes_have_the_slope_of_their_quantile():
+    """dx/da at a fixed quantile, by differences of scipy's; rate 1."""
+    for shape in (3e4, 1e6, 1e8):
+        x, slope = jax.jvp(lambda a: Gamma(a, 1.0).sample(jax.random.key(1)), (jnp.full(40, shape),), (jnp.ones(40),))
+        z = (np.float64(x) - shape) / np.sqrt(shape)
+        assert np.ptp(z) > 2
+        quantile, h = scipy.stats.gamma(shape).cdf(np.float64(x)), shape**0.5
+        up, down = (scipy.stats.gamma(shape + sign * h).ppf(quantile) for sign in (1, -1))
+        np.testing.assert_allclose(slope, (up - down) / (2 * h), atol=0.02 / np.sqrt(shape))
+
+
+# Other numbers at the edge of single precision -------------------------------------------------------------------
+
+
+def test_normal_of_extreme_variances():
+    v1, v2 = np.float32([1e-37, 1e30, 1e-30, 1e37, 2e-30, 1e30]), np.float32([1e2, 1e5, 1e-29, 3e36, 1e-30, 1e30])
+    m1, m2 = np.float32([0, 0, 1e-15, 1e25, 3e-15, 1e15]), np.float32([1, 1e-3, 0, 0, 0, -1e15])
+    got, slopes = jax.value_and_grad(lambda *p: Normal(*p[:2]).kl(Normal(*p[2:])).sum(), (0, 1, 2, 3))(m1, v1, m2, v2)
+    each = Normal(m1, v1).kl(Normal(m2, v2))
+    M1, V1, M2, V2 = (np.float64(part) for part in (m1, v1, m2, v2))
+    np.testing.assert_allclose(each, kl_normal(M1, V1, M2, V2), rtol=1e-5)
+    np.testing.assert_allclose(Normal(0.0, 1e-37).kl(Normal(0.0, 100.0)), kl_normal(0, 1e-37, 0, 100), rtol=1e-6)
+    off = M1 - M2
+    np.testing.assert_allclose(slopes[0], off / V2, rtol=1e-5)
+    np.testing.assert_allclose(slopes[1], 0.5 * (1 / V2 - 1 / V1), rtol=1e-5, atol=1e-38)
+    np.testing.assert_allclose(slopes[3] * V2, 0.5 * (1 - V1 / V2 - off**2 / V2), rtol=1e-4, atol=1e-6)
+    assert np.isfinite(got)
+    x = np.float32(M1 + 2 * np.sqrt(V1))
+    law = scipy.stats.norm(M1, np.sqrt(V1))
+    np.testing.assert_allclose(Normal(m1, v1).log_prob(x), law.logpdf(np.float64(x)), rtol=1e-5)
+    np.testing.assert_allclose(Normal(m1, v1).entropy(), law.entropy(), rtol=1e-6)
+
+
+def test_normal_kl_keeps_its_digits_as_the_variances_meet():
+    r = np.float32([-0.3, -0.19, -1e-2, -1e-4, 1e-6, 1e-3, 0.1, 0.21, 0.4])
+    v2 = np.float32(0.5)
+    v1 = v2 * (1 + r)
+    u = (np.float64(v1) - v2) / v2
+    series = sum((-u) ** k / k for k in range(2, 60))  # of u - log(1 + u), whose two terms agree to 12 digits
+    np.testing.assert_allclose(Normal(0.0, v1).kl(Normal(0.0, v2)), 0.5 * series, rtol=1e-6)
+
+
+@pytest.mark.parametrize("law", [DiscretizedNormal, DiscretizedLogistic])
+def test_bins_of_wide_laws_by_quadrature(law):
+    """At a standard deviation of 1e4 a bin is 8e-7 of it, and the probabilities below its edges agree to six digits."""
+    normal = law is DiscretizedNormal
+    scale, mean, off = (
+        np.float32(part).ravel() for part in np.meshgrid([0.05, 0.3, 3.0, 300.0, 1e4, 1e6, 1e12], [0.0, -0.7], [0, 2])
+    )
+    mean = mean + off * scale  # two scales away, too
+    parameter = scale**2 if normal else scale
+
+    @jax.jit
+    def everything(mean, parameter):
+        dist = law(mean, parameter)
+        x = dist.bins[1:-1, None]
+        return x, dist.log_prob(x), jax.grad(lambda mean: law(mean, parameter).log_prob(x).sum())(mean)
+
+    x, got, slope = (np.asarray(part, np.float64) for part in everything(mean, parameter))
+    mean, scale = np.float64(mean), np.sqrt(np.float64(parameter)) if normal else np.float64(parameter)
+    density = scipy.stats.norm(mean, scale) if normal else scipy.stats.logistic(mean, scale)
+    nodes, weights = (part[:, None, None] / 255 for part in np.polynomial.legendre.leggauss(30))
+    want = scipy.special.logsumexp(density.logpdf(x + nodes), b=weights, axis=0)
+    z = (x - mean) / scale
+    np.testing.assert_array_less(
+        np.abs(got - want), 4e-6 + 3e-7 * z**2 + 3e-7 * np.abs(z) / scale + 3e-7 * np.abs(want)
+    )
+    wide = scale >= 0.3
+    exact = (z if normal else np.tanh(z / 2)).sum(0)  # the middle's slope, up to width²
+    np.testing.assert_allclose((slope * scale)[wide], exact[wide], rtol=1e-3, atol=5e-2)
+    assert (wide.sum(), len(x)) == (24, 254)
+
+
+def test_wide_bins_in_float64():
+    with jax.enable_x64(True):
+        dist = DiscretizedNormal(jnp.float64(0.3), jnp.float64(25.0))
+        want = bin_log_probs(np.float64(0.3), np.float64(5.0), 256)
+        np.testing.assert_allclose(dist.log_prob(dist.bins), want, rtol=1e-10)
+
+
+def test_beyond_the_outermost_bins_there_is_nothing():
+    x = jnp.array([-1.2, -1.0, 0.0, 1.0, 1.1, jnp.inf])
+    for law in (DiscretizedNormal, DiscretizedLogistic):
+        log_prob = jax.jit(jax.value_and_grad(lambda mean, x, law=law: law(mean, jnp.float32(0.5), 17).log_prob(x)))
+        value, slope = jax.vmap(log_prob, (None, 0))(jnp.float32(0.2), x)
+        np.testing.assert_array_equal(np.isneginf(value), [True, False, False, False, True, True])
+        np.testing.assert_array_equal(slope == 0, np.isneginf(value))
+
+
+def test_point_masses_among_the_bins():
+    """Of a law so sharp that all other bins have no probability, not even a finite logarithm of it."""
+    sharp = DiscretizedLogistic(jnp.float32(-30.0), jnp.float32(1.2e-38), 17)
+    np.testing.assert_allclose([sharp.entropy(), sharp.kl(sharp)], 0, atol=1e-6)
+
+
+def test_bernoulli_beyond_its_bits():
+    """On [0, 1] log p is linear, as the cross-entropy of a grey x; outside -inf, and no neighbour's slope is harmed."""
+    logits, x = jnp.array([0.3, -jnp.inf, 2.0, 0.3, 5.0]), jnp.array([-0.1, 1.5, 0.25, 1.0, jnp.inf])
+    log_p, log_q = scipy.special.log_expit(2.0), scipy.special.log_expit(-2.0)
+    want = [-np.inf, -np.inf, 0.25 * log_p + 0.75 * log_q, scipy.special.log_expit(0.3), -np.inf]
+    np.testing.assert_allclose(Bernoulli(logits).log_prob(x), want, rtol=1e-6)
+    slopes = jax.grad(lambda x, l: Bernoulli(l).log_prob(x).sum(), (0, 1))(x, logits)
+    np.testing.assert_allclose(slopes[0], [0, 0, 2.0, 0.3, 0], rtol=1e-5)  # at the ends of [0, 1] too
+    expit = scipy.special.expit
+    np.testing.assert_allclose(slopes[1], [0, 0, 0.25 - expit(2.0), 1 - expit(0.3), 0], rtol=1e-5)
+
+
+def test_rare_bits_are_drawn_as_rarely_as_they_are():
+    """In float32 a uniform is a multiple of 2^-23, and 0 with that probability: 1200 times 1e-10."""
+    n, rare = 2**24, np.array([1e-10, 1e-6, 1e-6, 1e-10])
+    logits = jnp.asarray(np.log(rare) * [1, 1, -1, -1], jnp.float32)
+
+    @jax.jit
+    def count(key):
+        return jnp.stack(
+            [Bernoulli(jnp.full(n, l)).sample(k).sum() for l, k in zip(logits, jax.random.split(key, 4), strict=True)]
+        )
+
+    ones = np.asarray(count(jax.random.key(0)), np.float64)
+    seen = np.where([True, True, False, False], ones, n - ones)
+    assert (np.abs(seen - n * rare) <= 5 * np.sqrt(n * rare) + 0.5).all(), seen
+
+
+# Types -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_what_comes_out_has_the_type_of_what_goes_in(x64, promotion):
+    """float32 stays what it is while x64 is on, 16 bits count as float32, and x and the parameters need not agree."""
+    f32, f64 = jnp.float32, jnp.float64
+    cases = [(f32, f32, f32, f32), (f32, jnp.bfloat16, f32, f32), (jnp.float16, f32, f32, f32), (f32, int, f32, f32)]
+    cases += [(f64, f32, f64, f64), (f64, f64, f64, f64), (f32, f64, f32, f64)] if x64 else []
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion(promotion):
+        key = jax.random.key(0)
+        for of_params, of_x, drawn, scored in cases:
+            a, x = jnp.ones(2, of_params), jnp.ones(2, of_x)
+            laws = [Normal(a, a), Gamma(a, a), Bernoulli(a), DiscretizedNormal(a, a, 3), DiscretizedLogistic(a, a, 3)]
+            for law in laws:
+                own = jax.eval_shape(lambda p: (p.sample(key), p.entropy(), p.kl(p)), law)
+                assert {part.dtype for part in own} == {jnp.dtype(drawn)}, law
+                assert jax.eval_shape(lambda p, x: p.log_prob(x), law, x).dtype == scored, law
+                slopes = jax.eval_shape(jax.grad(lambda p, x: p.log_prob(x).sum()), law, x)
+                assert {part.dtype for part in jax.tree.leaves(slopes)} == {a.dtype}, law
+
+
+def test_sixteen_bits_count_as_the_numbers_they_are():
+    """log p of bfloat16 data is that of the same numbers in float64, not one computed in 8 bits of mantissa."""
+    x = jnp.asarray([0.3, 0.7, 1.1], jnp.bfloat16)
+    exact = np.float64(x)
+    np.testing.assert_allclose(Normal(0.2, 0.5).log_prob(x), scipy.stats.norm(0.2, 0.5**0.5).logpdf(exact), rtol=1e-6)
+    np.testing.assert_allclose(
+        Gamma(2.5, 1.5).log_prob(x), scipy.stats.gamma(2.5, scale=1 / 1.5).logpdf(exact), rtol=2e-6
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import diffjax as dj
+from diffjax.dtypes import as_float
 
 ROOT = Path(dj.__file__).parents[1]
 
@@ -276,3 +277,74 @@ def test_annotations_hold_at_run_time(tmp_path):
     done = run(CALLS, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "checked"
+
+
+# Types -----------------------------------------------------------------------------------------------------------
+
+MIXTURE = dj.reference.GaussianMixture(
+    jnp.array([0.3, 0.7]), jnp.array([[1.0, -0.5], [-1.0, 0.5]]), jnp.stack([jnp.eye(2), 0.5 * jnp.eye(2)])
+)
+
+
+def one_of_each_module(x, mixture):
+    """Of data x (2, 2) and a density: name -> a function of nothing. Those named "drawn ..." are for types alone."""
+    key, t = jax.random.key(0), 0.6  # a number, a time in x's type and one in jax's default type must all do
+    schedule, times = dj.schedules.vp(), jnp.linspace(1.0, 0.2, 4)
+    process, predict = dj.processes.gaussian(schedule), mixture.predict(schedule)
+    bits, bit_process = (x > 0.5).astype(x.dtype), dj.processes.binomial(schedule, 0.3)
+    xt = 0.5 * x
+    kernel = dj.mcmc.hmc(mixture.log_prob, 0.1, 2)
+    w = as_float(x)
+
+    def family(params):
+        return dj.vi.mean_field.normal(params)
+
+    return {
+        "schedules": lambda: (schedule.alpha(w[:, 0]), schedule.sigma(w[:, 0]), schedule.log_snr(w[:, 0])),
+        "processes": lambda: (process.posterior(x, xt, 0.2, t), bit_process.posterior(bits, bits, 0.2, t)),
+        "predictions": lambda: dj.predictions.convert(predict(xt, jnp.full(2, t)), "x0", process, xt, t),
+        "distributions": lambda: dj.distributions.Normal(x, w**2 + 1).kl(dj.distributions.Normal(0 * x, 0 * x + 1)),
+        "reference": lambda: (mixture.score(x), mixture.predict(schedule)(x, jnp.full(2, t)).value),
+        "losses": lambda: dj.losses.exact_score_matching(mixture.score, x),
+        "bounds": lambda: dj.bounds.step_cost(process, predict, x, xt, 0.2, t, "posterior"),
+        "samplers": lambda: dj.samplers.denoise(dj.samplers.dpmpp_2m(process), predict, key, x, times),
+        "sde": lambda: dj.sde.velocity(process, predict)(x, jnp.full(2, t)),
+        "conditioning": lambda: mixture.posterior(x[0], jnp.ones(2)).mean,
+        "mcmc": lambda: dj.mcmc.leapfrog(mixture.score, x[0], x[1], 0.1, 2),
+        "vi": lambda: family(dj.vi.mean_field.start(w[0])).log_prob(w[1]),
+        "flows": lambda: dj.flows.planar(x, x + 1, x[:, 0]).inverse_and_log_det(x),
+        "drawn losses": lambda: dj.losses.simple(process, predict, key, x, jnp.full(2, t)),
+        "drawn bounds": lambda: dj.bounds.diffusion(process, predict, key, x, times[::-1]).total,
+        "drawn samples": lambda: dj.samplers.denoise(dj.samplers.ancestral(process), predict, key, x, times),
+        "drawn flow": lambda: dj.sde.encode(process, predict, x),  # not drawn, but slow to compile
+        "drawn sde": lambda: dj.samplers.denoise(dj.sde.euler_maruyama(process), predict, key, x, times),
+        "drawn chains": lambda: dj.mcmc.run(kernel, key, x[0], 2)[0].position,
+        "drawn gradients": lambda: dj.vi.value_and_gradient(
+            mixture.log_prob, family, dj.vi.mean_field.start(w[0]), key, 4, "score_leave_one_out"
+        ),
+    }
+
+
+def floats(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+@pytest.mark.parametrize("name", list(one_of_each_module(jnp.ones((2, 2)), MIXTURE)))
+def test_types_come_out_as_they_went_in(name):
+    """float32 stays float32 though x64 is on, 16 bits become float32, and nothing is promoted by chance (strict).
+
+    What is not drawn equals what comes of the same numbers in float64.
+    """
+    with jax.enable_x64(True):
+        for promotion in ("standard", "strict"):
+            with jax.numpy_dtype_promotion(promotion):
+                for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+                    x = jnp.asarray([[0.5, 0.75], [0.25, 1.0]], dtype)
+                    out = jax.eval_shape(lambda x: one_of_each_module(x, MIXTURE)[name](), x)
+                    assert {leaf.dtype for leaf in floats(out)} == {jnp.dtype(jnp.float32)}, (dtype, promotion)
+        if not name.startswith("drawn"):
+            of = jax.jit(lambda x, mixture: one_of_each_module(x, mixture)[name]())
+            wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (x, MIXTURE))
+            for got, want in zip(floats(of(x, MIXTURE)), floats(of(*wide)), strict=True):
+                assert want.dtype == jnp.float64
+                np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)

@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 import scipy.stats
 
@@ -237,3 +238,56 @@ def test_bits_of_a_point_mass():
     logits = jax.jit(mix.predict(process))(jnp.array([[1.0, 0.0, 1.0]]), 0.01).value[0]
     odds = 2 * np.log(0.995 / 0.005)
     np.testing.assert_allclose(logits, [odds, -odds, np.inf], rtol=1e-4)
+
+
+# Sharp observations, types, programs -----------------------------------------------------------------------------
+
+
+def test_posterior_of_sharp_observations_has_their_variance():
+    """By the information form in float64: in float32 C minus C C/(C + 1e-7) is 0."""
+    post = jax.jit(lambda y, precision: MIX.posterior(y, precision))
+    y = np.array([0.4, -0.7, 0.1])
+    c, m = (np.float64(part) for part in (MIX.covs, MIX.means))
+    for precision in ([1e7, 0.0, 0.0], [1e7, 1e7, 1e7], [1e4, 0.0, 1e10], [0.0, 3.0, 1e9]):
+        got = post(jnp.asarray(y, jnp.float32), jnp.asarray(precision, jnp.float32))
+        exact = np.linalg.inv(np.linalg.inv(c) + np.diag(precision))
+        # Relative to the standard deviations of the entries, which differ by five decades.
+        std = np.sqrt(np.diagonal(exact, axis1=1, axis2=2))
+        np.testing.assert_allclose(
+            got.covs / (std[:, :, None] * std[:, None, :]), exact / (std[:, :, None] * std[:, None]), atol=1e-3
+        )
+        means = np.einsum("kij,kj->ki", exact, np.einsum("kij,kj->ki", np.linalg.inv(c), m) + np.array(precision) * y)
+        np.testing.assert_allclose(got.means, means, atol=5e-6)
+
+
+def test_bits_after_hardly_any_time_and_other_things_than_bits():
+    process = processes.binomial(schedules.vp(), 0.5)
+    noised = reference.BernoulliMixture(jnp.ones(1), jnp.zeros((1, 2))).at(process, 1e-7)
+    rate = 1e-7 * 0.1  # the least rate of `vp`
+    np.testing.assert_allclose(noised.probs, rate / 2, rtol=1e-5)
+    got = MIXB.log_prob(jnp.array([[1.0, 0.0, 1.0], [0.5, 0.0, 1.0], [2.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]))
+    np.testing.assert_array_equal(np.isneginf(got), [False, True, True, True])
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_mixtures_keep_the_type_of_their_parameters(promotion):
+    """float32 though x64 is on; 16 bits of x count as float32; x in float64 gives float64."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
+        schedule, process = schedules.vp(), processes.binomial(schedules.vp(), 0.5)
+        key, t = jax.random.key(0), jnp.float64(0.5)
+
+        def normal(x):
+            post = MIX.posterior(x[0], jnp.ones(3))
+            own = (MIX.mean, MIX.cov, MIX.sample(key, 2), MIX.at(t, t), post, MIX.log_evidence(x[0], jnp.ones(3)))
+            of_x = MIX.log_prob(x), MIX.score(x), MIX.predict(schedule)(x, t).value
+            return own, (*of_x, MIX.log_expected(schedule, x[0], jnp.ones(3))(x, t))
+
+        def bits(x):
+            own = MIXB.sample(key, 2), MIXB.at(process, t), MIXB.posterior(x[0], jnp.ones(3))
+            return own, MIXB.log_prob(x)
+
+        for of_x, wanted in ((jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float32), (jnp.float64, jnp.float64)):
+            for law in (normal, bits):
+                own, of = jax.eval_shape(law, jnp.ones((2, 3), of_x))
+                assert {leaf.dtype for leaf in jax.tree.leaves(own)} == {jnp.dtype(jnp.float32)}, law
+                assert {leaf.dtype for leaf in jax.tree.leaves(of)} == {jnp.dtype(wanted)}, (law, of_x)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffjax import eager
+from diffjax.dtypes import as_float
 from diffjax.flows.elementary import Form, gated, shift_and_log_scale
 from diffjax.flows.flow import Flow
 
@@ -31,10 +33,11 @@ def autoregressive(conditioner: Callable[[Array], tuple[Array, Array]], form: Fo
     form = form or gated()
 
     def forward(x: Array) -> tuple[Array, Array]:
+        x = as_float(x)
         shift, log_scale = shift_and_log_scale(conditioner, form, x)
         return shift + jnp.exp(log_scale) * x, log_scale.sum(-1)
 
-    def inverse(y: Array) -> tuple[Array, Array]:
+    def entry_by_entry(y: Array) -> tuple[Array, Array]:
         def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             x, log_det = state
             # One entry at a time: of those after it, what x is not yet could grow without bound.
@@ -43,5 +46,8 @@ def autoregressive(conditioner: Callable[[Array], tuple[Array, Array]], form: Fo
 
         start = (jnp.zeros_like(y), jnp.zeros(y.shape[:-1], y.dtype))
         return jax.lax.fori_loop(0, y.shape[-1], step, start)
+
+    def inverse(y: Array) -> tuple[Array, Array]:
+        return eager.once(entry_by_entry, as_float(y))
 
     return Flow(forward, inverse)

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 from diffjax.flows.elementary import Form, bounded, shift_and_log_scale
 from diffjax.flows.flow import Flow, check_dim, concrete
@@ -58,12 +59,13 @@ def additive_coupling(
         t = conditioner(jnp.where(mask, x, 0.0))
         if t.shape != x.shape:
             raise InputError(f"conditioner must give an array of x's shape {x.shape}, not {t.shape}")
-        return jnp.where(mask, 0.0, t)
+        return jnp.where(mask, 0.0, t).astype(x.dtype)
 
-    def none(x: Array) -> Array:
-        return jnp.zeros(x.shape[:-1], x.dtype)
+    def move(x: Array, sign: int) -> tuple[Array, Array]:
+        x = as_float(x)
+        return x + sign * shift(x), jnp.zeros(x.shape[:-1], x.dtype)
 
-    return Flow(lambda x: (x + shift(x), none(x)), lambda y: (y - shift(y), none(y)))
+    return Flow(lambda x: move(x, 1), lambda y: move(y, -1))
 
 
 def affine_coupling(
@@ -90,10 +92,12 @@ def affine_coupling(
         return jnp.where(mask, 0.0, shift), jnp.where(mask, 0.0, log_scale)
 
     def forward(x: Array) -> tuple[Array, Array]:
+        x = as_float(x)
         shift, log_scale = parameters(x)
         return shift + jnp.exp(log_scale) * x, log_scale.sum(-1)
 
     def inverse(y: Array) -> tuple[Array, Array]:
+        y = as_float(y)
         shift, log_scale = parameters(y)
         return (y - shift) * jnp.exp(-log_scale), -log_scale.sum(-1)
 

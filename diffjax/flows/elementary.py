@@ -10,6 +10,7 @@ A layer y = shift + exp(log_scale) x takes two numbers m and s from a network, b
     gated    shift = (1 - σ) m,   log_scale = log σ,  σ = sigmoid(s + bias)       (Kingma et al. 2016, eq. 14)
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffjax.dtypes import alike, as_float
 from diffjax.errors import InputError
 from diffjax.flows.flow import Flow, concrete
 
@@ -29,15 +31,21 @@ def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"
     Raises:
         InputError: if a scale is not positive and finite (as far as it can be seen: not inside `jit`).
     """
-    shift, scale = jnp.asarray(shift), jnp.asarray(scale)
+    shift, scale = alike(shift, scale)
     if concrete(scale) and not ((scale > 0) & jnp.isfinite(scale)).all():
         raise InputError(f"scale must be positive and finite everywhere, for there is no inverse else; not {scale}")
-    log_scale = jnp.log(scale)
 
-    def log_det(x: Array) -> Array:
-        return jnp.broadcast_to(log_scale, x.shape).sum(-1)
+    def forward(x: Array) -> tuple[Array, Array]:
+        x, m, s = alike(x, shift, scale)
+        y = m + s * x
+        return y, jnp.broadcast_to(jnp.log(s), y.shape).sum(-1)
 
-    return Flow(lambda x: (shift + scale * x, log_det(x)), lambda y: ((y - shift) / scale, -log_det(y)))
+    def inverse(y: Array) -> tuple[Array, Array]:
+        y, m, s = alike(y, shift, scale)
+        x = (y - m) / s
+        return x, -jnp.broadcast_to(jnp.log(s), x.shape).sum(-1)
+
+    return Flow(forward, inverse)
 
 
 def logit(margin: float) -> Flow:
@@ -52,20 +60,22 @@ def logit(margin: float) -> Flow:
 
     def log_det(y: Array) -> Array:
         """Of forward: dx/dy = σ(y) σ(-y)/width."""
-        return (jax.nn.softplus(y) + jax.nn.softplus(-y) + jnp.log(width)).sum(-1)
+        return (jax.nn.softplus(y) + jax.nn.softplus(-y) + math.log(width)).sum(-1)
 
     def forward(x: Array) -> tuple[Array, Array]:
-        p = margin + width * x
+        p = margin + width * as_float(x)
         y = jnp.log(p) - jnp.log1p(-p)
         return y, log_det(y)
 
     def inverse(y: Array) -> tuple[Array, Array]:
+        y = as_float(y)
         return (jax.nn.sigmoid(y) - margin) / width, -log_det(y)
 
     return Flow(forward, inverse)
 
 
 def _reversed(x: Array) -> tuple[Array, Array]:
+    x = as_float(x)
     return x[..., ::-1], jnp.zeros(x.shape[:-1], x.dtype)
 
 
@@ -89,8 +99,9 @@ def gated(bias: float = 2.0) -> Form:
 
 
 def shift_and_log_scale(conditioner: Callable[[Array], tuple[Array, Array]], form: Form, x: Array) -> tuple:
-    """What a layer does to each entry, both of x's shape; anything else is an InputError."""
-    shift, log_scale = form(*conditioner(x))
+    """What a layer does to each entry, both of x's shape, else an InputError, and of its type."""
+    m, s = conditioner(x)
+    shift, log_scale = form(jnp.asarray(m, x.dtype), jnp.asarray(s, x.dtype))
     if not shift.shape == log_scale.shape == x.shape:
         raise InputError(
             f"conditioner must give two arrays of x's shape {x.shape}, not {shift.shape}, {log_scale.shape}"

@@ -3,7 +3,8 @@
     x ~ p,  y = f(x):    log p_y(y) = log p(x) - log |det ∂f/∂x|
 
 A `Flow` is two pure functions over vectors with any leading axes. Parameters are whatever the function that made it
-closes over: what a neural network gives for each example, or leaves of a pytree that `jax.grad` goes through.
+closes over: what a neural network gives for each example, or leaves of a pytree that `jax.grad` goes through. Their
+leading axes broadcast against those of the vectors, and the types of both together are that of the result (`dtypes`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 
 Move = Callable[[Array], tuple[Array, Array]]
@@ -21,6 +24,8 @@ Move = Callable[[Array], tuple[Array, Array]]
 
 class Flow(NamedTuple):
     """An invertible map. Both functions take (*batch, dim) and give (*batch, dim) and a log-determinant (*batch,).
+
+    Where the parameters have batch axes that a vector lacks the result has them.
 
     forward_and_log_det: x -> y, log |det ∂y/∂x|
     inverse_and_log_det: y -> x, log |det ∂x/∂y|
@@ -58,10 +63,7 @@ def chain(flows: Sequence[Flow]) -> Flow:
 
 
 def stacked(layer: Callable[[Any], Flow], params: Any) -> Flow:
-    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`: compiled as one layer.
-
-    What it is applied to must have all the batch axes that the parameters have beyond that axis.
-    """
+    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`: compiled as one layer."""
 
     def through(name: str, x: Array) -> tuple[Array, Array]:
         def step(carry: tuple[Array, Array], p: Any) -> tuple[tuple[Array, Array], None]:
@@ -69,8 +71,12 @@ def stacked(layer: Callable[[Any], Flow], params: Any) -> Flow:
             y, log_det = getattr(layer(p), name)(x)
             return (y, total + log_det), None
 
-        start = (x, jnp.zeros(x.shape[:-1], x.dtype))
-        return jax.lax.scan(step, start, params, reverse=name == "inverse_and_log_det")[0]
+        x = as_float(x)
+        first = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p)[1:], jnp.result_type(p)), params)
+        like = jax.eval_shape(lambda x, p: getattr(layer(p), name)(x)[0], x, first)
+        start = (jnp.broadcast_to(x, like.shape).astype(like.dtype), jnp.zeros(like.shape[:-1], like.dtype))
+        reverse = name == "inverse_and_log_det"
+        return eager.once(lambda start, params: jax.lax.scan(step, start, params, reverse=reverse)[0], start, params)
 
     return Flow(*(lambda x, name=name: through(name, x) for name in Flow._fields))
 
@@ -85,6 +91,8 @@ class Base(Protocol):
 class Transformed(NamedTuple):
     """The law of y = flow(x), x ~ base. Log-probabilities are of whole vectors, in nats.
 
+    Batch axes of base, flow and y broadcast: log_prob of one y under a batch of laws is (*batch,). The base has all the
+    axes along which draws are to be independent.
     `sample_and_log_prob` is differentiable in all parameters and needs no inverse: what a variational posterior takes.
     """
 
@@ -104,6 +112,9 @@ class Transformed(NamedTuple):
         return self._base_log_prob(x) + log_det
 
     def _base_log_prob(self, x: Array) -> Array:
+        # Of x with all the batch axes of the base an elementwise density has x's axes, and that of vectors one less.
+        drawn = jax.eval_shape(self.base.sample, jax.random.key(0))
+        x = jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, drawn.shape))
         log_prob = self.base.log_prob(x)
         return log_prob.sum(-1) if log_prob.ndim == x.ndim else log_prob
 

@@ -10,9 +10,12 @@ the bracket converges from one side.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from diffjax import eager
+from diffjax.dtypes import alike
 from diffjax.errors import InputError
 from diffjax.flows.flow import Flow, check_dim, concrete
 
@@ -28,31 +31,36 @@ def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Fl
     Raises:
         InputError: if the shapes do not go together, or w is 0 (as far as it can be seen: not inside `jit`).
     """
-    u, w, b = jnp.asarray(u), jnp.asarray(w), jnp.asarray(b)
+    u, w, b = alike(u, w, b)
     if w.ndim < 1 or u.shape != w.shape or b.shape != w.shape[:-1]:
         raise InputError(
             "u, w and b must have shapes (*batch, dim), (*batch, dim) and (*batch,), not "
             f"{u.shape}, {w.shape}, {b.shape}"
         )
-    square, dot = (w * w).sum(-1), (w * u).sum(-1)
-    if concrete(square) and not (square > 0).all():
+    if concrete(w) and not (np.square(w).sum(-1) > 0).all():
         raise InputError("w is 0, which makes a planar flow a shift: give it a direction")
-    floor = jnp.maximum(square, TINY)
-    share = square / floor  # 1, but for a w that is all but 0
-    s = share * jax.nn.softplus(dot) + (1 - share) * (1 + dot)
-    u_hat = u + ((jax.nn.softplus(dot) - 1 - dot) / floor)[..., None] * w
+
+    def parts(z: Array) -> tuple[Array, Array, Array, Array]:
+        """z, wᵀz + b, û and s, of one type."""
+        check_dim("this planar flow", w.shape[-1], z)
+        z, u_, w_, b_ = alike(z, u, w, b)
+        square, dot = (w_ * w_).sum(-1), (w_ * u_).sum(-1)
+        floor = jnp.maximum(square, TINY)
+        share = square / floor  # 1, but for a w that is all but 0
+        s = share * jax.nn.softplus(dot) + (1 - share) * (1 + dot)
+        u_hat = u_ + ((jax.nn.softplus(dot) - 1 - dot) / floor)[..., None] * w_
+        return z, (w_ * z).sum(-1) + b_, u_hat, s
 
     def forward(z: Array) -> tuple[Array, Array]:
-        check_dim("this planar flow", w.shape[-1], z)
-        t = (w * z).sum(-1) + b
+        z, t, u_hat, s = parts(z)
         return z + u_hat * jnp.tanh(t)[..., None], jnp.log(_slope(s, t))
 
-    def inverse(y: Array) -> tuple[Array, Array]:
-        check_dim("this planar flow", w.shape[-1], y)
-        t = _solve(s, (w * y).sum(-1) + b)
+    def backward(y: Array) -> tuple[Array, Array]:
+        y, c, u_hat, s = parts(y)
+        t = _solve(s, c)
         return y - u_hat * jnp.tanh(t)[..., None], -jnp.log(_slope(s, t))
 
-    return Flow(forward, inverse)
+    return Flow(forward, lambda y: eager.once(backward, y))
 
 
 def _slope(s: Array, t: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffjax.dtypes import alike
 from diffjax.errors import InputError
 from diffjax.flows.flow import Flow, check_dim
 
@@ -29,33 +30,38 @@ def radial(
     Raises:
         InputError: if the shapes do not go together.
     """
-    centre, raw_alpha, raw_gap = jnp.asarray(centre), jnp.asarray(raw_alpha), jnp.asarray(raw_gap)
+    centre, raw_alpha, raw_gap = alike(centre, raw_alpha, raw_gap)
     if centre.ndim < 1 or not raw_alpha.shape == raw_gap.shape == centre.shape[:-1]:
         raise InputError(
             "centre, raw_alpha and raw_gap must have shapes (*batch, dim), (*batch,) and (*batch,), not "
             f"{centre.shape}, {raw_alpha.shape}, {raw_gap.shape}"
         )
     dim = centre.shape[-1]
-    alpha, gap = jax.nn.softplus(raw_alpha), jax.nn.softplus(raw_gap)
 
-    def log_det(r: Array) -> Array:
+    def parts(z: Array) -> tuple[Array, Array, Array, Array]:
+        """The centre, z - z_0, α and g, of one type."""
+        check_dim("this radial flow", dim, z)
+        z, middle, a, g = alike(z, centre, raw_alpha, raw_gap)
+        return middle, z - middle, jax.nn.softplus(a), jax.nn.softplus(g)
+
+    def log_det(r: Array, alpha: Array, gap: Array) -> Array:
         across = jnp.log(gap + r) - jnp.log(alpha + r)
         along = jnp.log(r**2 + 2 * alpha * r + alpha * gap) - 2 * jnp.log(alpha + r)
         return (dim - 1) * across + along
 
     def forward(z: Array) -> tuple[Array, Array]:
-        check_dim("this radial flow", dim, z)
-        r = _norm(z - centre)
-        return centre + (z - centre) * ((gap + r) / (alpha + r))[..., None], log_det(r)
+        middle, off, alpha, gap = parts(z)
+        r = _norm(off)
+        return middle + off * ((gap + r) / (alpha + r))[..., None], log_det(r, alpha, gap)
 
     def inverse(y: Array) -> tuple[Array, Array]:
-        check_dim("this radial flow", dim, y)
-        rho = _norm(y - centre)
+        middle, off, alpha, gap = parts(y)
+        rho = _norm(off)
         half = 0.5 * (rho - gap)
         root = jnp.sqrt(half**2 + alpha * rho)
         # The positive root, by the formula in which nothing cancels; the inner where is for the gradient.
         r = jnp.where(half > 0, half + root, alpha * rho / jnp.where(half > 0, 1.0, root - half))
-        return centre + (y - centre) * ((alpha + r) / (gap + r))[..., None], -log_det(r)
+        return middle + off * ((alpha + r) / (gap + r))[..., None], -log_det(r, alpha, gap)
 
     return Flow(forward, inverse)
 

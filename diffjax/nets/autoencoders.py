@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffjax.dtypes import as_float
+
 
 class Dense(nn.Module):
     """Layers of `features` units, then `out` linear ones; `zero` starts the last layer at 0."""
@@ -22,6 +24,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch out"]:
+        x = as_float(x)
         for units in self.features:
             x = nn.softplus(nn.Dense(units)(x))
         return nn.Dense(self.out, kernel_init=nn.initializers.zeros if self.zero else nn.linear.default_kernel_init)(x)
@@ -36,7 +39,7 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch out"]:
-        h = image
+        h = as_float(image)
         for channels in self.channels:
             h = nn.softplus(nn.Conv(channels, (5, 5), strides=2)(h))
         h = nn.softplus(nn.Dense(self.units)(h.reshape(*h.shape[:-3], -1)))
@@ -56,7 +59,7 @@ class ConvDecoder(nn.Module):
         sizes = [(height, width)]
         for _ in self.channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        h = nn.softplus(nn.Dense(self.units)(z))
+        h = nn.softplus(nn.Dense(self.units)(as_float(z)))
         h = nn.Dense(sizes[-1][0] * sizes[-1][1] * self.channels[-1])(h)
         h = h.reshape(*h.shape[:-1], *sizes[-1], self.channels[-1])
         for size, channels in zip(sizes[-2::-1], [*self.channels[-2::-1], out], strict=True):

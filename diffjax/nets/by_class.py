@@ -10,8 +10,11 @@ is of any use, and q(y | x) forgets the labels meanwhile.
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
+
+from diffjax.dtypes import alike, as_float
 
 SCALE = 40.0  # c
 
@@ -30,7 +33,9 @@ class ByClass(nn.Module):
     def __call__(self, x: Float[Array, "*batch #classes dim"]) -> Float[Array, "*batch classes out"]:
         """x is of one class each, or, where its axis of classes is 1, the same for all."""
         first, *rest = self.features
-        h = nn.Dense(first)(x) + SCALE * self.param("classes", nn.initializers.zeros, (self.num_classes, first))
+        classes = self.param("classes", nn.initializers.zeros, (self.num_classes, first), jnp.float32)
+        h, classes = alike(nn.Dense(first)(as_float(x)), classes)
+        h = h + SCALE * classes
         for units in rest:
             h = nn.Dense(units)(nn.softplus(h))
         return nn.Dense(self.out)(nn.softplus(h))

@@ -5,6 +5,7 @@ GroupNorm   (x - mean) / sqrt(var + 1e-6) * scale + bias over positions and a gr
 Upsample    out[2i + a, 2j + b] = sum_pq K_ab[p, q] x[i + a - 1 + p, j + b - 1 + q],  K_ab sums of the 3x3 kernel
 """
 
+import math
 import zlib
 
 import jax
@@ -23,7 +24,7 @@ ZERO = nn.initializers.zeros_init()
 def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch size"]:
     """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, both ends included."""
     half = size // 2
-    frequencies = jnp.exp(-jnp.log(10000.0) / (half - 1) * jnp.arange(half))
+    frequencies = jnp.exp(-math.log(10000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
     angles = time.astype(jnp.float32)[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -44,8 +45,8 @@ class GroupNorm(nn.Module):
         batch, height, width, channels = x.shape
         most = min(32, max(1, channels // 4))
         groups = max(g for g in range(1, most + 1) if channels % g == 0)
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", ZERO, (channels,))
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", ZERO, (channels,), jnp.float32)
 
         def spread(statistic: Array) -> Array:
             """The mean over each group, for each of its channels."""
@@ -97,8 +98,8 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        kernel = self.param("kernel", FAN_AVG, (3, 3, channels, channels))
-        bias = self.param("bias", ZERO, (channels,))
+        kernel = self.param("kernel", FAN_AVG, (3, 3, channels, channels), jnp.float32)
+        bias = self.param("bias", ZERO, (channels,), jnp.float32)
         # [parity of the output, row of the 2x2 kernel, row of the 3x3 kernel]
         adds = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
         kernels = jnp.einsum("apr,bqs,rsio->abpqio", adds, adds, kernel).astype(self.dtype)
@@ -106,7 +107,7 @@ class Upsample(nn.Module):
         def parity(a: int, b: int) -> Array:
             padding = ((1 - a, a), (1 - b, b))
             return lax.conv_general_dilated(
-                x, kernels[a, b], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x.astype(self.dtype), kernels[a, b], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
 
         rows = [jnp.stack([parity(a, 0), parity(a, 1)], axis=3) for a in (0, 1)]

@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffjax import eager
+from diffjax.dtypes import alike, as_float
+
 
 class Weights(NamedTuple):
     """encoder W (dim, atoms), lateral M (atoms, atoms), threshold θ (atoms,)."""
@@ -26,18 +29,20 @@ class Weights(NamedTuple):
 
 def ista_weights(dictionary: Float[Array, "atoms dim"], sparsity: float) -> Weights:
     """Those with which `lista` is ISTA: of an α called `sparsity`."""
+    dictionary = as_float(dictionary)
     gram = dictionary @ dictionary.T
     largest = jnp.linalg.eigvalsh(gram)[-1]
-    threshold = jnp.full(len(gram), sparsity / largest)
-    return Weights(dictionary.T / largest, jnp.eye(len(gram)) - gram / largest, threshold)
+    threshold = jnp.full(len(gram), sparsity / largest, gram.dtype)
+    return Weights(dictionary.T / largest, jnp.eye(len(gram), dtype=gram.dtype) - gram / largest, threshold)
 
 
 def lista(weights: Weights, x: Float[Array, "*batch dim"], iterations: int) -> Float[Array, "*batch atoms"]:
     """z after this many steps, at least one."""
-    inputs = x @ weights.encoder
-    z = _shrink(inputs, weights.threshold)
+    x, encoder, lateral, threshold = alike(x, *weights)
+    inputs = x @ encoder
+    z = _shrink(inputs, threshold)
     for _ in range(iterations - 1):
-        z = _shrink(inputs + z @ weights.lateral, weights.threshold)
+        z = _shrink(inputs + z @ lateral, threshold)
     return z
 
 
@@ -45,6 +50,7 @@ def fista(
     dictionary: Float[Array, "atoms dim"], sparsity: float, x: Float[Array, "*batch dim"], iterations: int
 ) -> Float[Array, "*batch atoms"]:
     """z after this many of FISTA's steps; z* in the limit."""
+    x, dictionary = alike(x, dictionary)
     weights = ista_weights(dictionary, sparsity)
     inputs = x @ weights.encoder
 
@@ -54,8 +60,9 @@ def fista(
         later = 0.5 * (1 + jnp.sqrt(1 + 4 * t**2))
         return (new, new + (t - 1) / later * (new - z), later), None
 
-    start = jnp.zeros_like(inputs)
-    return jax.lax.scan(step, (start, start, jnp.ones((), inputs.dtype)), None, iterations)[0][0]
+    zero = jnp.zeros_like(inputs)
+    start = (zero, zero, jnp.ones((), inputs.dtype))
+    return eager.once(lambda start: jax.lax.scan(step, start, None, iterations)[0][0], start)
 
 
 def lasso(
@@ -65,6 +72,7 @@ def lasso(
     z: Float[Array, "*batch atoms"],
 ) -> Float[Array, "*batch"]:
     """½ ‖x - z D‖² + α ‖z‖₁ of each example."""
+    x, z, dictionary = alike(x, z, dictionary)
     return 0.5 * ((x - z @ dictionary) ** 2).sum(-1) + sparsity * jnp.abs(z).sum(-1)
 
 

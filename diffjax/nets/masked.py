@@ -1,7 +1,12 @@
 """Masked dense networks, of which output i depends on inputs before i alone (MADE, Germain et al. 2015).
 
 Inputs have degrees 1..dim, hidden units degrees below dim, outputs 1..dim. A weight leads to a hidden unit from what
-has no greater degree, and to an output from what has a lesser one. A context vector has degree 0 and reaches all.
+has no greater degree, and to an output from what has a lesser one. A context vector has degree 0.
+
+Output i sees input j only through units of a degree from j to i - 1. All pairs j < i are connected if every hidden
+layer has at least dim - 1 units, and the context reaches all outputs if they have at least dim. Fewer units cannot do
+it: n degrees divide the inputs into n + 1 runs, within which no output sees an input. Runs of equal length leave the
+fewest pairs out.
 """
 
 from collections.abc import Sequence
@@ -11,6 +16,8 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float
+
+from diffjax.dtypes import alike, as_float
 
 
 class MaskedDense(nn.Module):
@@ -23,16 +30,29 @@ class MaskedDense(nn.Module):
         self, x: Float[Array, "*batch inputs"], mask: Bool[np.ndarray, "inputs units"]
     ) -> Float[Array, "*batch units"]:
         init = nn.initializers.zeros if self.zero else nn.linear.default_kernel_init
-        kernel = self.param("kernel", init, mask.shape)
-        bias = self.param("bias", nn.initializers.zeros, mask.shape[1:])
+        kernel = self.param("kernel", init, mask.shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, mask.shape[1:], jnp.float32)
+        x, kernel, bias = alike(x, kernel, bias)
         return x @ jnp.where(mask, kernel, 0.0) + bias
+
+
+def hidden_degrees(dim: int, features: Sequence[int], context: bool) -> np.ndarray:
+    """The degrees of hidden units, ascending: as many as the narrowest layer can have, spread over the inputs.
+
+    Every layer uses these and no others, for what a unit of another degree knows is lost in the narrowest layer.
+    """
+    least = 0 if context else min(1, dim - 1)  # units of degree 0 know of the context alone
+    inputs = dim + 1 - least  # the context counts as one
+    units = min([*features, inputs - 1])
+    return least - 1 + -(-np.arange(1, units + 1) * inputs // (units + 1))
 
 
 class MADE(nn.Module):
     """x (*batch, dim), context (*batch, any) or None -> (out, *batch, dim): `m, s = made(x)`.
 
-    Entry i of each of the `out` vectors depends on x_1..x_{i-1} and the context. The last layer starts at 0 where
-    `zero` is set. Swish units, because gradients of what is made of it may be wanted.
+    Entry i of each of the `out` vectors depends on x_1..x_{i-1} and the context; on all of them if no layer of
+    `features` has fewer than dim units (dim - 1 without a context). The last layer starts at 0 where `zero` is set.
+    Swish units, because gradients of what is made of it may be wanted.
     """
 
     features: Sequence[int]
@@ -44,14 +64,14 @@ class MADE(nn.Module):
         self, x: Float[Array, "*batch dim"], context: Float[Array, "*batch features"] | None = None
     ) -> Float[Array, "out *batch dim"]:
         dim = x.shape[-1]
-        least = 0 if context is not None else min(1, dim - 1)  # units of degree 0 know of the context alone
-        degrees, h = np.arange(1, dim + 1), x
+        hidden = hidden_degrees(dim, self.features, context is not None)
+        degrees, h = np.arange(1, dim + 1), as_float(x)
         for i, units in enumerate(self.features):
-            later = least + np.arange(units) % (dim - least)
+            later = hidden[np.arange(units) % len(hidden)]
             h = MaskedDense()(h, degrees[:, None] <= later)
             if i == 0 and context is not None:
-                h = h + nn.Dense(units, use_bias=False)(context)
+                h = h + nn.Dense(units, use_bias=False)(jnp.asarray(context, h.dtype))
             degrees, h = later, nn.swish(h)
         last = np.tile(degrees[:, None] < np.arange(1, dim + 1), self.out)
-        y = MaskedDense(self.zero)(h, last).reshape(*x.shape[:-1], self.out, dim)
-        return jnp.moveaxis(y, -2, 0)
+        y = MaskedDense(self.zero)(h, last)
+        return jnp.moveaxis(y.reshape(*y.shape[:-1], self.out, dim), -2, 0)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from diffjax.dtypes import alike, as_float
 from diffjax.errors import InputError
 from diffjax.nets.temporal import bumps
 
@@ -82,6 +83,7 @@ class MultiScale(nn.Module):
         """Raises InputError where the shapes of x and t do not fit, or both paths are left out."""
         self._check(x, t)
         batch, height, width, _ = x.shape
+        x = as_float(x)
         paths = []
         if self.num_layers:
             h = x
@@ -100,10 +102,11 @@ class MultiScale(nn.Module):
             h = nn.tanh(nn.Dense(self.pixel_features, name=f"pixel_{i}")(h))
 
         zero = nn.initializers.zeros_init()
-        kernel = self.param("read_out", zero, (self.num_bumps, h.shape[-1], self.out_channels))
-        bias = self.param("read_out_bias", zero, (self.num_bumps, self.out_channels))
+        kernel = self.param("read_out", zero, (self.num_bumps, h.shape[-1], self.out_channels), jnp.float32)
+        bias = self.param("read_out_bias", zero, (self.num_bumps, self.out_channels), jnp.float32)
         # The bumps mix the J read-outs of an example before they meet its pixels: J times less than mixing the outputs.
-        g = bumps(t, self.num_bumps)
+        g = bumps(t, self.num_bumps).astype(h.dtype)
+        h, kernel, bias = alike(h, kernel, bias)
         h = h.reshape(batch, height * width, -1)
         out = jnp.einsum("bpf,bfc->bpc", h, jnp.einsum("bj,jfc->bfc", g, kernel)) + (g @ bias)[:, None, :]
         return out.reshape(batch, height, width, self.out_channels)

@@ -9,18 +9,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from diffjax.dtypes import as_float
+
 
 def bumps(t: Float[Array, " batch"], num_bumps: int) -> Float[Array, "batch num_bumps"]:
     """The normalised bumps at t in [0, 1]; their width is the distance between neighbours."""
+    t = as_float(t)
     if num_bumps == 1:
-        return jnp.ones((t.shape[0], 1))
-    centres = jnp.linspace(0.0, 1.0, num_bumps)
+        return jnp.ones((t.shape[0], 1), t.dtype)
+    centres = jnp.linspace(0.0, 1.0, num_bumps, dtype=t.dtype)
     return jax.nn.softmax(-0.5 * ((t[:, None] - centres) * (num_bumps - 1)) ** 2, axis=-1)
 
 
 def hats(t: Float[Array, " batch"], num_knots: int) -> Float[Array, "batch num_knots"]:
     """The basis of linear interpolation between `num_knots` equidistant knots, the first at 0, the last at 1."""
-    return jax.nn.relu(1.0 - jnp.abs(t[:, None] * (num_knots - 1) - jnp.arange(num_knots)))
+    t = as_float(t)
+    return jax.nn.relu(1.0 - jnp.abs(t[:, None] * (num_knots - 1) - jnp.arange(num_knots, dtype=t.dtype)))
 
 
 class TimeReadout(nn.Module):
@@ -37,5 +41,6 @@ class TimeReadout(nn.Module):
     @nn.compact
     def __call__(self, h: Float[Array, "batch features"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
         # All knots for every example: a gather of two kernels each would be less work, but its gradient a slow scatter.
-        out = nn.Dense(self.num_knots * self.out_features, kernel_init=nn.initializers.zeros_init())(h)
-        return jnp.einsum("bk,bko->bo", hats(t, self.num_knots), out.reshape(len(h), self.num_knots, -1))
+        out = nn.Dense(self.num_knots * self.out_features, kernel_init=nn.initializers.zeros_init())(as_float(h))
+        weights = hats(t, self.num_knots).astype(out.dtype)
+        return jnp.einsum("bk,bko->bo", weights, out.reshape(len(h), self.num_knots, -1))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from diffjax.dtypes import alike, as_float
 from diffjax.nets.layers import ZERO, sinusoid
 from diffjax.nets.temporal import TimeReadout
 
@@ -32,8 +33,9 @@ class RBF(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch dim"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
-        centres = self.param("centres", nn.initializers.normal(1.0), (self.units, x.shape[-1]))
-        log_width = self.param("log_width", nn.initializers.constant(-1.0), (self.units,))
+        centres = self.param("centres", nn.initializers.normal(1.0), (self.units, x.shape[-1]), jnp.float32)
+        log_width = self.param("log_width", nn.initializers.constant(-1.0), (self.units,), jnp.float32)
+        x, centres, log_width = alike(x, centres, log_width)
         offset = x[:, None, :] - centres
         w = jax.nn.softmax(-0.5 * (offset**2).sum(-1) * jnp.exp(-2 * log_width), axis=-1)
         h = jnp.concatenate([w, (w[..., None] * offset).reshape(len(x), -1)], -1) if self.local else w
@@ -49,6 +51,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch dim"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
+        x = as_float(x)
         for size in self.features:
             x = jax.nn.sigmoid(nn.Dense(size)(x))
         return TimeReadout(self.out_features, self.num_knots)(x, t)
@@ -62,7 +65,7 @@ class TimeMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch dim"], time: Float[Array, " batch"]) -> Float[Array, "batch out"]:
-        embedding = sinusoid(time, 64)
+        x, embedding = as_float(x), sinusoid(time, 64)
         for size in self.features:
-            x = nn.swish(nn.Dense(size)(x) + nn.Dense(size)(embedding))
+            x = nn.swish(nn.Dense(size)(x) + nn.Dense(size)(embedding).astype(x.dtype))
         return nn.Dense(self.out_features, kernel_init=ZERO)(x)

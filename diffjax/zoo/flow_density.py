@@ -62,7 +62,7 @@ def make(config: Any) -> Model:
         if not levels:
             return x
         level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
-        return (level + randomness.uniform(key, x.shape)) / levels
+        return (level + randomness.uniform(key, x.shape, level.dtype)) / levels
 
     def decode(v: Array) -> Array:
         """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""

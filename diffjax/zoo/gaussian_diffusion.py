@@ -83,7 +83,7 @@ def make(config: Any) -> Model:
         if not discrete:
             return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
         image = levels(batch)
-        return (image + randomness.uniform(key, image.shape) - 0.5 - mean) / std
+        return (image + randomness.uniform(key, image.shape, image.dtype) - 0.5 - mean) / std
 
     def decode(x: Array) -> Array:
         return (x * std + mean) / half - 1.0 if discrete else x

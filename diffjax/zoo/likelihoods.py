@@ -84,7 +84,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
 
     def prepare(key: randomness.Keys, batch: Batch) -> Array:
         x = scaled(batch, levels)
-        return x + (randomness.uniform(key, x.shape) - 0.5) / half if levels else x
+        return x + (randomness.uniform(key, x.shape, x.dtype) - 0.5) / half if levels else x
 
     isotropic = name == "isotropic_gaussian"
 

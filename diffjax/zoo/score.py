@@ -77,7 +77,7 @@ def make(config: Any) -> Model:
         if not config.data.levels:
             return x
         level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
-        return (level + randomness.uniform(key, x.shape) - 0.5) / half - 1.0
+        return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         encode_key, time_key, noise_key, dropout_key = randomness.split(key, 4)

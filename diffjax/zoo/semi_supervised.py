@@ -82,7 +82,7 @@ def make(config: Any) -> Model:
     def draw(key: randomness.Keys, image: Array) -> Array:
         """(batch, dim) bits."""
         x = means(image)
-        return (randomness.uniform(key, x.shape) < x).astype(float) if setting.binarize else x
+        return (randomness.uniform(key, x.shape, x.dtype) < x).astype(x.dtype) if setting.binarize else x
 
     def shown(key: randomness.Keys, image: Array) -> Array:
         """What is learned from: an M1 that learns no more needs no bits, its codes are those of the greys."""

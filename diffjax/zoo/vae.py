@@ -71,11 +71,11 @@ def make(config: Any) -> Model:
         """z_1 (num, batch, dim), log p(x | z_1) and log w (num, batch), of draws by phi and densities by `density`."""
         keys = randomness.split(key, len(dims))
         zs: list[Array] = []
-        log_w = jnp.zeros(())
+        log_w = jnp.zeros((), x.dtype)
         for layer, (layer_key, dim) in enumerate(zip(keys, dims, strict=True)):
             below = zs[-1] if zs else x
             (q, numbers), (law, _) = (posterior(params, layer, below) for params in (phi, density))
-            noise = jnp.moveaxis(randomness.normal(layer_key, (len(x), num, dim)), 1, 0)
+            noise = jnp.moveaxis(randomness.normal(layer_key, (len(x), num, dim), q.mean.dtype), 1, 0)
             z = q.mean + jnp.sqrt(q.variance) * noise
             log_w -= law.log_prob(z).sum(-1)
             if layer == 0:

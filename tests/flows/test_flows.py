@@ -1,11 +1,13 @@
 """Every flow against the autodiff Jacobian and its own inverse; laws by quadrature; the border of the invertible."""
 
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.special import expit
 
 from diffjax import flows, vi
@@ -295,3 +297,109 @@ def test_a_posterior_with_parameters_from_an_encoder_is_each_example_s_own():
 def test_what_cannot_be_a_flow_is_named(make, says):
     with pytest.raises(InputError, match=says):
         make()
+
+
+# Shapes, types and programs --------------------------------------------------------------------------------------
+
+
+class Vectors(NamedTuple):
+    """A base whose density is of whole vectors."""
+
+    law: Normal
+
+    def sample(self, key):
+        return self.law.sample(key)
+
+    def log_prob(self, x):
+        return self.law.log_prob(x).sum(-1)
+
+
+def test_laws_and_vectors_with_different_batch_axes():
+    """One y under five laws, five under one, grids: y = shift + scale x of a Normal x is a Normal that scipy knows."""
+    rng = np.random.default_rng(0)
+    for base_batch, flow_batch, batch in itertools.product(
+        [(), (5,), (3, 1)], [(), (5,)], [(), (5,), (3, 5), (4, 1, 1)]
+    ):
+        mean, shift, y = (rng.normal(size=(*b, DIM)) for b in (base_batch, flow_batch, batch))
+        variance, scale = (rng.uniform(0.5, 2, size=(*b, DIM)) for b in (base_batch, flow_batch))
+        want = scipy.stats.norm(shift + scale * mean, scale * variance**0.5).logpdf(y).sum(-1)
+        base = Normal(jnp.asarray(mean), jnp.asarray(variance))
+        flow = flows.affine(jnp.asarray(shift), jnp.asarray(scale))
+        for start in (base, Vectors(base), flows.Transformed(base, flows.reverse)):
+            layers = [flows.reverse, flow] if isinstance(start, flows.Transformed) else [flow]
+            got = flows.Transformed(start, flows.chain(layers)).log_prob(jnp.asarray(y))
+            assert got.shape == np.broadcast_shapes(base_batch, flow_batch, batch)
+            np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_as_many_laws_as_entries_are_not_taken_for_entries():
+    """A batch of dim laws over whole vectors: its log_prob has a last axis of dim, which is not one of entries."""
+    mean = np.random.default_rng(1).normal(size=(DIM, DIM))
+    y = np.ones(DIM)
+    for base in (Normal(jnp.asarray(mean), jnp.ones(DIM)), Vectors(Normal(jnp.asarray(mean), jnp.ones(DIM)))):
+        got = flows.Transformed(base, flows.reverse).log_prob(jnp.asarray(y))
+        np.testing.assert_allclose(got, scipy.stats.norm(mean, 1).logpdf(y).sum(-1), rtol=1e-5)
+
+
+def test_one_vector_through_a_stack_with_parameters_of_a_batch():
+    u, w, b = STACK[:, None, 0] * jnp.array([[1.0], [0.5]]), STACK[:, None, 1] * jnp.ones((2, 1)), STACK[:, 2, :2]
+    y = jnp.array([0.4, -0.2, 1.0])
+
+    @jax.jit
+    def both(u, w, b):
+        def move(u, w, b):
+            return flows.stacked(lambda p: flows.planar(*p), (u, w, b)).inverse_and_log_det(y)
+
+        return move(u, w, b), jax.vmap(move, 1)(u, w, b)
+
+    jax.tree.map(lambda one, each: np.testing.assert_allclose(one, each, atol=1e-6), *both(u, w, b))
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_a_flow_keeps_the_type_of_its_vectors(promotion):
+    """float32 under x64, also by a conditioner that answers in float64; 16 bits count as float32."""
+    half, single, double = jnp.bfloat16, jnp.float32, jnp.float64
+    with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
+        for of_params, of_x, wanted in [(single, single, single), (half, half, single), (single, half, single)]:
+            v, s = jnp.ones((2, DIM), of_params), jnp.ones(2, of_params)
+            layers = {
+                "planar": flows.planar(v, v, s),
+                "radial": flows.radial(v, s, s),
+                "affine": flows.affine(v, v),
+                "additive": flows.additive_coupling(MASKS[0], lambda x: x.astype(double)),
+                "coupling": flows.affine_coupling(MASKS[0], lambda x: (x.astype(double), x)),
+                "autoregressive": flows.autoregressive(lambda x: (0 * x.astype(double), 0 * x)),
+                "stacked": flows.stacked(lambda p: flows.planar(*p), (v[None], v[None], s[None])),
+                "logit": flows.logit(0.1),
+                "reverse": flows.reverse,
+            }
+            x = jnp.full((2, DIM), 0.5, of_x)
+            for name, flow in layers.items():
+                for move in flow:
+                    assert {part.dtype for part in jax.eval_shape(move, x)} == {jnp.dtype(wanted)}, (name, of_x)
+            law = flows.Transformed(Normal(v, v), flows.chain(list(layers.values())[:3]))
+            drawn = jax.eval_shape(law.sample_and_log_prob, jax.random.key(0))
+            assert {part.dtype for part in drawn} == {jnp.dtype(wanted)}
+
+
+def test_a_flow_made_anew_is_not_compiled_anew(compilations):
+    """Called outside `jit`, with other parameters each time: the loops of inverses and stacks are there already."""
+
+    def everything(i):
+        u, w, b = (part * (1 + 0.1 * i) for part in planar_of(-0.5, 0.0, 0.5, 1.0, 2.0))
+        params = jax.tree.map(lambda leaf: leaf + 0.1 * i, MADE_PARAMS)
+        made = flows.autoregressive(lambda x: MADE((8,)).apply(params, x, CONTEXTS[0]))
+        stack = flows.stacked(lambda p: flows.planar(*p), (STACK[:, 0] + i, STACK[:, 1], STACK[:, 2, 0]))
+        x = W + i
+        return [
+            flows.planar(u, w, b).inverse_and_log_det(x),
+            made.inverse_and_log_det(x),
+            stack.forward_and_log_det(x),
+            stack.inverse_and_log_det(x),
+            flows.Transformed(Normal(x, jnp.ones((5, DIM))), stack).log_prob(x),
+        ]
+
+    everything(0.0)
+    compilations.clear()
+    everything(1.0)
+    assert not compilations
