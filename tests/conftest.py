@@ -1,6 +1,7 @@
 """Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions of `experiments.main`.
 
-And `--every=N`, for a part of the suite."""
+And `--every=N` for a part of the suite, and a listener for compilations.
+"""
 
 import itertools
 import os
@@ -14,8 +15,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *cpu_flags()]
 )
 
-import jax
-import pytest
+import jax  # noqa: E402  (the flags come first)
 
 
 def pytest_addoption(parser):

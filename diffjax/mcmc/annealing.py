@@ -22,11 +22,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax.dtypes import AnyArray
+from diffjax import eager
+from diffjax.dtypes import AnyArray, as_float, floating
 from diffjax.errors import InputError
 from diffjax.mcmc.hmc import LogDensity
-from diffjax.mcmc.integrators import Position
-from diffjax.mcmc.kernel import Kernel
+from diffjax.mcmc.integrators import Position, is_concrete, promoted, typed
+from diffjax.mcmc.kernel import Kernel, can_move
 
 
 class Start(Protocol):
@@ -63,32 +64,51 @@ def ais(
         kernel: (log f_β, β ()) -> the Kernel that moves at β, e.g. lambda f, beta: hmc(f, 0.2 / (1 + beta), 10).
 
     Raises:
-        InputError: if concrete betas do not increase strictly from 0 to 1, or log_density gives no scalar.
+        InputError: if concrete betas do not increase strictly from 0 to 1, log_density gives no scalar, or it or the
+            score is not finite where p_0 drew. Where that is traced, so that it is no error, log_weight is not finite,
+            or the infos tell of a chain that does not move.
     """
     betas = _checked(betas)
-    start_key, key = jax.random.split(key)
-    position = start.sample(start_key)
 
-    def log_start(z: Position) -> Array:
-        return jnp.sum(start.log_prob(z))
+    def program(key: PRNGKeyArray, betas: Array) -> tuple[Annealed, Array]:
+        start_key, key = jax.random.split(key)
+        position = promoted(start.sample(start_key))
+        dtype = floating(position)
 
-    def log_ratio(z: Position) -> Array:
-        return log_density(z) - log_start(z)
+        def log_start(z: Position) -> Array:
+            return jnp.asarray(start.log_prob(z), dtype).sum()
 
-    def body(carry: tuple[Position, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Position, Array], Any]:
-        position, log_weight = carry
-        key, beta, gap = item
-        moves = kernel(lambda z: (1.0 - beta) * log_start(z) + beta * log_density(z), beta)
-        state, info = moves.step(key, moves.init(position))
-        return (state.position, log_weight + gap * log_ratio(state.position)), info
+        def log_target(z: Position) -> Array:
+            value = jnp.asarray(log_density(z), dtype)
+            if value.shape:
+                raise InputError(
+                    f"log_density must give a scalar, not an array of shape {value.shape}: sum it, and vmap ais"
+                )
+            return value
 
-    first = log_ratio(position)
-    if jnp.shape(first):
-        raise InputError(f"log_density must give a scalar, not an array of shape {first.shape}: sum it, and vmap ais")
-    gaps = jnp.diff(betas)
-    keys = jax.random.split(key, gaps.size - 1)
-    (position, log_weight), infos = jax.lax.scan(body, (position, gaps[0] * first), (keys, betas[1:-1], gaps[1:]))
-    return Annealed(log_weight, position, infos)
+        def log_ratio(z: Position) -> Array:
+            return log_target(z) - log_start(z)
+
+        def body(carry: tuple[Position, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Position, Array], Any]:
+            position, log_weight = carry
+            key, beta, gap = item
+            moves = kernel(lambda z: (1.0 - beta) * log_start(z) + beta * log_target(z), beta)
+            before = moves.init(position)
+            state, info = moves.step(key, before)
+            position = typed(state.position, position)
+            return (position, log_weight + gap * log_ratio(position)), (info, can_move(before))
+
+        betas = betas.astype(dtype)
+        gaps = jnp.diff(betas)
+        keys = jax.random.split(key, gaps.size - 1)
+        first = position, gaps[0] * log_ratio(position)
+        (position, log_weight), (infos, moved) = jax.lax.scan(body, first, (keys, betas[1:-1], gaps[1:]))
+        return Annealed(log_weight, position, infos), jnp.isfinite(log_weight) & moved[:1].all()
+
+    drawn, sound = eager.once(program, key, betas)
+    if is_concrete(sound) and not sound:
+        raise InputError("log_density and its score must be finite wherever start draws: they are not at this draw")
+    return drawn
 
 
 def _checked(betas: Any) -> Array:
@@ -98,4 +118,4 @@ def _checked(betas: Any) -> Array:
         values = np.asarray(betas)
         if values[0] != 0.0 or values[-1] != 1.0 or not (np.diff(values) > 0).all():
             raise InputError(f"betas must increase strictly from 0 to 1, as jnp.linspace(0, 1, 101) does, not {values}")
-    return jnp.asarray(betas, float)
+    return as_float(betas)

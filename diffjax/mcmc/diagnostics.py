@@ -12,25 +12,30 @@ where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair
 initial monotone sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
 
 All of it is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
-The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank").
+The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank"), but for draws that
+are all equal: they tell nothing, and everything is NaN, as in the posterior package of R.
+
+Ranks are integers, up to 2^30 draws: single precision knows no halves beyond 2^23, and takes p next to 1 for 1.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from diffjax.dtypes import AnyArray
+from diffjax import eager
+from diffjax.dtypes import AnyArray, as_float
 from diffjax.errors import InputError
 
 
 def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Effective sample size of the bulk: as many independent draws would tell the mean of the normal scores as well.
 
-    Draws that are all equal count in full, as in arviz; `rhat` is NaN for them. A NaN among the draws gives NaN.
+    NaN if all draws are equal, which is how a stuck sampler looks, or one is NaN. 16 bits are taken as float32.
 
     Raises:
         InputError: if there is no chain and draw axis, or fewer than 4 draws a chain.
@@ -41,7 +46,7 @@ def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
 def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
 
-    Equal draws, NaN and errors as in `ess`.
+    Equal draws, NaN and errors as in `ess`. If I is the same for all draws, as it may be for bits, they count in full.
     """
 
     def one(x: Array) -> Array:
@@ -56,13 +61,15 @@ def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*even
 def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Split R-hat, the larger one of location (normal scores) and scale (normal scores of |x - median|).
 
-    1 if all half chains agree; distrust the draws above 1.01. One chain will do. NaN if all draws are equal, which is
-    how a stuck sampler looks, or one is NaN; errors as in `ess`.
+    1 if all half chains agree; distrust the draws above 1.01. One chain will do. Equal draws, NaN and errors as in
+    `ess`.
     """
 
     def one(x: Array) -> Array:
         halves = _halves(x)
-        folded = jnp.abs(halves - jnp.median(halves))
+        ordered = jnp.sort(halves.ravel())
+        median = 0.5 * ordered[(halves.size - 1) // 2] + 0.5 * ordered[halves.size // 2]
+        folded = jnp.abs(halves - median)
         # fmax: draws of 0 and 1 in equal parts fold to equal ones, which say nothing.
         return jnp.fmax(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
@@ -71,15 +78,19 @@ def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
 
 def _each(statistic: Callable[[Array], Array], draws: ArrayLike) -> Array:
     """The statistic of (chain, draw) arrays, for every entry of the event."""
-    x = jnp.asarray(draws)
+    x = as_float(draws)
     if x.ndim < 2 or x.shape[0] < 1 or x.shape[1] < 4:
         raise InputError(
             f"draws must be (chain, draw, *event) with at least 4 draws of a chain, not of shape {x.shape}"
         )
-    x = x.astype(jnp.result_type(x, float))
-    flat = x.reshape(*x.shape[:2], -1)
-    values = jax.vmap(lambda x: jnp.where(jnp.isnan(x).any(), jnp.nan, statistic(x)), in_axes=-1)(flat)
-    return values.reshape(x.shape[2:])
+
+    def one(x: Array) -> Array:
+        return jnp.where(jnp.isnan(x).any() | (x.max() == x.min()), jnp.nan, statistic(x))
+
+    def program(x: Array) -> Array:
+        return jax.vmap(one, in_axes=-1)(x.reshape(*x.shape[:2], -1)).reshape(x.shape[2:])
+
+    return eager.once(program, x)
 
 
 def _halves(x: Array) -> Array:
@@ -88,8 +99,22 @@ def _halves(x: Array) -> Array:
 
 
 def _normal_scores(x: Array) -> Array:
-    rank = jax.scipy.stats.rankdata(x.ravel()).reshape(x.shape).astype(x.dtype)
-    return jax.scipy.special.ndtri((rank - 0.375) / (x.size + 0.25))
+    flat, index = x.ravel(), jnp.arange(x.size)
+    order = jnp.argsort(flat)
+    new = flat[order][1:] != flat[order][:-1]
+    below = jax.lax.cummax(jnp.where(jnp.append(True, new), index, 0))
+    above = jax.lax.cummax(jnp.where(jnp.append(True, new[::-1]), index, 0))[::-1]
+    scores = _score(below - above, x.size, x.dtype)
+    return jnp.zeros_like(flat).at[order].set(scores, unique_indices=True).reshape(x.shape)
+
+
+def _score(excess: Int[Array, "..."], num: int, dtype: np.dtype) -> Float[Array, "..."]:
+    """ndtri(p) of a draw with `excess` more of the N = `num` draws below it than above: its rank is (N + 1 + excess)/2.
+
+    It is odd in `excess`. The smaller one of p and 1 - p, (N - |excess| + 1/4)/(2 N + 1/2), has all its digits.
+    """
+    tail = ((num - jnp.abs(excess)).astype(dtype) + 0.25) / (2.0 * num + 0.5)
+    return -jnp.sign(excess).astype(dtype) * jax.scipy.special.ndtri(tail)
 
 
 def _rhat(x: Array) -> Array:

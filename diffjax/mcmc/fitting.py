@@ -9,13 +9,16 @@ auto-encoder with 32 latents the effective number of draws is a fifth of their n
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
+from diffjax.errors import InputError
 from diffjax.mcmc.annealing import Start
 from diffjax.mcmc.hmc import LogDensity, hmc
-from diffjax.mcmc.integrators import check_num_steps
-from diffjax.mcmc.kernel import run
+from diffjax.mcmc.integrators import check_num_steps, is_concrete, promoted
+from diffjax.mcmc.kernel import Kernel, run
 from diffjax.mcmc.warmup import warmup
 
 
@@ -37,20 +40,29 @@ def fit_gaussian(
             should be many times dim, or S is singular.
 
     Raises:
-        InputError: if num_chains is no positive integer, or as `warmup` and `hmc`.
+        InputError: if num_chains is no positive integer, a chain starts where log f or its gradient is not finite, or
+            as `warmup` and `hmc`. Where such a start is traced, so that it is no error, mean and covariance are NaN.
     """
-    check_num_steps("num_chains", num_chains)
+    num_chains = check_num_steps("num_chains", num_chains)
 
-    def chain(key: PRNGKeyArray) -> Array:
+    def kernel(step_size: Array, inverse_mass: Array) -> Kernel:
+        return hmc(log_density, step_size, num_leapfrog, inverse_mass)
+
+    def chain(key: PRNGKeyArray) -> tuple[Array, Array]:
         start_key, warmup_key, key = jax.random.split(key, 3)
-
-        def kernel(step_size, inverse_mass):
-            return hmc(log_density, step_size, num_leapfrog, inverse_mass)
-
-        tuned = warmup(kernel, warmup_key, start.sample(start_key), num_steps, step_size=0.1)
+        position = promoted(start.sample(start_key))
+        tuned = warmup(kernel, warmup_key, position, num_steps, step_size=0.1)
         states, _ = run(kernel(tuned.step_size, tuned.inverse_mass), key, tuned.position, num_steps)
-        return states.position
+        return states.position, jnp.isfinite(tuned.step_size)  # not where the chain could not start
 
-    draws = jax.vmap(chain)(jax.random.split(key, num_chains))
-    draws = draws.reshape(-1, draws.shape[-1])
-    return draws.mean(0), widening * jnp.cov(draws, rowvar=False).reshape(draws.shape[-1], draws.shape[-1])
+    def program(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        draws, moved = jax.vmap(chain)(jax.random.split(key, num_chains))
+        draws = jnp.where(moved[:, None, None], draws, jnp.nan)
+        draws = draws.reshape(-1, draws.shape[-1])
+        cov = jnp.cov(draws, rowvar=False).reshape(draws.shape[-1], draws.shape[-1])
+        return draws.mean(0), jnp.asarray(widening, cov.dtype) * cov, moved
+
+    mean, cov, moved = eager.once(program, key)
+    if is_concrete(moved) and not np.all(moved):
+        raise InputError("log_density and its gradient must be finite wherever start draws: for one chain they are not")
+    return mean, cov

@@ -21,7 +21,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from diffjax import eager
 from diffjax.distributions import Distribution, Normal
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.mcmc.kernel import Kernel
 
@@ -61,9 +63,12 @@ def gibbs(conditional: Callable[[Array, Array], Distribution], scan: Scan = "sys
         position = jnp.asarray(position)
         if position.ndim != 1 or position.size == 0:
             raise InputError(f"position must be a vector (D,), not of shape {position.shape}: vmap makes many chains")
-        return State(position.astype(jnp.result_type(position, float)))
+        return State(as_float(position))
 
     def step(key: PRNGKeyArray, state: State) -> tuple[State, Info]:
+        return eager.once(sweep, key, state)
+
+    def sweep(key: PRNGKeyArray, state: State) -> tuple[State, Info]:
         num = state.position.size
         site_key, draw_key = jax.random.split(key)
         sites = jnp.arange(num) if scan == "systematic" else jax.random.randint(site_key, (num,), 0, num)
@@ -109,7 +114,8 @@ def over_relaxed(conditional: Normal, z: ArrayLike, a: ArrayLike) -> Normal:
         InputError: if a is a number outside (-1, 1).
     """
     _check(a)
-    mean, variance = conditional
+    dtype = floating(*conditional, z)
+    mean, variance, z, a = (jnp.asarray(value, dtype) for value in (*conditional, z, a))
     return Normal(mean + a * (z - mean), variance * (1.0 - jnp.square(a)))
 
 

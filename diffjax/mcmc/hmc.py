@@ -15,16 +15,17 @@ For the No-U-Turn sampler take blackjax, which knows the same log-density, step 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
+from diffjax import eager
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import (
     LEAPFROG,
@@ -32,9 +33,16 @@ from diffjax.mcmc.integrators import (
     Position,
     Score,
     check_coefficients,
+    check_floating,
+    check_mass,
     check_num_steps,
+    check_step_size,
+    is_concrete,
     is_dense,
+    promoted,
+    ravel,
     trajectory,
+    typed,
     velocity,
 )
 from diffjax.mcmc.kernel import Kernel
@@ -47,7 +55,7 @@ DIVERGENCE = 1000.0  # nats, as in Stan
 class HMCState(NamedTuple):
     """Where a chain is.
 
-    position: q, a pytree.
+    position: q, a pytree; leaves of 16 bits become float32, and all others keep their type, as does all below.
     log_density: (), log π(q) in nats up to a constant; None if the target has only a score.
     score: ∇log π(q), like the position.
     momentum: p at the end of the last step, like the position; None unless it is refreshed partially.
@@ -103,16 +111,19 @@ def hmc(
         A Kernel of HMCState and HMCInfo.
 
     Raises:
-        InputError: here, if num_leapfrog is no positive integer, step_size not positive, persistence not in [0, 1), the
-            coefficients no palindrome, not exactly one of log_density and score given, or Metropolis asked of a score;
-            by `init`, if the position is not floating-point, the log-density not scalar or not finite there, the score
-            not like the position, or the inverse mass not of the position's shape or not positive definite. What is
-            traced is not looked at.
+        InputError: here, if num_leapfrog is no positive integer, step_size not positive and finite, persistence no
+            number in [0, 1), the coefficients no palindrome, not exactly one of log_density and score given, or
+            Metropolis asked of a score; by `init`, if the position is not floating-point, the log-density not scalar,
+            it or the score not finite there, the score not like the position, or the inverse mass not of the position's
+            shape or not positive definite. What is traced is not looked at: from a start where the log-density is
+            finite and the score is not, every step is `divergent`.
     """
-    check_num_steps("num_leapfrog", num_leapfrog)
+    num_leapfrog = check_num_steps("num_leapfrog", num_leapfrog)
     check_coefficients(coefficients)
     check_step_size(step_size)
-    if _concrete(persistence) and not np.all((np.asarray(persistence) >= 0) & (np.asarray(persistence) < 1)):
+    if jnp.ndim(persistence):
+        raise InputError(f"persistence must be a number, not of shape {jnp.shape(persistence)}")
+    if is_concrete(persistence) and not np.all((np.asarray(persistence) >= 0) & (np.asarray(persistence) < 1)):
         raise InputError(f"persistence must be in [0, 1), not {persistence}")
     if (log_density is None) == (score is None):
         raise InputError("give either log_density or, as score=, its gradient: exactly one of the two")
@@ -122,40 +133,47 @@ def hmc(
     evaluate = _evaluation(log_density, score)
     partial = isinstance(persistence, Array) or persistence != 0
     # Outside of step, so that no loop over steps repeats it.
-    diagonal_root = jax.tree.map(lambda m: 1.0 / jnp.sqrt(m), inverse_mass)
+    diagonal_root = jax.tree.map(lambda m: 1.0 / jnp.sqrt(as_float(m)), inverse_mass)
     dense_root = _dense_root(inverse_mass)
 
     def init(position: Position) -> HMCState:
-        position = jax.tree.map(jnp.asarray, position)
+        check_floating(position)
+        position = promoted(position)
         _check_target(log_density, score, position)
-        _check_mass(inverse_mass, position)
-        value, gradient = evaluate(position)
-        if value is not None and _concrete(value) and not np.isfinite(value):
-            raise InputError(f"log_density is {value} at the start: begin where it is finite")
+        check_mass(inverse_mass, position, batched=log_density is None)
+        _check_positive(inverse_mass, position)
+        value, gradient = eager.once(evaluate, position)
+        _check_start(value, gradient)
         if not partial:
             return HMCState(position, value, gradient, None, None)
-        return HMCState(position, value, gradient, jax.tree.map(jnp.zeros_like, position), jnp.zeros(()))
+        none_yet = jnp.zeros((), floating(position))
+        return HMCState(position, value, gradient, jax.tree.map(jnp.zeros_like, position), none_yet)
 
     def draw(key: PRNGKeyArray, position: Position) -> Position:
-        flat, unravel = ravel_pytree(position)
+        flat, unravel = ravel(position)
         noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))
         return velocity(dense_root if is_dense(inverse_mass, position) else diagonal_root, noise)
 
     def kinetic(momentum: Position) -> Array:
-        return 0.5 * jnp.dot(ravel_pytree(velocity(inverse_mass, momentum))[0], ravel_pytree(momentum)[0])
+        return 0.5 * jnp.dot(ravel(velocity(inverse_mass, momentum))[0], ravel(momentum)[0])
 
     def step(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
+        return eager.once(move, key, state)
+
+    def move(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
         momentum_key, accept_key = jax.random.split(key)
         start = draw(momentum_key, state.position)
         if state.kept is not None:
             c, renewed = state.kept, jnp.sqrt(1.0 - state.kept**2)
-            start = jax.tree.map(lambda p, fresh: c * p + renewed * fresh, state.momentum, start)
+            start = jax.tree.map(
+                lambda p, fresh: c.astype(p.dtype) * p + renewed.astype(p.dtype) * fresh, state.momentum, start
+            )
 
         current: tuple[Any, Position] = (state.log_density, state.score)
         position, end, (value, gradient) = trajectory(
             coefficients, evaluate, state.position, start, current, step_size, num_leapfrog, inverse_mass
         )
-        kept = jnp.asarray(persistence, float) if partial else None
+        kept = jnp.asarray(persistence, floating(position)) if partial else None
         proposal = HMCState(position, value, gradient, end if partial else None, kept)
         if value is None:
             return proposal, HMCInfo(jnp.ones((), bool), None, None, None)
@@ -174,31 +192,28 @@ def hmc(
     return Kernel(init, step)
 
 
-def check_step_size(step_size: ArrayLike) -> None:
-    if _concrete(step_size) and not np.all(np.asarray(step_size) > 0):
-        raise InputError(f"step_size must be positive, not {step_size}")
-
-
 def _evaluation(log_density: LogDensity | None, score: Score | None) -> Callable[[Position], tuple[Any, Position]]:
-    """position -> (log π or None, ∇log π)."""
+    """position -> (log π or None, ∇log π), in the types of the position."""
     if log_density is not None:
-        return jax.value_and_grad(log_density)
+
+        def evaluate(position: Position) -> tuple[Array, Position]:
+            value, slope = jax.value_and_grad(log_density)(position)
+            return jnp.asarray(value, floating(position)), slope
+
+        return evaluate
     assert score is not None
-    return lambda position: (None, score(position))
+    return lambda position: (None, typed(score(position), position))
 
 
 def _dense_root(inverse_mass: Any) -> Array | None:
     """M^½ = L⁻ᵀ where L Lᵀ = M⁻¹; None if this cannot be a dense mass."""
     if not isinstance(inverse_mass, Array | np.ndarray) or inverse_mass.ndim != 2 or len(set(inverse_mass.shape)) != 1:
         return None
-    lower = jnp.linalg.cholesky(inverse_mass)
+    lower = jnp.linalg.cholesky(as_float(inverse_mass))
     return jax.scipy.linalg.solve_triangular(lower, jnp.identity(lower.shape[0], lower.dtype), lower=True, trans=1)
 
 
 def _check_target(log_density: LogDensity | None, score: Score | None, position: Position) -> None:
-    for leaf in jax.tree.leaves(position):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise InputError(f"position must be floating-point, not {leaf.dtype}: a gradient needs real numbers")
     if log_density is not None:
         value = jax.eval_shape(log_density, position)
         if jnp.shape(value) != ():
@@ -212,37 +227,29 @@ def _check_target(log_density: LogDensity | None, score: Score | None, position:
             )
 
 
-def _check_mass(inverse_mass: Any, position: Position) -> None:
-    if is_dense(inverse_mass, position):
-        if _concrete(inverse_mass) and not _positive_definite(np.asarray(inverse_mass)):
-            raise InputError("inverse_mass must be symmetric and positive definite: this matrix is not")
+def _check_start(value: Array | None, gradient: Position) -> None:
+    if value is not None and is_concrete(value) and not np.isfinite(value):
+        raise InputError(f"log_density is {value} at the start: begin where it is finite")
+    for leaf in jax.tree.leaves(gradient):
+        if is_concrete(leaf) and not np.isfinite(leaf).all():
+            raise InputError(f"the score at the start is not finite, {leaf}: begin where it is")
+
+
+def _check_positive(inverse_mass: Any, position: Position) -> None:
+    if not is_concrete(inverse_mass):
         return
-    one = jax.tree_util.all_leaves([inverse_mass])
-    diagonal = jax.tree.map(lambda _: inverse_mass, position) if one else inverse_mass
-    leaves, like = jax.tree.leaves(diagonal), cast(Any, jax.tree.structure(position))
-    if like != jax.tree.structure(diagonal) or not all(map(_broadcasts, leaves, jax.tree.leaves(position))):
+    if is_dense(inverse_mass, position):
+        if not _positive_definite(np.asarray(inverse_mass)):
+            raise InputError("inverse_mass must be symmetric and positive definite: this matrix is not")
+    elif not all(np.all((np.asarray(m) > 0) & np.isfinite(np.asarray(m))) for m in jax.tree.leaves(inverse_mass)):
         raise InputError(
-            f"inverse_mass must be a number, a diagonal like the position or a matrix over all of it, not of shape "
-            f"{jax.tree.map(jnp.shape, inverse_mass)} for a position of shape {jax.tree.map(jnp.shape, position)}"
+            "inverse_mass must be positive definite: its diagonal has an entry that is not positive and finite"
         )
-    if _concrete(diagonal) and not all(np.all(np.asarray(leaf) > 0) for leaf in leaves):
-        raise InputError("inverse_mass must be positive definite: its diagonal has an entry that is not positive")
-
-
-def _broadcasts(small: ArrayLike, large: Array) -> bool:
-    try:
-        return np.broadcast_shapes(np.shape(small), large.shape) == large.shape
-    except ValueError:
-        return False
 
 
 def _positive_definite(matrix: np.ndarray) -> bool:
     try:
-        np.linalg.cholesky(matrix)
+        np.linalg.cholesky(matrix.astype(float))
     except np.linalg.LinAlgError:
         return False
     return np.allclose(matrix, matrix.T, rtol=1e-4, atol=0)
-
-
-def _concrete(tree: Any) -> bool:
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -14,8 +14,9 @@ correctors, and it is differentiable in everything but the number of steps.
 """
 
 import math
+import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from diffjax import eager
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 
 Position = Any  # a pytree of arrays
@@ -49,15 +52,17 @@ def leapfrog(
 
     Args:
         score: ∇log π, position -> pytree like it. Positions may carry leading batch axes if the score does.
-        step_size: ε, a number or an array that broadcasts against every leaf of the position.
+        step_size: ε, a number or an array that broadcasts against every leaf of the position; backwards if negative.
         inverse_mass: M⁻¹: a number; the diagonal, a pytree like the position or an array that broadcasts against it;
-            or a dense (n, n) matrix, n the size of the whole position, which then has no batch axes.
+            or a dense (n, n) matrix, n the size of the whole position, which then has no batch axes: `vmap` over the
+            examples of a batch.
 
     Returns:
-        The position and the momentum at the end.
+        The position and the momentum at the end, in the types of the position's leaves; 16 bits become float32.
 
     Raises:
-        InputError: if num_steps is no positive integer.
+        InputError: if num_steps is no positive integer, step_size is 0 or not finite, the position is not
+            floating-point, or step_size or inverse_mass do not fit its shape.
     """
     return integrate(LEAPFROG, score, position, momentum, step_size, num_steps, inverse_mass)
 
@@ -74,17 +79,23 @@ def integrate(
     """`leapfrog` with another integrator, e.g. MCLACHLAN; as many evaluations a step as it has drifts.
 
     Raises:
-        InputError: if num_steps is no positive integer, or the coefficients are no palindrome of kicks and drifts that
-            each sum to 1.
+        InputError: as `leapfrog`, or if the coefficients are no palindrome of kicks and drifts that each sum to 1.
     """
+    if is_concrete(step_size) and not np.all(np.isfinite(np.asarray(step_size)) & (np.asarray(step_size) != 0)):
+        raise InputError(f"step_size must be finite and not 0, not {step_size}")
+    check_floating(position)
+    position = promoted(position)
+    check_mass(inverse_mass, position, batched=True)
 
     def evaluate(q: Position) -> tuple[None, Position]:
-        return None, score(q)
+        return None, typed(score(q), q)
 
-    position, momentum, _ = trajectory(
-        coefficients, evaluate, position, momentum, evaluate(position), step_size, num_steps, inverse_mass
-    )
-    return position, momentum
+    def program(position: Position, momentum: Position) -> tuple[Position, Position]:
+        return trajectory(
+            coefficients, evaluate, position, momentum, evaluate(position), step_size, num_steps, inverse_mass
+        )[:2]
+
+    return eager.once(program, position, typed(momentum, position))
 
 
 def trajectory(
@@ -99,20 +110,29 @@ def trajectory(
 ) -> tuple[Position, Position, tuple[Any, Position]]:
     """`integrate` for who knows evaluate(position) already: evaluate gives (anything, score), as value_and_grad does.
 
+    The score and the momentum have the types of the position's leaves, and so have the results.
+
     Returns:
         Position, momentum and evaluate(position) at the end.
     """
     check_coefficients(coefficients)
-    check_num_steps("num_steps", num_steps)
+    num_steps = check_num_steps("num_steps", num_steps)
+    for leaf in jax.tree.leaves(position):
+        if not broadcasts(step_size, leaf):
+            raise InputError(
+                f"step_size of shape {jnp.shape(step_size)} does not broadcast against a position of shape {leaf.shape}"
+            )
+    check_mass(inverse_mass, position)
     stages = list(zip(coefficients[1::2], coefficients[2::2], strict=True))
 
     def kick(b: float, p: Position, score: Position) -> Position:
-        return jax.tree.map(lambda p, s: p + b * step_size * s, p, score)
+        return jax.tree.map(lambda p, s: p + b * jnp.asarray(step_size, p.dtype) * s, p, score)
 
     def step(q: Position, p: Position, score: Position) -> tuple[Position, Position, tuple[Any, Position]]:
         p = kick(coefficients[0], p, score)
         for a, b in stages:
-            q = jax.tree.map(lambda q, v, a=a: q + a * step_size * v, q, velocity(inverse_mass, p))
+            v = velocity(inverse_mass, p)
+            q = jax.tree.map(lambda q, v, a=a: q + a * jnp.asarray(step_size, q.dtype) * v, q, v)
             value, score = evaluate(q)
             p = kick(b, p, score)
         return q, p, (value, score)
@@ -131,11 +151,9 @@ def trajectory(
 def velocity(inverse_mass: Any, momentum: Position) -> Position:
     """M⁻¹ p, for the three kinds of inverse mass that `leapfrog` takes."""
     if is_dense(inverse_mass, momentum):
-        flat, unravel = ravel_pytree(momentum)
-        return unravel(inverse_mass @ flat)
-    if jax.tree_util.all_leaves([inverse_mass]):
-        return jax.tree.map(lambda p: inverse_mass * p, momentum)
-    return jax.tree.map(jnp.multiply, inverse_mass, momentum)
+        flat, unravel = ravel(momentum)
+        return unravel(jnp.asarray(inverse_mass, flat.dtype) @ flat)
+    return jax.tree.map(lambda m, p: jnp.asarray(m, p.dtype) * p, _diagonal(inverse_mass, momentum), momentum)
 
 
 def is_dense(inverse_mass: Any, position: Position) -> bool:
@@ -144,9 +162,85 @@ def is_dense(inverse_mass: Any, position: Position) -> bool:
     return isinstance(inverse_mass, Array | np.ndarray) and inverse_mass.shape == (size, size)
 
 
-def check_num_steps(name: str, num_steps: int) -> None:
-    if not isinstance(num_steps, int) or num_steps < 1:
+def _diagonal(inverse_mass: Any, position: Position) -> Any:
+    """One array stands for a pytree of itself."""
+    one = jax.tree_util.all_leaves([inverse_mass])
+    return jax.tree.map(lambda _: inverse_mass, position) if one else inverse_mass
+
+
+def promoted(position: Position) -> Position:
+    """Its leaves as arrays, those of 16 bits as float32."""
+    arrays = jax.tree.map(jnp.asarray, position)
+    return jax.tree.map(lambda x: as_float(x) if jnp.issubdtype(x.dtype, jnp.floating) else x, arrays)
+
+
+def typed(tree: Any, position: Position) -> Any:
+    """A pytree like the position, in the types of the position's leaves."""
+    return jax.tree.map(lambda leaf, x: jnp.asarray(leaf, x.dtype), tree, position)
+
+
+def ravel(position: Position) -> tuple[Array, Callable[[Array], Position]]:
+    """The position as one vector, and the way back, also from leaves of several types under strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        return ravel_pytree(position)
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether there are numbers to look at, and none of them is traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def is_whole(num: Any) -> bool:
+    """Whether it is an integer of Python or numpy; True and False are none."""
+    return isinstance(num, numbers.Integral) and not isinstance(num, bool)
+
+
+def broadcasts(small: ArrayLike, large: ArrayLike) -> bool:
+    try:
+        return np.broadcast_shapes(np.shape(small), np.shape(large)) == np.shape(large)
+    except ValueError:
+        return False
+
+
+def check_floating(position: Position) -> None:
+    for leaf in map(jnp.asarray, jax.tree.leaves(position)):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(f"position must be floating-point, not {leaf.dtype}: a gradient needs real numbers")
+
+
+def check_num_steps(name: str, num_steps: int, least: int = 1) -> int:
+    """The integer, of Python's own type: numpy's short ones overflow."""
+    if not is_whole(num_steps) or num_steps < 1:
         raise InputError(f"{name} must be a positive integer known before compilation, not {num_steps!r}")
+    if num_steps < least:
+        raise InputError(f"{name} must be at least {least}, not {num_steps}")
+    return int(num_steps)
+
+
+def check_step_size(step_size: ArrayLike) -> None:
+    if is_concrete(step_size) and not np.all((np.asarray(step_size) > 0) & np.isfinite(np.asarray(step_size))):
+        raise InputError(f"step_size must be positive and finite, not {step_size}")
+
+
+def check_mass(inverse_mass: Any, position: Position, batched: bool = False) -> None:
+    """Whether its shape fits. In a position that may have batch axes, a matrix is not taken for a diagonal."""
+    if is_dense(inverse_mass, position):
+        return
+    shape, like = jax.tree.map(jnp.shape, inverse_mass), jax.tree.map(jnp.shape, position)
+    diagonal = _diagonal(inverse_mass, position)
+    same = cast(Any, jax.tree.structure(position)) == jax.tree.structure(diagonal)
+    if not same or not all(map(broadcasts, jax.tree.leaves(diagonal), jax.tree.leaves(position))):
+        raise InputError(
+            f"inverse_mass must be a number, a diagonal like the position or a matrix over all of it, not of shape "
+            f"{shape} for a position of shape {like}: vmap over the examples of a batch"
+        )
+    if batched and isinstance(inverse_mass, Array | np.ndarray) and inverse_mass.ndim == 2 and inverse_mass.size > 1:
+        rows, columns = inverse_mass.shape
+        if rows == columns:
+            raise InputError(
+                f"inverse_mass of shape {shape} may be a matrix or a diagonal of a position of shape {like}: vmap over "
+                f"the examples if it is a matrix, and give (position,) and (inverse_mass,) if it is a diagonal"
+            )
 
 
 def check_coefficients(coefficients: Coefficients) -> None:

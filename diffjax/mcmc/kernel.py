@@ -4,8 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import PRNGKeyArray
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, PRNGKeyArray
 
+from diffjax import eager
 from diffjax.mcmc.integrators import Position, check_num_steps
 
 
@@ -20,6 +23,12 @@ class Kernel(NamedTuple):
     step: Callable[[PRNGKeyArray, Any], tuple[Any, Any]]
 
 
+def can_move(state: Any) -> Bool[Array, ""]:
+    """Whether position, log-density and score, as far as the state has them, are finite: else nothing is accepted."""
+    parts = [state.position, *(getattr(state, name, None) for name in ("log_density", "score"))]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parts)]).all()
+
+
 def run(kernel: Kernel, key: PRNGKeyArray, position: Position, num_steps: int) -> tuple[Any, Any]:
     """One chain of `num_steps` from a position, as one scan.
 
@@ -28,12 +37,15 @@ def run(kernel: Kernel, key: PRNGKeyArray, position: Position, num_steps: int) -
         position.
 
     Raises:
-        InputError: if num_steps is no positive integer.
+        InputError: if num_steps is no positive integer, or as the kernel's `init` for the position.
     """
-    check_num_steps("num_steps", num_steps)
+    num_steps = check_num_steps("num_steps", num_steps)
 
     def body(state: Any, key: PRNGKeyArray) -> tuple[Any, tuple[Any, Any]]:
         state, info = kernel.step(key, state)
         return state, (state, info)
 
-    return jax.lax.scan(body, kernel.init(position), jax.random.split(key, num_steps))[1]
+    def chain(state: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
+        return jax.lax.scan(body, state, jax.random.split(key, num_steps))[1]
+
+    return eager.once(chain, kernel.init(position), key)

@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffjax.mcmc.hmc import LogDensity, check_step_size, hmc
-from diffjax.mcmc.integrators import Score
+from diffjax.dtypes import as_float
+from diffjax.mcmc.hmc import LogDensity, hmc
+from diffjax.mcmc.integrators import Score, check_step_size
 from diffjax.mcmc.kernel import Kernel
 
 
@@ -39,4 +40,4 @@ def langevin(
         InputError: as `hmc`.
     """
     check_step_size(step_size)
-    return hmc(log_density, jnp.sqrt(2.0 * jnp.asarray(step_size)), 1, inverse_mass, metropolis, score=score)
+    return hmc(log_density, jnp.sqrt(2.0 * as_float(step_size)), 1, inverse_mass, metropolis, score=score)

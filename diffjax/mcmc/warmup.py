@@ -6,9 +6,11 @@ Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) steers the mean acc
 
 with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. The first 15% of the steps only tune ε; then, in windows of 25, 50,
 100, ... steps, the variances of a window become M⁻¹ of the next, shrunk towards 10⁻³ as in Stan, and ε starts afresh;
-the last 10% tune ε to the final mass.
+the last 10%, but at least 15 steps, tune ε to the final mass. Fresh ε begin ten times too large, and fewer steps would
+not bring them down. Where less than 10 steps are left for variances, M⁻¹ stays 1.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,13 +21,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
+from diffjax.dtypes import floating
 from diffjax.errors import InputError
-from diffjax.mcmc.hmc import check_step_size
-from diffjax.mcmc.integrators import Position, check_num_steps
-from diffjax.mcmc.kernel import Kernel
+from diffjax.mcmc.integrators import Position, check_num_steps, check_step_size, promoted
+from diffjax.mcmc.kernel import Kernel, can_move
 
 GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
-FIRST_WINDOW = 25
+FIRST_WINDOW, LEAST_WINDOW, LEAST_LAST = 25, 10, 15
 
 
 class Warmup(NamedTuple):
@@ -74,43 +77,50 @@ def warmup(
         step_size: the first one tried; it may be wrong by many orders of magnitude.
 
     Raises:
-        InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), or the kernel has no acceptance
-            probability.
+        InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), step_size is not positive and
+            finite, the kernel has no acceptance probability, or as its `init` for the position.
+
+    A chain that starts where its log-density or its score is not finite never moves. Where that is traced, so that it
+    is no error, the step size is NaN.
     """
-    check_num_steps("num_steps", num_steps)
+    num_steps = check_num_steps("num_steps", num_steps, least=20)
     check_step_size(step_size)
-    if num_steps < 20:
-        raise InputError(f"num_steps must be at least 20, for windows to fit, not {num_steps}")
     if not 0 < target_acceptance < 1:
         raise InputError(f"target_acceptance must be between 0 and 1, not {target_acceptance}")
-    position = jax.tree.map(jnp.asarray, position)
+    position = promoted(position)
+    dtype = floating(position)
+    first, target = jnp.asarray(step_size, dtype), jnp.asarray(target_acceptance, dtype)
     unit = jax.tree.map(jnp.ones_like, position)
-    state = make_kernel(jnp.asarray(step_size), unit).init(position)
 
-    def body(carry: Any, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Any, None]:
+    def step(carry: Any, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Any, None]:
         state, averaging, variance, mass = carry
         key, slow, ends = item
         state, info = make_kernel(jnp.exp(averaging.log_step), mass).step(key, state)
-        if info.acceptance_probability is None:
-            raise InputError("warmup needs a kernel with an acceptance probability: give it a log_density")
-        averaging = _average(averaging, target_acceptance - info.acceptance_probability)
+        if getattr(info, "acceptance_probability", None) is None:
+            raise InputError("warmup needs a kernel with an acceptance probability, as hmc with a log_density has")
+        averaging = _average(averaging, target - jnp.asarray(info.acceptance_probability, dtype))
         variance = _choose(slow, _observe(variance, state.position), variance)
         mass = _choose(ends, _estimate(variance), mass)
         averaging = _choose(ends, _start(averaging.log_average), averaging)
         variance = _choose(ends, _empty(position), variance)
         return (state, averaging, variance, mass), None
 
-    first = jnp.log(jnp.asarray(step_size, jnp.result_type(float)))
-    carry: Any = (state, _start(first), _empty(position), unit)
-    items = (jax.random.split(key, num_steps), *_windows(num_steps))
-    (state, averaging, _, mass), _ = jax.lax.scan(body, carry, items)
-    return Warmup(jnp.exp(averaging.log_average), mass, state.position)
+    def program(state: Any, key: PRNGKeyArray) -> Warmup:
+        carry: Any = (state, _start(jnp.log(first)), _empty(position), unit)
+        items = (jax.random.split(key, num_steps), *_windows(num_steps))
+        (last, averaging, _, mass), _ = jax.lax.scan(step, carry, items)
+        step_size = jnp.where(can_move(state), jnp.exp(averaging.log_average), jnp.nan)
+        return Warmup(step_size, mass, last.position)
+
+    return eager.once(program, make_kernel(first, unit).init(position), key)
 
 
 def _windows(num_steps: int) -> tuple[Array, Array]:
     """Which steps count towards variances, and which end a window; the last window takes what does not fill another."""
-    start, stop = round(0.15 * num_steps), num_steps - round(0.1 * num_steps)
+    start, stop = round(0.15 * num_steps), num_steps - max(round(0.1 * num_steps), LEAST_LAST)
     slow, ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
+    if stop - start < LEAST_WINDOW:
+        return jnp.asarray(slow), jnp.asarray(ends)
     slow[start:stop] = True
     end, size = start, FIRST_WINDOW
     while end < stop:
@@ -122,7 +132,7 @@ def _windows(num_steps: int) -> tuple[Array, Array]:
 
 def _start(log_step: Array) -> _Averaging:
     zero = jnp.zeros_like(log_step)
-    return _Averaging(zero, log_step + jnp.log(10.0), zero, log_step, log_step)
+    return _Averaging(zero, log_step + math.log(10.0), zero, log_step, log_step)
 
 
 def _average(state: _Averaging, error: Array) -> _Averaging:
@@ -139,15 +149,20 @@ def _empty(position: Position) -> _Variance:
 
 def _observe(state: _Variance, x: Position) -> _Variance:
     count = state.num + 1
-    mean = jax.tree.map(lambda mean, x: mean + (x - mean) / count, state.mean, x)
+    mean = jax.tree.map(lambda mean, x: mean + (x - mean) / count.astype(x.dtype), state.mean, x)
     squares = jax.tree.map(lambda s, old, new, x: s + (x - old) * (x - new), state.squares, state.mean, mean, x)
     return _Variance(count, mean, squares)
 
 
 def _estimate(state: _Variance) -> Position:
     """The variances of the window, weighed n to 5 against 10⁻³."""
-    weight = state.num / (state.num + 5.0)
-    return jax.tree.map(lambda s: weight * s / jnp.maximum(state.num - 1, 1) + (1 - weight) * 1e-3, state.squares)
+
+    def one(squares: Array) -> Array:
+        num = state.num.astype(squares.dtype)
+        weight = num / (num + 5.0)
+        return weight * squares / jnp.maximum(num - 1, 1) + (1 - weight) * 1e-3
+
+    return jax.tree.map(one, state.squares)
 
 
 def _choose(condition: Array, new: Any, old: Any) -> Any:

@@ -30,9 +30,12 @@ from jax.lax import stop_gradient
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
 from diffjax.distributions import DISCRETE
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
-from diffjax.vi.markov_chain import Law
+from diffjax.mcmc.integrators import is_whole, promoted
+from diffjax.vi.markov_chain import Law, check_event
 
 GradientEstimator = Literal["score", "score_leave_one_out", "reparameterized", "sticking_the_landing"]
 Own = Callable[[Any, Any], Array]  # (law, z) -> h in nats, a scalar
@@ -40,21 +43,23 @@ Own = Callable[[Any, Any], Array]  # (law, z) -> h in nats, a scalar
 
 def sampled_entropy(law: Law, z: Any) -> Float[Array, ""]:
     """-log q(z): an `own` whose mean is the entropy of q, in nats."""
-    return -law.log_prob(z).sum()
+    return -_sum("log_prob", law.log_prob(z), z)
 
 
 def analytic_entropy(law: Any, z: Any) -> Float[Array, ""]:
     """The entropy of q in closed form, in nats, summed over its elements."""
-    del z
-    return law.entropy().sum()
+    return _sum("the entropy", law.entropy(), z)
 
 
 def negative_kl(prior: Any) -> Own:
-    """The `own` that is -KL(q ‖ prior) in closed form, in nats: of f = log p(x | z) it makes the ELBO."""
+    """The `own` that is -KL(q ‖ prior) in closed form, in nats: of f = log p(x | z) it makes the ELBO.
+
+    Raises:
+        InputError: from the `own`, if the prior has an axis that the draws of q have not.
+    """
 
     def own(law: Any, z: Any) -> Float[Array, ""]:
-        del z
-        return -law.kl(prior).sum()
+        return -_sum("the KL", law.kl(prior), z)
 
     return own
 
@@ -80,10 +85,30 @@ def expectation(
 
     Raises:
         InputError: on an estimator that does not exist, fewer draws than it needs, an f that gives no single number, a
-            law whose draws have no derivative where the estimator needs one, or "sticking_the_landing" of an `own`
-            other than `sampled_entropy`: only of that has the term that it leaves out a mean of 0.
+            baseline that is none, a log_prob, KL or entropy with an axis that the draws have not, a law whose draws
+            have no derivative where the estimator needs one, or "sticking_the_landing" of an `own` other than
+            `sampled_entropy`: only of that has the term that it leaves out a mean of 0.
     """
-    _check(num, estimator, own)
+    num = _check(num, estimator, own)
+    if jnp.ndim(baseline):
+        raise InputError(f"baseline must be a number, not an array of shape {jnp.shape(baseline)}")
+
+    def program(params: Any, key: PRNGKeyArray, baseline: Array) -> Float[Array, " num"]:
+        return _values(f, family, promoted(params), key, num, estimator, own, baseline)
+
+    return eager.once(program, params, key, jnp.asarray(baseline))
+
+
+def _values(
+    f: Callable[[Any], Array],
+    family: Callable[[Any], Law],
+    params: Any,
+    key: PRNGKeyArray,
+    num: int,
+    estimator: GradientEstimator,
+    own: Own | None,
+    baseline: Array,
+) -> Float[Array, " num"]:
     law, frozen = family(params), family(stop_gradient(params))
     scored = estimator in ("score", "score_leave_one_out")
     z = jax.vmap((frozen if scored else law).sample)(jax.random.split(key, num))
@@ -92,7 +117,9 @@ def expectation(
     of_own = frozen if estimator == "sticking_the_landing" else law
 
     def value(z: Any) -> Array:
-        total = jnp.asarray(f(z) if own is None else f(z) + own(of_own, z))
+        total = as_float(f(z))
+        if own is not None:
+            total = total + jnp.asarray(own(of_own, z), total.dtype)
         if total.shape:
             raise InputError(f"f and own must give a single number for each draw, not an array of shape {total.shape}")
         return total
@@ -100,12 +127,13 @@ def expectation(
     values = jax.vmap(value)(z)
     if not scored:
         return values
+    baseline = jnp.asarray(baseline, values.dtype)
     if estimator == "score_leave_one_out":
         baseline = (values.sum() - values) / (num - 1)
     if own is sampled_entropy:
         # Its derivative at fixed z is -∇ log q: of mean 0, nothing but noise, and what one more in v takes away.
         baseline = baseline - 1.0
-    log_q = jax.vmap(lambda z: law.log_prob(z).sum())(z)
+    log_q = jax.vmap(lambda z: _sum("log_prob", law.log_prob(z), z))(z).astype(values.dtype)
     return jnp.exp(log_q - stop_gradient(log_q)) * (values - baseline) + baseline
 
 
@@ -124,12 +152,15 @@ def value_and_gradient(
     Arguments and errors as in `expectation`.
     """
 
-    def mean(params: Any) -> tuple[Array, Array]:
-        values = expectation(f, family, params, key, num, estimator, own, baseline)
-        return values.mean(), values
+    def program(params: Any, key: PRNGKeyArray, baseline: Array) -> tuple[Array, Any]:
+        def mean(params: Any) -> tuple[Array, Array]:
+            values = expectation(f, family, params, key, num, estimator, own, baseline)
+            return values.mean(), values
 
-    gradient, values = jax.grad(mean, has_aux=True)(params)
-    return values, gradient
+        gradient, values = jax.grad(mean, has_aux=True)(params)
+        return values, gradient
+
+    return eager.once(program, params, key, jnp.asarray(baseline))
 
 
 def gradient(
@@ -163,17 +194,23 @@ class MovingAverage(NamedTuple):
         return MovingAverage(total, decay * self.weight + (1.0 - decay))
 
 
-def _check(num: int, estimator: str, own: Own | None) -> None:
+def _sum(name: str, terms: Array, z: Any) -> Float[Array, ""]:
+    check_event(name, terms, z)
+    return as_float(terms).sum()
+
+
+def _check(num: int, estimator: str, own: Own | None) -> int:
     if estimator not in get_args(GradientEstimator):
         raise InputError(f"estimator must be one of {', '.join(get_args(GradientEstimator))}, not {estimator!r}")
     least = 2 if estimator == "score_leave_one_out" else 1
-    if not isinstance(num, int) or num < least:
+    if not is_whole(num) or num < least:
         raise InputError(f"num must be a whole number of at least {least} for estimator={estimator!r}, not {num!r}")
     if estimator == "sticking_the_landing" and own not in (None, sampled_entropy):
         raise InputError(
             "own must be sampled_entropy for estimator='sticking_the_landing', which would be biased with another:"
             " use 'reparameterized'"
         )
+    return int(num)
 
 
 def _check_differentiable(law: Law, z: Any, estimator: str) -> None:

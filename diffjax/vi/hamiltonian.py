@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax import pytrees
+from diffjax import eager, pytrees
 from diffjax.distributions import Normal
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
-from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, trajectory
+from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, check_step_size, trajectory
 from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_joint, sum_events
 
 
@@ -39,8 +40,10 @@ class LinearNormal:
 
     def __call__(self, x: Any, z: Float[Array, "*batch dim"]) -> Normal:
         del x  # one data set, of which the parameters know
-        mean = z @ self.weight + self.bias
-        return Normal(mean, jnp.broadcast_to(jnp.exp(self.log_variance), mean.shape))
+        z = as_float(z)
+        weight, bias, log_variance = (jnp.asarray(p, z.dtype) for p in (self.weight, self.bias, self.log_variance))
+        mean = z @ weight + bias
+        return Normal(mean, jnp.broadcast_to(jnp.exp(log_variance), mean.shape))
 
 
 class Hamiltonian(NamedTuple):
@@ -62,15 +65,15 @@ def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
     """Momenta that begin as N(0, I), with means linear in z: enough where z is all there is to know of the data.
 
     Raises:
-        InputError: if step_size is not above 0.
+        InputError: if dim is no positive integer, or step_size not positive and finite.
     """
-    if not step_size > 0:
-        raise InputError(f"step_size must be above 0, not {step_size!r}")
+    dim = check_num_steps("dim", dim)
+    check_step_size(step_size)
 
     def standard() -> LinearNormal:
         return LinearNormal(jnp.zeros((dim, dim)), jnp.zeros(dim), jnp.zeros(dim))
 
-    return Hamiltonian(jnp.log(jnp.asarray(step_size, float)), jnp.zeros(dim), standard(), standard())
+    return Hamiltonian(jnp.log(as_float(step_size)), jnp.zeros(dim), standard(), standard())
 
 
 def hamiltonian(
@@ -98,7 +101,8 @@ def hamiltonian(
 
     Raises:
         InputError: if num_leapfrog is no positive integer, log_joint or a log_prob does not give one number per
-            example, a momentum is not shaped like z, or densities has not as many momentum models as params.
+            example, a log_prob has an axis that its draw has not, a momentum is not shaped like z, or densities has not
+            as many momentum models as params.
     """
     iterations = (params,) if isinstance(params, Hamiltonian) else tuple(params)
     first, momenta = densities or (initial, [iteration.momentum for iteration in iterations])
@@ -107,26 +111,32 @@ def hamiltonian(
             f"densities has {len(momenta)} momentum models and params {len(iterations)}: give one for each"
         )
     if iterations:
-        check_num_steps("num_leapfrog", num_leapfrog)
-    keys = jax.random.split(key, len(iterations) + 1)
-    z = at(initial, x).sample(keys[0])
-    costs = [-at(first, x).log_prob(z)]
-    batch = jax.eval_shape(log_joint, x, z).shape
-    check_log_joint(batch, z)
+        num_leapfrog = check_num_steps("num_leapfrog", num_leapfrog)
+
+    def target(z: Array) -> Array:
+        return as_float(log_joint(x, z))
 
     def evaluate(z: Array) -> tuple[None, Array]:
-        return None, jax.grad(lambda z: log_joint(x, z).sum())(z)
+        return None, jax.grad(lambda z: target(z).sum())(z)
 
-    current = evaluate(z)  # handed on, so that n iterations of L steps cost n L + 1 evaluations
-    for step_key, iteration, density in zip(keys[1:], iterations, momenta, strict=True):
-        start = iteration.momentum(x, z).sample(step_key)
-        if start.shape != z.shape:
-            raise InputError(f"a momentum must have the shape of z, {z.shape}, not {start.shape}")
-        costs.append(-density(x, z).log_prob(start))
-        step_size, inverse_mass = jnp.exp(iteration.log_step_size), jnp.exp(iteration.log_inverse_mass)
-        z, end, current = trajectory(LEAPFROG, evaluate, z, start, current, step_size, num_leapfrog, inverse_mass)
-        costs.append(iteration.inverse_momentum(x, z).log_prob(end))
-    return z, log_joint(x, z) + sum(sum_events(cost, batch) for cost in costs)
+    def program(key: PRNGKeyArray) -> tuple[Array, Array]:
+        keys = jax.random.split(key, len(iterations) + 1)
+        z = as_float(at(initial, x).sample(keys[0]))
+        gains = [(-at(first, x).log_prob(z), z)]
+        check_log_joint(jax.eval_shape(target, z).shape, z)
+        current = evaluate(z)  # handed on, so that n iterations of L steps cost n L + 1 evaluations
+        for step_key, iteration, density in zip(keys[1:], iterations, momenta, strict=True):
+            start = jnp.asarray(iteration.momentum(x, z).sample(step_key), z.dtype)
+            if start.shape != z.shape:
+                raise InputError(f"a momentum must have the shape of z, {z.shape}, not {start.shape}")
+            gains.append((-density(x, z).log_prob(start), start))
+            step_size, inverse_mass = (jnp.exp(as_float(log)) for log in iteration[:2])
+            z, end, current = trajectory(LEAPFROG, evaluate, z, start, current, step_size, num_leapfrog, inverse_mass)
+            gains.append((iteration.inverse_momentum(x, z).log_prob(end), end))
+        total = target(z)
+        return z, total + sum(sum_events(*gain, total) for gain in gains)
+
+    return eager.once(program, key)
 
 
 def hamiltonian_log_weight(

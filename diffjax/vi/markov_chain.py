@@ -18,7 +18,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from diffjax import eager
+from diffjax.dtypes import as_float
 from diffjax.errors import InputError
+from diffjax.mcmc.integrators import promoted
 
 LogJoint = Callable[[Any, Array], Array]
 
@@ -45,10 +48,12 @@ class Coordinate(NamedTuple):
     law: Law
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch dim"]:
-        return self.z.at[..., self.coordinate].set(self.law.sample(key))
+        return self.z.at[..., self.coordinate].set(jnp.asarray(self.law.sample(key), self.z.dtype))
 
     def log_prob(self, z: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
-        return self.law.log_prob(z[..., self.coordinate])
+        log_prob = self.law.log_prob(z[..., self.coordinate])
+        check_event("a coordinate's log_prob", log_prob, z[..., self.coordinate])
+        return log_prob
 
 
 def markov_chain(
@@ -75,8 +80,8 @@ def markov_chain(
         z_T and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
 
     Raises:
-        InputError: if there are not as many inverses (or densities) as transitions, or if log_joint or a log_prob does
-            not give one number per example.
+        InputError: if there are not as many inverses (or densities) as transitions, log_joint or a log_prob does not
+            give one number per example, or a log_prob has an axis that its z has not.
     """
     first, later = densities or (initial, transitions)
     if not len(transitions) == len(inverses) == len(later):
@@ -84,15 +89,19 @@ def markov_chain(
             f"transitions has {len(transitions)} entries, inverses {len(inverses)} and densities {len(later)}: "
             "give one of each for every step"
         )
-    keys = jax.random.split(key, len(transitions) + 1)
-    z = at(initial, x).sample(keys[0])
-    costs = [-at(first, x).log_prob(z)]
-    for step_key, transition, density, inverse in zip(keys[1:], transitions, later, inverses, strict=True):
-        before, z = z, transition(x, z).sample(step_key)
-        costs += [inverse(x, z).log_prob(before), -density(x, before).log_prob(z)]
-    total = jnp.asarray(log_joint(x, z))
-    check_log_joint(total.shape, z)
-    return z, total + sum(sum_events(cost, total.shape) for cost in costs)
+
+    def program(key: PRNGKeyArray) -> tuple[Array, Array]:
+        keys = jax.random.split(key, len(transitions) + 1)
+        z = promoted(at(initial, x).sample(keys[0]))
+        gains = [(-at(first, x).log_prob(z), z)]
+        for step_key, transition, density, inverse in zip(keys[1:], transitions, later, inverses, strict=True):
+            before, z = z, promoted(transition(x, z).sample(step_key))
+            gains += [(inverse(x, z).log_prob(before), before), (-density(x, before).log_prob(z), z)]
+        total = as_float(log_joint(x, z))
+        check_log_joint(total.shape, z)
+        return z, total + sum(sum_events(*gain, total) for gain in gains)
+
+    return eager.once(program, key)
 
 
 def markov_chain_log_weight(
@@ -117,9 +126,22 @@ def check_log_joint(batch: tuple[int, ...], z: Array) -> None:
         raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {batch}")
 
 
-def sum_events(log_prob: Array, batch: tuple[int, ...]) -> Array:
-    """Log-probabilities summed over all but the leading axes, `batch`."""
-    log_prob = jnp.asarray(log_prob)
-    if log_prob.shape[: len(batch)] != batch:
-        raise InputError(f"a log_prob of shape {log_prob.shape} does not fit log_joint's {batch}: keep the batch axes")
-    return log_prob.sum(tuple(range(len(batch), log_prob.ndim)))
+def check_event(name: str, log_prob: Array, z: Any) -> None:
+    """If z is an array, all axes of log_prob must be leading ones of z: another would count every term many times."""
+    shape = jnp.shape(log_prob)
+    if jax.tree_util.all_leaves([z]) and shape != jnp.shape(z)[: len(shape)]:
+        raise InputError(
+            f"{name} of shape {shape} does not fit draws of shape {jnp.shape(z)}, whose leading axes it must have: "
+            "look for an axis of length 1 in a law's parameters"
+        )
+
+
+def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
+    """log_prob of z, summed over all but the axes of `total`, which are leading ones, and in its type."""
+    log_prob, num = jnp.asarray(log_prob, total.dtype), total.ndim
+    if log_prob.shape[:num] != total.shape:
+        raise InputError(
+            f"a log_prob of shape {log_prob.shape} does not fit log_joint's {total.shape}: keep the batch axes"
+        )
+    check_event("a log_prob", log_prob, z)
+    return log_prob.sum(tuple(range(num, log_prob.ndim)))

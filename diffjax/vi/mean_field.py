@@ -6,6 +6,7 @@ climbed by Monte-Carlo gradients (`vi.gradient`): all that is asked of the model
 derivative there if the estimator reparameterises. `normal` is the family for real z, of any pytree; `fit` takes others.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
+from diffjax import eager
 from diffjax.distributions import Normal
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
+from diffjax.mcmc.integrators import check_num_steps, promoted
 from diffjax.vi.gradients import (
     GradientEstimator,
     MovingAverage,
@@ -25,7 +29,7 @@ from diffjax.vi.gradients import (
     sampled_entropy,
     value_and_gradient,
 )
-from diffjax.vi.markov_chain import Law
+from diffjax.vi.markov_chain import Law, check_event
 
 
 class Factorised(NamedTuple):
@@ -42,14 +46,18 @@ class Factorised(NamedTuple):
         return jax.tree.unflatten(structure, [law.sample(key) for law, key in zip(laws, keys, strict=True)])
 
     def log_prob(self, z: PyTree[Array]) -> Float[Array, ""]:
-        return _sum(lambda law, z: law.log_prob(z), self.laws, z)
+        return _sum(lambda law, z: (law.log_prob(z), z), self.laws, z)
 
     def kl(self, other: "Factorised") -> Float[Array, ""]:
-        """KL(self ‖ other)."""
-        return _sum(lambda law, prior: law.kl(prior), self.laws, other.laws)
+        """KL(self ‖ other).
+
+        Raises:
+            InputError: if a law of other has an axis that the law in its place has not.
+        """
+        return _sum(lambda law, prior: (law.kl(prior), _draw(law)), self.laws, other.laws)
 
     def entropy(self) -> Float[Array, ""]:
-        return _sum(lambda law: law.entropy(), self.laws)
+        return _sum(lambda law: (law.entropy(), _draw(law)), self.laws)
 
 
 class NormalParams(NamedTuple):
@@ -68,11 +76,11 @@ def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
     """The parameters of Normals around a position, all of one standard deviation.
 
     Raises:
-        InputError: if std is not positive.
+        InputError: if std is not positive and finite.
     """
-    if not std > 0:
-        raise InputError(f"std must be positive, not {std}")
-    position = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), position)
+    if not 0 < std < math.inf:
+        raise InputError(f"std must be positive and finite, not {std}")
+    position = jax.tree.map(as_float, position)
     return NormalParams(position, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.log(std)), position))
 
 
@@ -114,26 +122,42 @@ def fit(
     Raises:
         InputError: if num_steps is no positive integer, or as `vi.expectation`.
     """
-    if not isinstance(num_steps, int) or num_steps < 1:
-        raise InputError(f"num_steps must be a positive integer, not {num_steps!r}")
+    num_steps = check_num_steps("num_steps", num_steps)
 
     def step(carry: tuple[Any, Any, MovingAverage], key: PRNGKeyArray) -> tuple[Any, Array]:
         params, state, average = carry
         values, slope = value_and_gradient(log_joint, family, params, key, num, estimator, own, average.value)
         updates, state = optimizer.update(jax.tree.map(jnp.negative, slope), state, params)
-        return (jax.tree.map(jnp.add, params, updates), state, average.update(values)), values.mean()
+        params = jax.tree.map(lambda p, update: p + jnp.asarray(update, p.dtype), params, updates)
+        return (params, state, average.update(values)), values.mean()
 
-    first_key, key = jax.random.split(key)
-    average = MovingAverage().update(expectation(log_joint, family, params, first_key, num, estimator, own))
-    carry = (params, optimizer.init(params), average)
-    (params, _, _), elbo = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
-    return Fit(params, elbo)
+    def program(params: Any, key: PRNGKeyArray) -> Fit:
+        first_key, key = jax.random.split(key)
+        average = MovingAverage().update(expectation(log_joint, family, params, first_key, num, estimator, own))
+        carry = (params, optimizer.init(params), average)
+        (params, _, _), elbo = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+        return Fit(params, elbo)
+
+    return eager.once(program, promoted(params), key)
 
 
 def _is_law(node: Any) -> bool:
     return hasattr(node, "log_prob")
 
 
-def _sum(of: Callable[..., Array], laws: Any, *others: Any) -> Float[Array, ""]:
-    terms = jax.tree.map(lambda law, *rest: of(law, *rest).sum(), laws, *others, is_leaf=_is_law)
-    return sum(jax.tree.leaves(terms), jnp.zeros(()))
+def _draw(law: Law) -> Any:
+    """What a draw looks like."""
+    return jax.eval_shape(law.sample, jax.random.key(0))
+
+
+def _sum(of: Callable[..., tuple[Array, Any]], laws: Any, *others: Any) -> Float[Array, ""]:
+    """The sum of all terms; `of` gives those of a law, and a draw, whose axes they must have."""
+
+    def one(law: Law, *rest: Any) -> Array:
+        terms, z = of(law, *rest)
+        check_event("a law's term", terms, z)
+        return as_float(terms).sum()
+
+    terms = jax.tree.leaves(jax.tree.map(one, laws, *others, is_leaf=_is_law))
+    dtype = floating(terms)
+    return sum((term.astype(dtype) for term in terms), jnp.zeros((), dtype))

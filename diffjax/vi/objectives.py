@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -35,6 +36,8 @@ def objective(
             draws once they are made.
         phi: the parameters of initial distribution, transitions and momenta.
 
+    A weight of 0 takes no part. If all are 0, L_K is -inf and its gradient NaN.
+
     Raises:
         InputError: on an estimator that does not exist, or log-weights without an axis of draws.
     """
@@ -55,8 +58,13 @@ def objective(
             of_theta = of(theta, frozen, frozen)
             of_phi = of(jax.lax.stop_gradient(theta), phi, frozen)
             weights = jax.lax.stop_gradient(jax.nn.softmax(of_theta, axis=0))
-            surrogate = (weights * of_theta + weights**2 * of_phi).sum(0)
-            return jax.lax.stop_gradient(importance_weighted(of_theta)) + surrogate - jax.lax.stop_gradient(surrogate)
+            slopes = weights * _zero(of_theta) + weights**2 * _zero(of_phi)
+            return jax.lax.stop_gradient(importance_weighted(of_theta)) + jnp.where(weights > 0, slopes, 0.0).sum(0)
     raise InputError(
         f"estimator must be 'reparameterized', 'sticking_the_landing' or 'doubly_reparameterized', not {estimator!r}"
     )
+
+
+def _zero(x: Array) -> Array:
+    """0 with the derivatives of x."""
+    return x - jax.lax.stop_gradient(x)

@@ -42,8 +42,9 @@ def test_importance_weights_have_the_normalising_constant():
         return jnp.exp(jax.vmap(log_f)(z) - proposal.log_prob(z))
 
     w = np.asarray(weights(jax.random.key(1)), np.float64)
-    assert abs(w.mean() - 5.0) < 5 * w.std(ddof=1) / np.sqrt(w.size) < 0.25
-    assert w.sum() ** 2 / (w**2).sum() > 0.6 * w.size
+    # Half the draws being effective, w varies by at most 5: a standard error of 5/√4000 = 0.08.
+    assert w.sum() ** 2 / (w**2).sum() > 0.5 * w.size
+    assert abs(w.mean() - 5.0) < 5 * w.std(ddof=1) / np.sqrt(w.size) < 0.4
 
 
 def test_bad_input():

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from stationarity import score as mixture_score
 
 from diffjax.errors import InputError
-from diffjax.mcmc import LEAPFROG, MCLACHLAN, YOSHIDA, integrate, leapfrog
+from diffjax.mcmc import LEAPFROG, MCLACHLAN, YOSHIDA, hmc, integrate, langevin, leapfrog
 
 INTEGRATORS = {"leapfrog": (LEAPFROG, 2), "mclachlan": (MCLACHLAN, 2), "yoshida": (YOSHIDA, 4)}
 DENSE = jnp.array([[2.0, -0.3], [-0.3, 0.9]])
@@ -130,7 +130,46 @@ def test_a_pytree_moves_as_its_ravelled_vector_does():
         np.testing.assert_allclose([p["a"], p["b"][0]], expected[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_a_batch_is_not_multiplied_elementwise_by_a_matrix(num):
+    """Of two examples in two dimensions the shapes would allow it."""
+    q, p = jnp.stack([Q, -Q, 2 * Q])[:num], jnp.stack([P, Q, P])[:num]
+    each = jax.vmap(lambda q, p: leapfrog(mixture_score, q, p, 0.2, 3, DENSE))(q, p)
+    for i in range(num):
+        np.testing.assert_allclose([part[i] for part in each], leapfrog(mixture_score, q[i], p[i], 0.2, 3, DENSE))
+    if num == 1:  # the matrix is over all of it
+        np.testing.assert_allclose(leapfrog(jax.vmap(mixture_score), q, p, 0.2, 3, DENSE), each, rtol=1e-6)
+        return
+    for score_only in (
+        lambda: leapfrog(jax.vmap(mixture_score), q, p, 0.2, 3, DENSE),
+        lambda: langevin(None, 0.1, inverse_mass=DENSE, score=jax.vmap(mixture_score)).init(q),
+    ):
+        with pytest.raises(InputError, match="vmap over the examples"):
+            score_only()
+
+
+def test_a_diagonal_may_be_a_square_of_numbers():
+    """Of a matrix q each entry moves by itself, here by as many leapfrogs in one dimension."""
+    diagonal, q, p = jnp.array([[1.0, 0.3], [0.5, 2.0]]), jnp.stack([Q, P]), jnp.stack([P, Q])
+    (got,), _ = leapfrog(lambda q: (-q[0],), (q,), (p,), 0.3, 4, (diagonal,))
+    entries = zip(q.ravel(), p.ravel(), diagonal.ravel(), strict=True)
+    want = [leapfrog(jnp.negative, *one, 0.3, 4, m)[0] for *one, m in entries]
+    np.testing.assert_allclose(got.ravel(), want, rtol=1e-6)
+    kernel = hmc(lambda q: -0.5 * jnp.sum(q**2), 0.3, 4, diagonal)  # one chain, as its scalar density says
+    momentum = jax.random.normal(jax.random.split(jax.random.key(0))[0], (4,)).reshape(2, 2) / jnp.sqrt(diagonal)
+    (want,), _ = leapfrog(lambda q: (-q[0],), (q,), (momentum,), 0.3, 4, (diagonal,))
+    state, info = kernel.step(jax.random.key(0), kernel.init(q))
+    assert info.accepted
+    np.testing.assert_allclose(state.position, want, rtol=1e-5)
+
+
 def test_bad_input_is_named():
+    with pytest.raises(InputError, match=r"step_size of shape \(3, 1\) does not broadcast"):
+        leapfrog(mixture_score, Q, P, jnp.full((3, 1), 0.1), 1)
+    with pytest.raises(InputError, match=r"not of shape \(3,\) for a position of shape \(2,\)"):
+        leapfrog(mixture_score, Q, P, 0.1, 1, jnp.ones(3))
+    with pytest.raises(InputError, match="position must be floating-point, not int32"):
+        leapfrog(mixture_score, Q.astype(int), P, 0.1, 1)
     with pytest.raises(InputError, match="num_steps must be a positive integer"):
         leapfrog(mixture_score, Q, P, 0.1, 0)
     for coefficients in [(0.5, 1.0, 0.4), (0.5, 1.0), (1.0, 0.7, 0.0, 0.3, 0.0)]:

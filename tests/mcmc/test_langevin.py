@@ -60,7 +60,7 @@ def test_mala_proposes_and_accepts_as_that_of_blackjax():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputError, match="step_size must be positive, not"):
+    with pytest.raises(InputError, match="step_size must be positive and finite, not"):
         langevin(log_density, -0.1)
     with pytest.raises(InputError, match="metropolis=True needs a log_density"):
         langevin(None, 0.1, metropolis=True, score=score)

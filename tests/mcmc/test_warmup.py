@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax import Array
 
+from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.mcmc import Kernel, hmc, langevin, run, warmup
+from diffjax.mcmc import Kernel, gibbs, hmc, langevin, run, warmup
 
 KEY = jax.random.key(5)
 
@@ -48,6 +49,28 @@ def test_warmup_finds_the_scales_and_the_acceptance(family, smallest, largest, t
     assert len(jnp.unique(found.step_size)) == 4
 
 
+@pytest.mark.parametrize("num_steps", [20, 40])
+def test_few_steps_end_at_a_step_size_that_moves(num_steps):
+    """HMC on N(0, 30²) in one dimension and on N(0, 1) in three: a hundred chains, each tuned by itself."""
+
+    @jax.jit
+    def acceptance(key):
+        def one(key, x, scale):
+            make = make_hmc({"a": scale})
+            found = warmup(make, key, {"a": x}, num_steps)
+            _, infos = run(make(found.step_size, found.inverse_mass), key, found.position, 20)
+            return infos.acceptance_probability.mean()
+
+        keys = jax.random.split(key, 100)
+        return jax.vmap(lambda key: jnp.stack([one(key, scale, scale) for scale in (jnp.full(1, 30.0), jnp.ones(3))]))(
+            keys
+        )
+
+    means = np.asarray(acceptance(KEY))
+    assert (means > 0.1).mean() > 0.97, means  # from 20 steps, formerly 97% of the chains were stuck
+    assert (means.mean(0) > 0.8 - 0.1).all(), means.mean(0)
+
+
 class State(NamedTuple):
     position: Array
     count: Array
@@ -84,6 +107,7 @@ def test_step_size_and_variances_of_a_chain_that_is_known():
     ("arguments", "message"),
     [
         ({"num_steps": 10}, "num_steps must be at least 20"),
+        ({"make_kernel": lambda h, mass: gibbs(lambda i, z: Normal(z[0], h))}, "acceptance probability"),
         ({"num_steps": 100.0}, "num_steps must be a positive integer"),
         ({"target_acceptance": 1.0}, "target_acceptance must be between 0 and 1"),
         ({"step_size": 0.0}, "step_size must be positive"),

@@ -196,7 +196,8 @@ def test_what_cannot_be_is_refused(change, message):
 
 
 def test_a_step_size_has_a_logarithm():
-    with pytest.raises(InputError, match="step_size must be above 0"):
-        vi.linear_hamiltonian(2, 0.0)
+    for step_size in (0.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="step_size must be positive and finite"):
+            vi.linear_hamiltonian(2, step_size)
     params = vi.linear_hamiltonian(2, 0.3)
     np.testing.assert_allclose(jnp.exp(params.log_step_size), 0.3, rtol=1e-6)

@@ -205,6 +205,32 @@ def test_ascent_trains_transitions_and_inverse_models_together():
     assert error < 0.002
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_weight_of_zero_takes_no_part(estimator):
+    """log w = θ a + φ b, of one draw -inf. Its gradient is Σ w̃ a and Σ w̃ b, or Σ w̃² b (Tucker et al. 2019, eq. 8).
+
+    The plain estimator has 1 more in φ, by another term whose derivative is 1.
+    """
+    a, b = np.array([0.5, 2.0, -1.0, 0.3]), np.array([1.0, -3.0, 0.4, 0.2])
+    theta, phi, inside = 0.7, -0.2, np.array([True, False, True, True])
+
+    def log_weights(theta, phi, density_phi):
+        shift = density_phi if estimator == "reparameterized" else 0.0
+        return jnp.where(inside, theta * a + phi * b + shift - jax.lax.stop_gradient(shift), -jnp.inf)
+
+    value, slopes = jax.value_and_grad(lambda both: vi.objective(log_weights, *both, estimator))((theta, phi))
+    w = np.exp(theta * a + phi * b) * inside
+    share = w / w.sum()
+    np.testing.assert_allclose(value, np.log(w.sum() / 4), rtol=1e-6)
+    in_phi = share**2 @ b if estimator == "doubly_reparameterized" else share @ b + (estimator == "reparameterized")
+    np.testing.assert_allclose(slopes, [share @ a, in_phi], rtol=1e-5)
+
+    value, slopes = jax.value_and_grad(
+        lambda both: vi.objective(lambda *params: log_weights(*params) - jnp.inf, *both, estimator)
+    )((theta, phi))
+    assert value == -jnp.inf and np.isnan(slopes).all()  # as the docstring says
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="estimator must be"):
         vi.objective(log_weights(jax.random.key(0), 2), THETA, PHI, "score")
