@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from diffjax import eager
 
@@ -11,20 +10,6 @@ from diffjax import eager
 def power(base, num):
     """base^num by a scan whose body is new at each call, and which closes over `base`."""
     return lambda x: jax.lax.scan(lambda carry, _: (carry * base, None), x, None, length=num)[0]
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows by one for each program that XLA compiles."""
-    seen = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_closed_over_arrays_are_arguments_of_one_program(compilations):

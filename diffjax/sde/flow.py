@@ -139,8 +139,12 @@ def decode(
     x = transport(process, predict, latents, 1.0, end, rtol, atol, max_steps).x
     if not denoise:
         return x
-    t = jnp.broadcast_to(jnp.asarray(end, x.dtype), x.shape[:1])
-    return convert(predict(x, t), "x0", process, x, t)
+
+    def estimate(x: Array, end: Array) -> Array:
+        t = jnp.broadcast_to(end, x.shape[:1])
+        return convert(predict(x, t), "x0", process, x, t).astype(x.dtype)
+
+    return eager.once(estimate, x, jnp.asarray(end, x.dtype))
 
 
 def interpolate_latents(
@@ -190,7 +194,7 @@ def solve(
     saves = None if save is None else clock(jnp.asarray(save, dtype))
     tolerances = [jnp.asarray(tolerance, dtype) for tolerance in (rtol, atol)]
 
-    def slope(u: Any, y: tuple[Any, Array], args: Any) -> tuple[Any, Array]:
+    def slope(u: Any, y: tuple[Any, Array]) -> tuple[Any, Array]:
         x, broken = y
         t = time(u)
         _, rate = jax.jvp(clock, (t,), (jnp.ones_like(t),))
@@ -202,21 +206,31 @@ def solve(
         state: Any, ends: list[Array], saves: Array | None, tolerances: list[Array]
     ) -> tuple[Any, Any, Array, Array]:
         sound = _finite(state)
+        y = _where(sound, state, 0.0), jnp.where(sound, 0.0, jnp.ones(sound.shape, dtype))
+        # What the field closes over, as a network's parameters, becomes an argument. diffrax calls jit, within which it
+        # would be part of the program, and other parameters another program.
+        traced, shapes = jax.make_jaxpr(slope, return_shape=True)(ends[0], y)
+
+        def traced_slope(u: Any, y: Any, consts: Any) -> Any:
+            leaves = jax.core.eval_jaxpr(traced.jaxpr, consts, u, *jax.tree.leaves(y))
+            return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
         solver, controller = _dopri5()
         last = diffrax.SubSaveAt(t1=True)
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(slope),
+            diffrax.ODETerm(traced_slope),
             solver(),
             *ends,
             None,  # the controller's choice
-            (_where(sound, state, 0.0), jnp.where(sound, 0.0, jnp.ones(sound.shape, dtype))),
+            y,
+            traced.consts,
             saveat=diffrax.SaveAt(subs=[last] if saves is None else [last, diffrax.SubSaveAt(ts=saves)]),
             stepsize_controller=controller(*tolerances, norm=lambda error: _worst(error[0])),
-            max_steps=max_steps,
+            max_steps=int(max_steps),
             throw=False,
         )
         arrived = solution.result == diffrax.RESULTS.successful
-        # mapped over the times at which it was kept
+        # Mapped over the times at which it was kept.
         kept = [jax.vmap(lambda x, broken: _where(arrived & (broken == 0), x, jnp.nan))(*ys) for ys in solution.ys]
         # Seven stages, but the last is the next step's first.
         num_evaluations = 6 * solution.stats["num_steps"] + 1

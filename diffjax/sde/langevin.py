@@ -49,6 +49,7 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
         )
     check_step_size(step_size)
     check_num_steps("num_steps", num_steps)
+    num_steps = int(num_steps)  # numpy's short integers overflow
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule, gradient = process.schedule, equations.score(process, predict)

@@ -98,8 +98,9 @@ def likelihood(
 
     state = x0, jnp.zeros(x0.shape[:1], x0.dtype)
     (latents, growth), _, num_evaluations = solve(process.schedule, field, state, start, 1.0, rtol, atol, max_steps)
-    prior = process.prior(x0.shape).log_prob(latents).reshape(len(x0), -1).sum(1)
-    return Likelihood(prior + growth, latents, num_evaluations)
+    prior = jax.tree.map(lambda parameter: parameter.astype(x0.dtype), process.prior(x0.shape))
+    log_prior = prior.log_prob(latents).reshape(len(x0), -1).sum(1)
+    return Likelihood(log_prior + growth, latents, num_evaluations)
 
 
 def log_prob(
@@ -164,7 +165,7 @@ def discrete_log_prob(
     def density(x: Array) -> Array:
         return log_prob(process, predict, probe_key, x, divergence, num_probes, probe, start, rtol, atol, max_steps)
 
-    width = 2.0 / (num_levels - 1)
+    width = 2.0 / (int(num_levels) - 1)
     match dequantization:
         case "uniform":
             u = jax.random.uniform(noise_key, levels.shape, levels.dtype)
@@ -189,6 +190,7 @@ def _probes(
     if divergence not in get_args(Divergence):
         raise InputError(f"divergence must be one of {', '.join(get_args(Divergence))}, not {divergence!r}")
     check_num_steps("num_probes", num_probes)
+    num_probes = int(num_probes)  # numpy's short integers overflow
     if divergence == "exact":
         # √D e_i: their mean square is that of a probe, so that one mean serves both.
         basis = math.sqrt(dimensions) * jnp.eye(dimensions, dtype=x.dtype)

@@ -100,7 +100,7 @@ def step_size(sigma_max: float, sigma_min: float, num_levels: int, num_steps: in
     check_num_steps("num_steps", num_steps)
     ratio = _ratio(sigma_max, sigma_min, num_levels)
     share = np.geomspace(1e-7, 1.0, 1_000_001)[:-1]  # h/sigma_i², below 1, for beyond it steps overshoot the mean
-    return float(sigma_min**2 * share[np.argmin(langevin_variance(ratio**2, share, 1.0, num_steps))])
+    return float(sigma_min**2 * share[np.argmin(langevin_variance(ratio**2, share, 1.0, int(num_steps)))])
 
 
 def level_times(schedule: VE, levels: ArrayLike) -> Float[Array, " num_levels"]:
@@ -126,7 +126,7 @@ def _ratio(sigma_max: float, sigma_min: float, num_levels: int) -> float:
     check_num_steps("num_levels", num_levels)
     if num_levels < 2:
         raise InputError(f"num_levels must be at least 2, not {num_levels}")
-    return (sigma_max / sigma_min) ** (1.0 / (num_levels - 1))
+    return (sigma_max / sigma_min) ** (1.0 / (int(num_levels) - 1))
 
 
 def _phi(x: float) -> float:

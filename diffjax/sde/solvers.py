@@ -140,7 +140,7 @@ def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 
             return langevin_step(key, lambda x: gradient(x, t), x, h), None
 
         key, corrector_key = jax.random.split(key)
-        x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, num_steps))
+        x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, int(num_steps)))
         return predictor.step(key, predict, state._replace(x=x), t, s)
 
     return predictor._replace(step=step)
