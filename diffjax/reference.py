@@ -109,7 +109,7 @@ class GaussianMixture(NamedTuple):
         residual = jnp.where(known, y - self.means, 0.0)
         white = jax.scipy.linalg.solve_triangular(chol, residual[..., None], lower=True)[..., 0]
         log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)).sum(-1)
-        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum() * LOG_2PI
+        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum(dtype=white.dtype) * LOG_2PI
         return known, chol, white, log_normal + jnp.log(self.weights)
 
 

@@ -56,7 +56,8 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
 
         def visit(x: Array, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Array, None]:
             key, level, due = item
-            h = jnp.asarray(step_size * (schedule.sigma(level) / schedule.sigma(0.0)) ** 2, x.dtype)
+            h = jnp.asarray((schedule.sigma(level) / schedule.sigma(jnp.zeros_like(level))) ** 2, x.dtype)
+            h = jnp.asarray(step_size, x.dtype) * h
             return jax.lax.cond(due, lambda: langevin_step(key, lambda x: gradient(x, level), x, h), lambda: x), None
 
         # One loop over both levels, and not two loops, so that the network is compiled once.
