@@ -3,8 +3,9 @@
 Samples are columns, one for each class. `--mode=sample --config.guidance.label=3` draws one class,
 `--config.guidance.scale=1` is Bayes' rule.
 
-Cost: minutes on 2 CPU cores. Expected: a support vector machine that reads 98% of held-out digits as what they are
-reads 82% of samples as the class asked for at scale 1 and 99% at scale 3; bits/dim are those of configs/digits.py.
+Cost: minutes on 2 CPU cores. Expected, in the table that evaluation writes: a sample is read as its nearest neighbour
+among the 297 test digits, which reads 96.0% of those themselves right. It reads 67.5% of samples as the class asked for
+at scale 1 and 97.0% at scale 3. Bits/dim are those of configs/digits.py.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@
 
 The paper does not give the sizes of its dense networks; these are ours. So is the budget: 1000 steps of 100 images, the
 same for every row. Cost on two CPU cores: 10 s of training with 0 leapfrog steps, minutes with 8, and minutes of
-evaluation. Expected: see the README; more leapfrog steps, a higher bound.
+evaluation. Expected: see experiments/results/README.md; more leapfrog steps, a higher bound.
 """
 
 from ml_collections import ConfigDict

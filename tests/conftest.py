@@ -15,7 +15,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *cpu_flags()]
 )
 
-import jax  # noqa: E402  (the flags come first)
+import jax  # the flags come first
 
 
 def pytest_addoption(parser):

@@ -11,6 +11,7 @@ import scipy.linalg
 import scipy.stats
 
 from diffjax import conditioning, predictions, processes, reference, samplers, schedules
+from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.predictions import Prediction
 
@@ -573,3 +574,63 @@ def test_methods_name_what_is_wrong():
         conditioning.denoising_start(bits, xt, 0.1, [1.0, 0.0])
     with pytest.raises(InputError, match="0 or 1"):
         conditioning.denoising_start(paper(10, 0.5), xt + 0.5, 0.1, [1.0, 0.0])
+
+
+# Types, rows and programs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_narrow_types_become_float32_in_wide_mode_and_a_nan_stays_in_its_row(dtype):
+    """N(0, I) seen in noise τ: E[x_0 | x_t, y] has the precisions 1, alpha²/sigma² and 1/τ². Bits: log-odds add."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        process, y, tau = processes.gaussian(schedules.vp()), np.array([0.5, -1.0]), 0.5
+        xt, t = jnp.asarray([[0.25, 1.0], [np.nan, 0.5], [-0.5, 2.0]], dtype), jnp.full(3, 0.3, jnp.float32)
+        predict = predictions.x0(lambda x, t: schedules.broadcast_to(process.schedule.alpha(t), x) * x)
+        alpha, sigma = float(process.schedule.alpha(0.3)), float(process.schedule.sigma(0.3))
+        x = np.asarray(xt, np.float64)[[0, 2]]
+        want = (alpha / sigma**2 * x + y / tau**2) / (1 + (alpha / sigma) ** 2 + 1 / tau**2)
+        for covariance in ("full", "isotropic"):
+            given = conditioning.given(process, predict, conditioning.denoising(y, tau), covariance)
+            value = jax.jit(given)(xt, t).value
+            assert value.dtype == np.float32
+            np.testing.assert_allclose(value[np.array([0, 2])], want, rtol=1e-4)
+            assert jnp.isnan(value[1]).any()
+
+        bits, kept = processes.binomial(schedules.vp()), float(process.schedule.alpha(0.3)) ** 2
+        x, odds = np.array([[0, 1], [1, 1]]), np.array([0.4, -1.0])
+        told = np.log1p(kept) - np.log1p(-kept)  # log q(x_t | x_0 = x_t)/q(x_t | x_0 ≠ x_t)
+        predict = predictions.logits(lambda x, t: jnp.asarray(odds, x.dtype) + (2 * x - 1) * told)
+        given = conditioning.given(bits, predict, conditioning.flipped(np.array([1, 0]), 0.2))
+        value = jax.jit(given)(jnp.asarray(x, dtype), t[:2]).value
+        assert value.dtype == np.float32
+        np.testing.assert_allclose(value, odds + (2 * x - 1) * told + np.log(4) * np.array([1, -1]), rtol=1e-4)
+
+
+def test_eager_calls_compile_once(compilations):
+    gauss, bits, x = linear(100), paper(10, 0.5), jnp.ones((2, 3))
+
+    def calls(a):
+        a = jnp.asarray(a)
+
+        def log_r(x, t):
+            return -a * (x**2).sum(1)
+
+        guided = conditioning.guided(bits, predictions.logits(lambda x, t: 0 * x), log_r)
+        kernel = conditioning.perturbed(gauss, log_r, x)
+        conditioning.perturbed(bits, log_r, x)
+        return kernel.multiply(Normal(x, 0.5 * x), x, 0.5).mean, guided(x, jnp.full(2, 1e-6)).value
+
+    calls(1.0)
+    compilations.clear()
+    mean, _ = calls(2.0)
+    assert not compilations
+    np.testing.assert_allclose(mean, 1.0 - 0.5 * 2 * 2.0)
+
+
+def test_times_of_another_scale_are_named():
+    for times in ([1000, 500, 0], [0.0, 0.5, 1.0], [1.0, np.nan, 0.0], 0.5):
+        with pytest.raises(InputError, match="times must fall from 1 to 0"):
+            conditioning.denoising_start(linear(100), jnp.ones((1, 2)), 0.5, times)
+    for std in (np.nan, np.inf):
+        with pytest.raises(InputError, match="noise_std must be positive and finite"):
+            conditioning.denoising(jnp.ones(3), std)

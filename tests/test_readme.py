@@ -1,5 +1,8 @@
 """What the README shows works: its Python runs, its files exist, its commands name real configurations and flags."""
 
+import ast
+import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -67,3 +70,25 @@ def test_pictures_links_and_configurations_exist(page):
 def test_the_modules_of_the_architecture_exist():
     for name in re.findall(r"\b(\w+\.py)\b", README.split("## Architecture")[1].split("## Limits")[0]):
         assert list(ROOT.glob(f"*/{name}")), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_what_a_configuration_says_of_itself_is_there(path):
+    """Its docstring names files, commands, flags and fields that exist."""
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    for name in re.findall(r"--config\.([\w.]+)=", text):
+        field = config
+        for part in name.split("."):
+            assert part in field, name
+            field = field[part]
+    main = (ROOT / "experiments/main.py").read_text()
+    for flag in re.findall(r"--(\w+)[=\s]", text):
+        assert flag == "config" or f'"{flag}"' in main, flag
+    for name in re.findall(r"(?:configs|experiments|diffjax|tests)/[\w/]+\.\w+", text):
+        assert (ROOT / name).is_file(), name
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
+    # "The README's command" of a configuration that the README says nothing of was one such promise.
+    if "README's command" in text:
+        assert f"--config=configs/{path.name} --" in README

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import dtypes
 from diffjax.conditioning.observations import Observation, check_bits, check_fits, event_sum, fitting
 from diffjax.conditioning.slopes import LogR, bit_log_odds, gradient
 from diffjax.distributions import Normal
@@ -45,6 +46,7 @@ def given(
         return guide
 
     def known(xt: Array, t: Array) -> Prediction:
+        xt = dtypes.as_float(xt)
         prediction = guide(xt, t)
         y, precision = fitting(observation, xt)
         alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
@@ -101,6 +103,7 @@ def expected(
     check_fits(process, observation)
 
     def bits(xt: Array, t: Array) -> Array:
+        xt = dtypes.as_float(xt)
         odds = fitting(observation, xt).log_odds
         logits = _logits(predict(xt, t))
         on = jax.nn.log_sigmoid(logits) + jnp.minimum(odds, 0.0)
@@ -108,6 +111,7 @@ def expected(
         return event_sum(jnp.where(odds == 0, 0.0, jnp.logaddexp(on, off)))
 
     def isotropic(xt: Array, t: Array) -> Array:
+        xt = dtypes.as_float(xt)
         y, precision = fitting(observation, xt)
         known = precision > 0
         alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
@@ -116,6 +120,7 @@ def expected(
         return event_sum(jnp.where(known, Normal(x0, variance).log_prob(y), 0.0))
 
     def full(xt: Array, t: Array) -> Array:
+        xt = dtypes.as_float(xt)
         batch, size = xt.shape[0], xt[0].size
         if size > MAX_FULL:
             raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: 'isotropic'")
@@ -161,10 +166,13 @@ def denoising_start(
         times: the sampler's grid, descending to 0; those below t are kept behind t. Concrete: call this outside jit.
 
     Raises:
-        InputError: if noise is not positive or beyond the schedule's end, if y has values other than 0 and 1 of bits,
-            or the prior of bits is not ½.
+        InputError: if times do not descend within [0, 1], if noise is not positive or beyond the schedule's end, if y
+            has values other than 0 and 1 of bits, or the prior of bits is not ½.
     """
     schedule: Schedule = process.schedule
+    y, times = dtypes.as_float(y), np.asarray(times)
+    if times.ndim != 1 or not ((times >= 0) & (times <= 1)).all() or not (np.diff(times) < 0).all():
+        raise InputError(f"times must fall from 1 to 0, not be {times}: the time of step i of T is i/T")
     if isinstance(process, Binomial):
         check_bits(y)
         if not 0 < noise < 0.5 or process.prob != 0.5:
@@ -185,12 +193,12 @@ def denoising_start(
     for _ in range(30):  # to 1e-9, below what a float32 time resolves
         middle = 0.5 * (low + high)
         low, high = (middle, high) if float(schedule.log_snr(middle)) > log_snr else (low, middle)
-    kept = np.asarray(times)
-    t = jnp.concatenate([jnp.full(1, high), jnp.asarray(kept[kept < high * (1 - 1e-6)], float)])
-    return (y if isinstance(process, Binomial) else schedule.alpha(high) * y), t
+    t = jnp.asarray(np.concatenate([[high], times[times < high * (1 - 1e-6)]]), float)
+    return (y if isinstance(process, Binomial) else broadcast_to(schedule.alpha(high), y) * y), t
 
 
 def _guided_gaussian(process: Gaussian, predict: Predict, log_r: LogR, xt: Array, t: Array) -> Prediction:
+    xt = dtypes.as_float(xt)
     alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
     prediction = predict(xt, t)
     slope = gradient(log_r, xt, t)
@@ -200,9 +208,10 @@ def _guided_gaussian(process: Gaussian, predict: Predict, log_r: LogR, xt: Array
 
 
 def _guided_bits(process: Binomial, predict: Predict, log_r: LogR, xt: Array, t: Array) -> Prediction:
-    rate = broadcast_to(process.schedule.integrated_rate(t), xt)
+    xt = dtypes.as_float(xt)
+    rate, prob = broadcast_to(process.schedule.integrated_rate(t), xt), jnp.asarray(process.prob, xt.dtype)
     keep, fresh = jnp.exp(-rate), -jnp.expm1(-rate)
-    kappa = jnp.where(keep > 0, fresh**2 * process.prob * (1 - process.prob) / jnp.where(keep > 0, keep, 1.0), 0.0)
+    kappa = jnp.where(keep > 0, fresh**2 * prob * (1 - prob) / jnp.where(keep > 0, keep, 1.0), 0.0)
     sign = 1 - 2 * xt
     logits = _logits(predict(xt, t))
     ratio = jnp.exp(sign * bit_log_odds(log_r, xt, t))

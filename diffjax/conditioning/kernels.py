@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import dtypes, eager
 from diffjax.conditioning.observations import Observation, check_bits, check_fits, fitting
 from diffjax.conditioning.slopes import LogR, bit_log_odds, check_slope, gradient
 from diffjax.distributions import Bernoulli, Distribution, Normal
@@ -71,8 +71,9 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
     bits = isinstance(process, Binomial)
     if bits:
         check_bits(probe)
-    trial = jax.jit(partial(bit_log_odds if bits else gradient, log_r))
-    check_slope(trial(probe, jnp.full(probe.shape[0], 0.5)), bits)
+    probe = dtypes.as_float(probe)
+    trial = partial(bit_log_odds if bits else gradient, log_r)
+    check_slope(eager.once(trial, probe, jnp.full(probe.shape[0], 0.5, probe.dtype)), bits)
 
     def multiply(kernel: Distribution, xt: Array, s: ArrayLike) -> Distribution:
         s = jnp.broadcast_to(s, xt.shape[:1])

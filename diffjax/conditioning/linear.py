@@ -17,9 +17,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from diffjax import dtypes
 from diffjax.conditioning.guidance import Covariance, given
 from diffjax.conditioning.observations import inpainting
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.predictions import Predict, Prediction
 from diffjax.processes import Gaussian
 
@@ -48,7 +50,7 @@ def colourisation(
     basis = basis_along(weights)
     length = float(np.linalg.norm(np.asarray(weights, np.float64)))
     first = jnp.arange(len(basis)) == 0
-    y = jnp.asarray(grey) / length * first
+    y = jnp.where(first, dtypes.as_float(grey) / length, 0.0)
     known = inpainting(y, jnp.broadcast_to(first, y.shape))
     return rotated(given(process, rotated(predict, basis), known, covariance), basis.T)
 
@@ -68,12 +70,12 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
         raise InputError(f"a basis of channels is a square matrix, not of shape {np.shape(basis)}")
     if not isinstance(basis, jax.core.Tracer):
         rows = np.asarray(basis, np.float64)
-        if not np.allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-5):
+        if not np.allclose(np.matmul(rows, rows.T), np.eye(len(rows)), atol=1e-5):
             raise InputError("the rows of the basis must be orthonormal, basis @ basis.T = I: see basis_along")
 
     def turn(x: Array, matrix: Array) -> Array:
-        # In full precision: accelerators round products to a few bits, and a known value would be known to as many.
-        return jnp.einsum("...c,dc->...d", x, jnp.asarray(matrix, x.dtype), precision=jax.lax.Precision.HIGHEST)
+        x = dtypes.as_float(x)
+        return matmul(x, jnp.asarray(matrix, x.dtype).T)
 
     def predict_rotated(u: Array, t: Array) -> Prediction:
         if u.shape[-1] != len(basis):

@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+from diffjax import dtypes
 from diffjax.errors import InputError
 from diffjax.processes import Binomial, Gaussian
 
@@ -24,6 +25,7 @@ class Observation(NamedTuple):
 
     def log_r(self, x: Float[Array, "batch *event"], t: ArrayLike = 0.0) -> Float[Array, " batch"]:
         """log r(x) in nats, the same at every t: what `perturbed` takes for the paper's kernels."""
+        x = dtypes.as_float(x)
         y, precision = fitting(self, x)
         return event_sum(jnp.where((precision == 0) | (x == y), 0.0, -0.5 * precision * (y - x) ** 2))
 
@@ -37,11 +39,13 @@ def denoising(y: Float[Array, "..."], noise_std: ArrayLike) -> Observation:
     """y = x_0 + noise_std · N(0, I).
 
     Raises:
-        InputError: if a concrete noise_std is not positive.
+        InputError: if a concrete noise_std is not positive and finite.
     """
-    if not isinstance(noise_std, jax.core.Tracer) and not (np.asarray(noise_std) > 0).all():
-        raise InputError(f"noise_std must be positive, not {noise_std}: for pixels known exactly use inpainting")
-    y = _floating(y)
+    if not isinstance(noise_std, jax.core.Tracer) and not ((np.asarray(noise_std) > 0) & np.isfinite(noise_std)).all():
+        raise InputError(
+            f"noise_std must be positive and finite, not {noise_std}: for pixels known exactly use inpainting"
+        )
+    y = dtypes.as_float(y)
     return Observation(y, jnp.broadcast_to(1.0 / jnp.asarray(noise_std, y.dtype) ** 2, y.shape))
 
 
@@ -54,7 +58,7 @@ def inpainting(y: Float[Array, "..."], mask: Bool[Array, "..."]) -> Observation:
     Raises:
         InputError: if the mask is not boolean, or of another shape.
     """
-    y, mask = _floating(y), jnp.asarray(mask)
+    y, mask = dtypes.as_float(y), jnp.asarray(mask)
     if mask.dtype != bool:
         raise InputError(
             f"mask must be boolean, True where the value is known, not {mask.dtype}: use mask.astype(bool)"
@@ -76,7 +80,7 @@ def flipped(y: Float[Array, "..."], probability: ArrayLike) -> Observation:
     Raises:
         InputError: if concrete bits are not 0 or 1, or a concrete probability is not in [0, ½].
     """
-    y = _floating(y)
+    y = dtypes.as_float(y)
     check_bits(y)
     if not isinstance(probability, jax.core.Tracer) and not (abs(np.asarray(probability) - 0.25) <= 0.25).all():
         raise InputError(f"the flip probability must be in [0, 0.5], not {probability}: above it, pass 1 - y and 1 - p")
@@ -87,10 +91,6 @@ def flipped(y: Float[Array, "..."], probability: ArrayLike) -> Observation:
 def check_fits(process: Gaussian | Binomial, observation: Observation) -> None:
     if isinstance(process, Binomial):
         check_bits(observation.y, observation.precision)
-
-
-def _floating(y: ArrayLike) -> Array:
-    return jnp.asarray(y).astype(jnp.promote_types(jnp.result_type(y), jnp.float32))
 
 
 def check_bits(y: ArrayLike, precision: ArrayLike = 1.0) -> None:
@@ -104,10 +104,11 @@ def check_bits(y: ArrayLike, precision: ArrayLike = 1.0) -> None:
 
 
 def fitting(observation: Observation, x: Array) -> Observation:
+    """The observation in the type of x, or an InputError if it does not broadcast against x."""
     shape = jnp.broadcast_shapes(jnp.shape(observation.y), jnp.shape(observation.precision))
     if len(shape) > x.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False)):
         raise InputError(f"the observation has shape {shape}, the samples {x.shape}: it must broadcast to theirs")
-    return observation
+    return Observation(*(jnp.asarray(a, x.dtype) for a in observation))
 
 
 def event_sum(x: Array) -> Array:

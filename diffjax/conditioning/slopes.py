@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from diffjax import eager
 from diffjax.errors import InputError
 from diffjax.schedules import broadcast_to
 
@@ -34,7 +35,8 @@ def bit_log_odds(log_r: LogR, x: Array, t: Array) -> Array:
         return log_r(flat.at[:, i].set(1 - flat[:, i]).reshape(x.shape), t)
 
     size = flat.shape[1]
-    there = jax.lax.map(flip, jnp.arange(size), batch_size=min(size, 32)).T.reshape(x.shape)
+    there = eager.once(lambda bits: jax.lax.map(flip, bits, batch_size=min(size, 32)), jnp.arange(size))
+    there = there.T.reshape(x.shape)
     here = broadcast_to(here, x)
     nothing = jnp.isneginf(here) & jnp.isneginf(there)
     odds = jnp.where(nothing, 0.0, (1 - 2 * x) * (there - jnp.where(nothing, 0.0, here)))

@@ -15,6 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from diffjax import eager
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.mcmc.annealing import Start
 from diffjax.mcmc.hmc import LogDensity, hmc
 from diffjax.mcmc.integrators import check_num_steps, is_concrete, promoted
@@ -59,7 +60,8 @@ def fit_gaussian(
         draws, moved = jax.vmap(chain)(jax.random.split(key, num_chains))
         draws = jnp.where(moved[:, None, None], draws, jnp.nan)
         draws = draws.reshape(-1, draws.shape[-1])
-        cov = jnp.cov(draws, rowvar=False).reshape(draws.shape[-1], draws.shape[-1])
+        centred = draws - draws.mean(0)
+        cov = matmul(centred.T, centred) / (len(draws) - 1)
         return draws.mean(0), jnp.asarray(widening, cov.dtype) * cov, moved
 
     mean, cov, moved = eager.once(program, key)

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from diffjax import eager
 from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import (
     LEAPFROG,
     Coefficients,
@@ -155,7 +156,7 @@ def hmc(
         return velocity(dense_root if is_dense(inverse_mass, position) else diagonal_root, noise)
 
     def kinetic(momentum: Position) -> Array:
-        return 0.5 * jnp.dot(ravel(velocity(inverse_mass, momentum))[0], ravel(momentum)[0])
+        return 0.5 * matmul(ravel(velocity(inverse_mass, momentum))[0], ravel(momentum)[0])
 
     def step(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
         return eager.once(move, key, state)

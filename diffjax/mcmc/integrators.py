@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 from diffjax import eager
 from diffjax.dtypes import as_float
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 
 Position = Any  # a pytree of arrays
 Score = Callable[[Position], Position]
@@ -152,7 +153,7 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
     """M⁻¹ p, for the three kinds of inverse mass that `leapfrog` takes."""
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel(momentum)
-        return unravel(jnp.asarray(inverse_mass, flat.dtype) @ flat)
+        return unravel(matmul(jnp.asarray(inverse_mass, flat.dtype), flat))
     return jax.tree.map(lambda m, p: jnp.asarray(m, p.dtype) * p, _diagonal(inverse_mass, momentum), momentum)
 
 

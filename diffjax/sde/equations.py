@@ -9,18 +9,22 @@ Both follow from the schedule alone, by differentiating it: of `vp` they are -½
 β (1 - exp(-2L)), of `ve` g is sigma √(2 log(sigma_max/sigma_min)), and a discrete chain has the diffusion whose rate is
 constant within a step.
 
-Times of an equation are in (0, 1]: at t = 0 `vp` and `sub_vp` have no noise and no score. Where papers stop short of 0
-is `sample_from` and `LIKELIHOOD_FROM`.
+Times of an equation are in (0, 1]: at t = 0 `vp` and `sub_vp` have no noise and no score. Papers stop short of 0, at
+`sample_from` and `LIKELIHOOD_FROM`. Every function here raises InputError on a concrete time outside of [0, 1].
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from diffjax import dtypes
+from diffjax.errors import InputError
+from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
 from diffjax.schedules import VE, Schedule, broadcast_to
@@ -35,8 +39,13 @@ def sample_from(schedule: Schedule) -> float:
 
 
 def times(schedule: Schedule, num_steps: int) -> Float[Array, " num_times"]:
-    """A sampler's grid: `num_steps` equidistant times from 1 to `sample_from`, then 0; a last step without noise."""
-    return jnp.append(jnp.linspace(1.0, sample_from(schedule), num_steps), 0.0)
+    """A sampler's grid: `num_steps` equidistant times from 1 to `sample_from`, then 0; a last step without noise.
+
+    Raises:
+        InputError: unless num_steps is a positive integer.
+    """
+    check_num_steps("num_steps", num_steps)
+    return jnp.append(jnp.linspace(1.0, sample_from(schedule), int(num_steps)), 0.0)
 
 
 def drift_rate(schedule: Schedule, t: ArrayLike) -> Array:
@@ -51,6 +60,7 @@ def squared_diffusion(schedule: Schedule, t: ArrayLike) -> Array:
 
 def drift(process: Gaussian, x: Float[Array, "*shape"], t: ArrayLike) -> Float[Array, "*shape"]:
     """f(x, t); t is () or of the leading axes of x."""
+    x = dtypes.as_float(x)
     return broadcast_to(drift_rate(process.schedule, t), x) * x
 
 
@@ -63,8 +73,10 @@ def score(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike], A
     """(x (batch, *event), t () or (batch,)) -> ∇log p_t(x), whatever kind is predicted."""
 
     def at(x: Array, t: ArrayLike) -> Array:
-        t = jnp.broadcast_to(t, x.shape[:1])
-        return convert(predict(x, t), "score", process, x, t)
+        check_times("t", t)
+        x = dtypes.as_float(x)
+        t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+        return convert(predict(x, t), "score", process, x, t).astype(x.dtype)
 
     return at
 
@@ -74,12 +86,23 @@ def velocity(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike]
     gradient = score(process, predict)
 
     def at(x: Array, t: ArrayLike) -> Array:
+        x = dtypes.as_float(x)
         half = 0.5 * squared_diffusion(process.schedule, t)
         return drift(process, x, t) - broadcast_to(half, x) * gradient(x, t)
 
     return at
 
 
+def check_times(name: str, t: ArrayLike) -> None:
+    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
+    if isinstance(t, jax.core.Tracer):
+        return
+    values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
+    if not ((values >= 0) & (values <= 1 + 1e-6)).all():  # sums of steps may round above 1
+        raise InputError(f"{name} must be in [0, 1], not {t}: the time of step i of T is i/T")
+
+
 def _derivative(fn: Callable[[Array], Array], t: ArrayLike) -> Array:
-    t = jnp.asarray(t, float)
+    check_times("t", t)
+    t = jnp.asarray(t, dtypes.floating(t))
     return jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]

@@ -49,13 +49,15 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
         )
     check_step_size(step_size)
     check_num_steps("num_steps", num_steps)
+    num_steps = int(num_steps)  # numpy's short integers overflow
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule, gradient = process.schedule, equations.score(process, predict)
 
         def visit(x: Array, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Array, None]:
             key, level, due = item
-            h = step_size * (schedule.sigma(level) / schedule.sigma(0.0)) ** 2
+            h = jnp.asarray((schedule.sigma(level) / schedule.sigma(jnp.zeros_like(level))) ** 2, x.dtype)
+            h = jnp.asarray(step_size, x.dtype) * h
             return jax.lax.cond(due, lambda: langevin_step(key, lambda x: gradient(x, level), x, h), lambda: x), None
 
         # One loop over both levels, and not two loops, so that the network is compiled once.
@@ -63,6 +65,6 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
         x, _ = jax.lax.scan(visit, state.x, (jax.random.split(key, 2 * num_steps), levels, due | (s == 0)))
         if denoise:
             x = jax.lax.cond(s == 0, lambda: convert(predict(x, s), "x0", process, x, s), lambda: x)
-        return State(x, x, schedule.log_snr(t))
+        return State(x, x, schedule.log_snr(t).astype(x.dtype))
 
     return still(process)._replace(step=step)

@@ -27,9 +27,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from diffjax import bounds
+from diffjax import bounds, dtypes
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
+from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
 from diffjax.sde.equations import LIKELIHOOD_FROM, velocity
@@ -63,7 +64,10 @@ def likelihood(
     atol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Likelihood:
-    """log p(x0) in nats, with the latents and the number of evaluations of the network; within `jit`, as the flow.
+    """log p(x0) in nats, with the latents and the number of evaluations of the network.
+
+    The batch shares its steps, as in `flow`. An example that is not finite, or whose prediction is not, is NaN and
+    leaves the others as they are.
 
     Args:
         key: of the probes; "exact" does not use it.
@@ -78,7 +82,7 @@ def likelihood(
     """
     start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     check_interval(process, start, 1.0)
-    x0 = jnp.asarray(x0, jnp.result_type(x0, float))
+    x0 = dtypes.as_float(x0)
     probes = _probes(key, x0, divergence, num_probes, probe)
     velocity_at = velocity(process, predict)
 
@@ -94,8 +98,9 @@ def likelihood(
 
     state = x0, jnp.zeros(x0.shape[:1], x0.dtype)
     (latents, growth), _, num_evaluations = solve(process.schedule, field, state, start, 1.0, rtol, atol, max_steps)
-    prior = process.prior(x0.shape).log_prob(latents).reshape(len(x0), -1).sum(1)
-    return Likelihood(prior + growth, latents, num_evaluations)
+    prior = jax.tree.map(lambda parameter: parameter.astype(x0.dtype), process.prior(x0.shape))
+    log_prior = prior.log_prob(latents).reshape(len(x0), -1).sum(1)
+    return Likelihood(log_prior + growth, latents, num_evaluations)
 
 
 def log_prob(
@@ -153,21 +158,21 @@ def discrete_log_prob(
         InputError: if levels are no integers or out of range, or as `likelihood`.
     """
     _check_levels(levels, num_levels)
-    levels = jnp.asarray(levels)
+    levels = jnp.asarray(levels).astype(float)
     start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     noise_key, probe_key = jax.random.split(key)
 
     def density(x: Array) -> Array:
         return log_prob(process, predict, probe_key, x, divergence, num_probes, probe, start, rtol, atol, max_steps)
 
-    width = 2.0 / (num_levels - 1)
+    width = 2.0 / (int(num_levels) - 1)
     match dequantization:
         case "uniform":
-            u = jax.random.uniform(noise_key, levels.shape)
+            u = jax.random.uniform(noise_key, levels.shape, levels.dtype)
             return density(width * (levels + u - 0.5) - 1.0) + math.prod(levels.shape[1:]) * math.log(width)
         case "forward":
             x0 = width * levels - 1.0
-            t = jnp.broadcast_to(start, levels.shape[:1])
+            t = jnp.broadcast_to(jnp.asarray(start, x0.dtype), levels.shape[:1])
             noised = process.marginal(x0, t)
             xt = noised.sample(noise_key)
             decoder = partial(DiscretizedNormal, num_bins=num_levels)
@@ -184,8 +189,8 @@ def _probes(
     divergence = divergence or ("exact" if dimensions <= EXACT_UP_TO else "hutchinson")
     if divergence not in get_args(Divergence):
         raise InputError(f"divergence must be one of {', '.join(get_args(Divergence))}, not {divergence!r}")
-    if num_probes < 1:
-        raise InputError(f"num_probes must be at least 1, not {num_probes}")
+    check_num_steps("num_probes", num_probes)
+    num_probes = int(num_probes)  # numpy's short integers overflow
     if divergence == "exact":
         # √D e_i: their mean square is that of a probe, so that one mean serves both.
         basis = math.sqrt(dimensions) * jnp.eye(dimensions, dtype=x.dtype)
@@ -199,6 +204,7 @@ def _probes(
 
 
 def _check_levels(levels: Array, num_levels: int) -> None:
+    check_num_steps("num_levels", num_levels)
     if num_levels < 2:
         raise InputError(f"num_levels must be at least 2, not {num_levels}")
     if not jnp.issubdtype(levels.dtype, jnp.integer):

@@ -35,18 +35,22 @@ def largest_distance(x: ArrayLike, chunk: int = 1000) -> float:
         chunk: `chunk` x batch distances are in memory at a time.
 
     Raises:
-        InputError: if there are fewer than two examples.
+        InputError: if there are fewer than two examples, or x is not finite, or chunk no positive integer.
     """
+    check_num_steps("chunk", chunk)
     x = np.asarray(x)
     if x.ndim == 0 or x.shape[0] < 2:
         raise InputError(f"x must hold at least two examples, (batch, *event), not be of shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise InputError("x has NaN or infinite values: leave these examples out")
     flat = x.reshape(x.shape[0], -1)
     # Centred, because ‖a‖² + ‖b‖² - 2 a·b loses what a and b have in common.
     flat = (flat - flat.mean(0)).astype(np.float32)
     squared, largest = (flat**2).sum(-1), 0.0
     for i in range(0, len(flat), chunk):
         here = slice(i, i + chunk)
-        largest = max(largest, float((squared[here, None] + squared[i:] - 2.0 * flat[here] @ flat[i:].T).max()))
+        distances = squared[here, None] + squared[i:] - 2.0 * np.matmul(flat[here], flat[i:].T)
+        largest = max(largest, float(distances.max()))
     return math.sqrt(largest)
 
 
@@ -56,10 +60,9 @@ def overlap(dim: int, sigma_max: float, sigma_min: float, num_levels: int) -> fl
     The levels that the paper publishes for its five data sets have 0.567, e.g. CIFAR-10's 232 from 50 to 0.01.
 
     Raises:
-        InputError: unless dim >= 1, 0 < sigma_min < sigma_max and num_levels >= 2.
+        InputError: unless dim and num_levels are integers, dim >= 1, 0 < sigma_min < sigma_max and num_levels >= 2.
     """
-    if dim < 1:
-        raise InputError(f"dim must be the size of an example, at least 1, not {dim}")
+    check_num_steps("dim", dim)
     ratio = _ratio(sigma_max, sigma_min, num_levels)
     apart = math.sqrt(2.0 * dim) * (ratio - 1.0)
     return _phi(apart + 3.0 * ratio) - _phi(apart - 3.0 * ratio)
@@ -97,7 +100,7 @@ def step_size(sigma_max: float, sigma_min: float, num_levels: int, num_steps: in
     check_num_steps("num_steps", num_steps)
     ratio = _ratio(sigma_max, sigma_min, num_levels)
     share = np.geomspace(1e-7, 1.0, 1_000_001)[:-1]  # h/sigma_i², below 1, for beyond it steps overshoot the mean
-    return float(sigma_min**2 * share[np.argmin(langevin_variance(ratio**2, share, 1.0, num_steps))])
+    return float(sigma_min**2 * share[np.argmin(langevin_variance(ratio**2, share, 1.0, int(num_steps)))])
 
 
 def level_times(schedule: VE, levels: ArrayLike) -> Float[Array, " num_levels"]:
@@ -120,9 +123,10 @@ def level_times(schedule: VE, levels: ArrayLike) -> Float[Array, " num_levels"]:
 def _ratio(sigma_max: float, sigma_min: float, num_levels: int) -> float:
     """γ, of one level to the next."""
     ve(sigma_min, sigma_max)  # it says what is wrong with the two
+    check_num_steps("num_levels", num_levels)
     if num_levels < 2:
         raise InputError(f"num_levels must be at least 2, not {num_levels}")
-    return (sigma_max / sigma_min) ** (1.0 / (num_levels - 1))
+    return (sigma_max / sigma_min) ** (1.0 / (int(num_levels) - 1))
 
 
 def _phi(x: float) -> float:

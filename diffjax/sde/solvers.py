@@ -14,7 +14,8 @@ A corrector's step is x + h ∇log p_t + √(2h) z (their algorithms 4 and 5), w
 
 alpha²_{t|s} is 1 for `ve` and 1 - β for `vp`. The mean is over the batch, as in the published code: with a norm of its
 own an example's h would depend on its x, and x + h ∇log p + √(2h) z then keeps the density only if a term ∇h is added.
-For ‖z‖ the code has a batch mean too; here it is the expectation, for a step that knows its noise is no Langevin step.
+Examples whose score is not finite are left out of it. For ‖z‖ the code has a batch mean too; here it is the
+expectation, for a step that knows its noise is no Langevin step.
 """
 
 import math
@@ -34,6 +35,7 @@ from diffjax.mcmc.langevin import langevin
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Binomial, Gaussian, Process
 from diffjax.samplers import State, Stepper
+from diffjax.schedules import broadcast_to
 from diffjax.sde import equations
 
 
@@ -47,11 +49,13 @@ def euler_maruyama(process: Gaussian) -> Stepper:
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         prediction = predict(state.x, t)
-        squared = equations.squared_diffusion(process.schedule, t)
+        # Coefficients in the type of x: the time's may be wider.
+        squared = broadcast_to(equations.squared_diffusion(process.schedule, t), state.x)
+        length = broadcast_to(t - s, state.x)
         score = convert(prediction, "score", process, state.x, t)
-        mean = state.x - (equations.drift(process, state.x, t) - squared * score) * (t - s)
-        x = _noised(key, mean, squared * (t - s), s)
-        return State(x, convert(prediction, "x0", process, state.x, t), process.schedule.log_snr(t))
+        mean = state.x - (equations.drift(process, state.x, t) - squared * score) * length
+        x = _noised(key, mean, squared * length, s)
+        return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
 
     return Stepper(process.prior, _init, step)
 
@@ -73,7 +77,7 @@ def reverse_diffusion(process: Gaussian) -> Stepper:
         score = convert(prediction, "score", process, state.x, t)
         mean = 2.0 * state.x - forward.mean + forward.variance * score
         x = _noised(key, mean, forward.variance, s)
-        return State(x, convert(prediction, "x0", process, state.x, t), process.schedule.log_snr(t))
+        return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
 
     return Stepper(process.prior, _init, step)
 
@@ -82,7 +86,7 @@ def still(process: Process) -> Stepper:
     """x_s = x_t: no predictor, for `predictor_corrector` to correct alone. Its estimate of the end point is x_t."""
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
-        return State(state.x, state.x, process.schedule.log_snr(t))
+        return State(state.x, state.x, _log_snr(process, t, state.x))
 
     return Stepper(process.prior, _init, step)
 
@@ -101,7 +105,7 @@ def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         def last() -> State:
             x0 = convert(predict(state.x, t), "x0", process, state.x, t)
-            return State(x0, x0, process.schedule.log_snr(t))
+            return State(x0, x0, _log_snr(process, t, x0))
 
         return jax.lax.cond(s == 0, last, lambda: stepper.step(key, predict, state, t, s))
 
@@ -116,25 +120,27 @@ def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 
         snr: the paper's signal-to-noise ratio, positive; 0.16 is its choice for CIFAR-10 with `ve`.
 
     Raises:
-        InputError: if the process is not Gaussian, snr not positive or num_steps no positive integer; from its step,
-            if the prediction has no score.
+        InputError: if the process is not Gaussian, snr not positive and finite or num_steps no positive integer; from
+            its step, if the prediction has no score.
     """
     require_gaussian("predictor_corrector", process)
     check_num_steps("num_steps", num_steps)
-    if not isinstance(snr, jax.core.Tracer) and not np.all(np.asarray(snr) > 0):
-        raise InputError(f"snr must be positive, not {snr}")
+    if not isinstance(snr, jax.core.Tracer) and not ((np.asarray(snr) > 0) & np.isfinite(snr)).all():
+        raise InputError(f"snr must be positive and finite, not {snr}")
 
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         gradient = equations.score(process, predict)
         kept = (process.schedule.alpha(t) / process.schedule.alpha(s)) ** 2
 
         def correct(x: Array, key: PRNGKeyArray) -> tuple[Array, None]:
-            norm = jnp.linalg.norm(gradient(x, t).reshape(x.shape[0], -1), axis=-1).mean()
-            h = 2.0 * kept * (snr * _noise_norm(math.prod(x.shape[1:])) / norm) ** 2
+            norm = jnp.linalg.norm(gradient(x, t).reshape(x.shape[0], -1), axis=-1)
+            sound = jnp.isfinite(norm)
+            mean = jnp.mean(jnp.where(sound, norm, 0.0)) / jnp.mean(sound, dtype=x.dtype)
+            h = broadcast_to(2.0 * kept * (snr * _noise_norm(math.prod(x.shape[1:]))) ** 2, mean) / mean**2
             return langevin_step(key, lambda x: gradient(x, t), x, h), None
 
         key, corrector_key = jax.random.split(key)
-        x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, num_steps))
+        x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, int(num_steps)))
         return predictor.step(key, predict, state._replace(x=x), t, s)
 
     return predictor._replace(step=step)
@@ -162,6 +168,10 @@ def _noise_norm(size: int) -> float:
 
 def _noised(key: PRNGKeyArray, mean: Array, variance: Array, s: Array) -> Array:
     return jnp.where(s == 0, mean, Normal(mean, variance).sample(key))
+
+
+def _log_snr(process: Process, t: Array, x: Array) -> Array:
+    return process.schedule.log_snr(t).astype(x.dtype)
 
 
 def _init(x: Array) -> State:

@@ -25,6 +25,7 @@ from diffjax import eager, pytrees
 from diffjax.distributions import Normal
 from diffjax.dtypes import as_float
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, check_step_size, trajectory
 from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_joint, sum_events
 
@@ -42,7 +43,7 @@ class LinearNormal:
         del x  # one data set, of which the parameters know
         z = as_float(z)
         weight, bias, log_variance = (jnp.asarray(p, z.dtype) for p in (self.weight, self.bias, self.log_variance))
-        mean = z @ weight + bias
+        mean = matmul(z, weight) + bias
         return Normal(mean, jnp.broadcast_to(jnp.exp(log_variance), mean.shape))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from diffjax import randomness
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.nets import lista
 from diffjax.nets.tied import Tied
 
@@ -59,7 +60,7 @@ def kmeans(setting: Any, dim: int) -> Autoencoder:
 
     def encode(params: Params, x: Array) -> Array:
         centres = params["centres"]
-        nearest = ((centres**2).sum(-1) - 2 * x @ centres.T).argmin(-1)
+        nearest = ((centres**2).sum(-1) - 2 * matmul(x, centres.T)).argmin(-1)
         return jax.nn.one_hot(nearest, setting.code)
 
     def fit(params: Params, x: np.ndarray, seed: int) -> Params:

@@ -28,6 +28,7 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax import randomness, vi
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
+from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import leapfrog
 from diffjax.vi.markov_chain import LogJoint
 from diffjax.vi.objectives import Estimator
@@ -51,7 +52,7 @@ class Gaussian(NamedTuple):
     factor: Float[Array, "dim dim"]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " dim"]:
-        return self.mean + self._lower() @ jax.random.normal(key, self.mean.shape)
+        return self.mean + matmul(self._lower(), jax.random.normal(key, self.mean.shape))
 
     def log_prob(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
         white = jax.scipy.linalg.solve_triangular(self._lower(), z - self.mean, lower=True)

@@ -169,8 +169,8 @@ def _stepper(config: Any, process: Gaussian) -> samplers.Stepper:
     match config.sampling.sampler:
         case "ddim":
             return samplers.ddim(process, config.sampling.get("eta", 0.0))
-        case "ancestral":
-            return samplers.ancestral(process)
+        case "ancestral":  # with the variance that the base has learned, or was given
+            return samplers.ancestral(process, config.diffusion.variance if config.base == "ddpm" else "posterior")
     return samplers.heun(process)
 
 

@@ -93,3 +93,19 @@ def test_bad_input():
     stepper = sde.annealed_langevin(process, 1e-5, 2)
     with pytest.raises(InputError, match="'logits'"):
         samplers.sample(stepper, predictions.logits(lambda xt, t: xt), jax.random.key(0), jnp.array([1.0, 0.0]), (2, 1))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_narrow_types_become_float32_in_wide_mode(dtype):
+    """Of the target N(0, v) at both levels the law is known: `noise_levels.langevin_variance`, one draw per entry."""
+    n, num_steps = 20_000, np.int8(100)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        process = processes.gaussian(schedules.ve(1.0, 2.0))
+        stepper = sde.annealed_langevin(process, 0.1, num_steps, denoise=False)
+        predict = predictions.score(lambda xt, t: -xt / 3)
+        x = samplers.denoise(stepper, predict, jax.random.key(0), jnp.zeros((n, 1), dtype), jnp.array([1.0, 0.0]))
+        assert x.dtype == np.float32
+    want = 0.0
+    for h in (0.4, 0.1):
+        want = sde.noise_levels.langevin_variance(want, h, 3.0, int(num_steps))
+    assert abs(np.float64(x).var() - want) < 5 * want * np.sqrt(2 / n)

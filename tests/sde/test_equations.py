@@ -7,6 +7,7 @@ import pytest
 import scipy.integrate
 
 from diffjax import predictions, processes, reference, schedules, sde
+from diffjax.errors import InputError
 
 LOW, HIGH = 0.1, 20.0  # β of vp
 SMALL, LARGE = 0.01, 50.0  # sigma of ve
@@ -158,3 +159,23 @@ def test_where_the_papers_stop():
         grid = np.float64(sde.times(MAKE[name](), 5))  # as the published samplers': linspace(1, eps, N), then to 0
         np.testing.assert_allclose(grid, [1, 0.75 + end / 4, 0.5 + end / 2, 0.25 + 0.75 * end, end, 0], rtol=1e-6)
         np.testing.assert_array_equal(sde.times(MAKE[name](), 1), [1, 0])
+
+
+@pytest.mark.parametrize("t", [-0.1, 500, np.nan, np.array([0.5, 2.0])])
+def test_times_that_are_none_are_named(t):
+    process = processes.gaussian(schedules.vp())
+    x, predict = jnp.ones((2, 1)), predictions.score(lambda x, t: -x)
+    for call in (
+        lambda: sde.drift_rate(process.schedule, t),
+        lambda: sde.squared_diffusion(process.schedule, t),
+        lambda: sde.diffusion(process, t),
+        lambda: sde.drift(process, x, t),
+        lambda: sde.score(process, predict)(x, t),
+        lambda: sde.velocity(process, predict)(x, t),
+    ):
+        with pytest.raises(InputError, match=r"t must be in \[0, 1\], not .*the time of step i of T is i/T"):
+            call()
+    for num_steps in (0, 10.0, True):
+        with pytest.raises(InputError, match="num_steps must be a positive integer"):
+            sde.times(process.schedule, num_steps)
+    np.testing.assert_array_equal(sde.times(process.schedule, np.int8(100)), sde.times(process.schedule, 100))

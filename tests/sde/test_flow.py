@@ -143,3 +143,97 @@ def test_what_does_not_arrive_says_so_or_is_nan():
     with pytest.raises(InputError, match=r"max_steps=3 did not bring the flow from 0.001 to 1.0"):
         run(jnp.ones((3, 2)))
     assert jnp.isnan(jax.jit(run)(jnp.ones((3, 2)))).all()
+
+
+def test_a_row_that_is_not_finite_leaves_the_others_as_they_are():
+    """NaN or infinity in the data, and a network that is NaN from some time on or beyond some value."""
+    process, exact = processes.gaussian(VP), gaussian(VP)
+    save = np.array([0.2, 0.6])
+
+    @jax.jit
+    def run(x, scale, beyond, until):
+        def predict(x, t):
+            lost = (t > until)[:, None] | (x > beyond[:, None])
+            return predictions.Prediction(jnp.where(lost, jnp.nan, scale * exact(x, t).value), "score")
+
+        return sde.transport(process, predict, x, 0.1, 1.0, save=save)
+
+    never = np.full(20, np.inf)
+    sound, want = run(DATA, 1.0, never, never), moved(VP, DATA, 0.1, 1.0)
+    x, beyond, until = DATA.copy(), never.copy(), never.copy()
+    x[3, 1], x[5, 0] = np.nan, -np.inf
+    got = run(x, 1.0, never, never)
+    assert got.num_evaluations == sound.num_evaluations  # the steps are those that the others need
+    until[[7, 8]] = [0.5, 0.7]
+    beyond[11] = 0.5 * (DATA[11].max() + want[11].max())
+    assert 0 < DATA[11].max() < beyond[11]
+    hard = run(x, 1.0, beyond, until)
+    for result, lost in ((got, [3, 5]), (hard, [3, 5, 7, 8, 11])):
+        assert jnp.isnan(result.x[np.array(lost)]).all()
+        kept = np.delete(np.arange(20), lost)
+        np.testing.assert_allclose(result.x[kept], want[kept], atol=1e-4)
+        for t, saved in zip(save, result.saved, strict=True):
+            np.testing.assert_allclose(saved[kept], moved(VP, DATA, 0.1, t)[kept], atol=1e-4)
+    # A row is lost only from where it was lost on.
+    np.testing.assert_allclose(hard.saved[0][7], moved(VP, DATA, 0.1, 0.2)[7], atol=1e-4)
+    assert jnp.isnan(hard.saved[1][7]).all()
+    assert hard.num_evaluations < sound.num_evaluations + 500
+
+
+def test_eager_calls_compile_once(compilations):
+    process = processes.gaussian(VP)
+
+    def calls(cov):
+        def predict(x, t):  # new at each call, with other parameters
+            alpha, sigma = VP.alpha(t)[:, None, None], VP.sigma(t)[:, None, None]
+            cov_t = alpha**2 * cov + sigma**2 * jnp.eye(2)
+            return predictions.Prediction(-jnp.linalg.solve(cov_t, x[..., None])[..., 0], "score")
+
+        key = jax.random.key(0)
+        latents = sde.encode(process, predict, DATA, start=0.02)
+        return (
+            latents,
+            sde.decode(process, predict, latents, end=0.02),
+            sde.decode(process, predict, latents, denoise=True),
+            sde.log_prob(process, predict, key, DATA),
+            sde.discrete_log_prob(process, predict, key, np.ones((20, 2), int), 3, "forward"),
+        )
+
+    calls(jnp.asarray(COV))
+    compilations.clear()
+    latents, back, *_ = calls(jnp.asarray(2 * COV))
+    assert not compilations
+    alpha, sigma = (np.float64(f([0.02, 1.0]))[:, None] for f in (VP.alpha, VP.sigma))
+    std = np.sqrt(alpha**2 * 2 * VALUES + sigma**2)
+    np.testing.assert_allclose(latents, DATA @ VECTORS * (std[1] / std[0]) @ VECTORS.T, atol=3e-4)
+    np.testing.assert_allclose(back, DATA, atol=3e-4)
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_narrow_types_become_float32_in_wide_mode(dtype, promotion):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
+        x, predict = jnp.asarray(DATA, dtype), predictions.score(lambda x, t: -2 * x)
+        for schedule in (VP, SCHEDULES["chain"]):
+            got = sde.encode(processes.gaussian(schedule), predict, x, 0.02)
+            # dx/dL = -½ x + x, L the integrated rate.
+            rate = 2 * np.log(schedule.alpha(0.02) / schedule.alpha(1.0))
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, np.asarray(x, np.float64) * np.exp(0.5 * rate), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"rtol": 0.0}, "rtol must be a positive finite number, not 0.0"),
+        ({"rtol": np.inf}, "rtol must be"),
+        ({"atol": np.nan}, "atol must be a positive finite number, not nan"),
+        ({"atol": -1e-5}, "atol must be"),
+        ({"max_steps": 0}, "max_steps must be a positive integer"),
+        ({"max_steps": True}, "max_steps must be a positive integer"),
+        ({"max_steps": 10.0}, "max_steps must be a positive integer"),
+    ],
+)
+def test_bad_numbers_are_named(arguments, match):
+    with pytest.raises(InputError, match=match):
+        sde.transport(processes.gaussian(VP), gaussian(VP), jnp.ones((3, 2)), 0.1, 1.0, **arguments)

@@ -84,6 +84,26 @@ def test_a_density_that_ends_in_the_prior_needs_no_correction():
     np.testing.assert_allclose(got, scipy.stats.norm.logpdf(x).sum((1, 2, 3)), rtol=1e-5)
 
 
+def test_a_row_that_is_not_finite_leaves_the_density_of_the_others():
+    """N(m, v), a NaN in the data and a network that is NaN for one row."""
+    mean, variance, lost, start = 0.2, 0.15, np.array([1, 4]), 1e-4
+    process = processes.gaussian(STEEP)
+
+    def predict(x, t):
+        alpha, sigma = STEEP.alpha(t)[:, None], STEEP.sigma(t)[:, None]
+        score = (alpha * mean - x) / (alpha**2 * variance + sigma**2)
+        return predictions.Prediction(jnp.where(jnp.arange(len(x))[:, None] == 4, jnp.nan, score), "score")
+
+    x = np.random.default_rng(0).normal(mean, np.sqrt(variance), (6, 2))
+    x[1, 0] = np.nan
+    got = jax.jit(lambda x: sde.log_prob(process, predict, jax.random.key(0), x, start=start))(x)
+    assert jnp.isnan(got[lost]).all()
+    std = np.sqrt(float(STEEP.alpha(start)) ** 2 * variance + float(STEEP.sigma(start)) ** 2)
+    want = scipy.stats.norm.logpdf(x, float(STEEP.alpha(start)) * mean, std).sum(1)
+    kept = np.delete(np.arange(6), lost)
+    np.testing.assert_allclose(got[kept], want[kept], atol=1e-3)
+
+
 LEVELS, DRAWS = 5, 1000
 PMF = np.array([0.05, 0.3, 0.2, 0.35, 0.1])
 POINTS = 2 * np.arange(LEVELS) / (LEVELS - 1) - 1
@@ -168,7 +188,11 @@ def test_forward_dequantization_is_a_bound_with_the_expectation_of_quadrature(fo
     [
         ({"divergence": "trace"}, "divergence must be one of exact, hutchinson, not 'trace'"),
         ({"divergence": "hutchinson", "probe": "uniform"}, "probe must be one of rademacher, gaussian"),
-        ({"num_probes": 0}, "num_probes must be at least 1, not 0"),
+        ({"num_probes": True}, "num_probes must be a positive integer"),
+        ({"num_levels": 5.0}, "num_levels must be a positive integer"),
+        ({"rtol": np.nan}, "rtol must be a positive finite number"),
+        ({"start": 500}, "start=500 must be a time"),
+        ({"num_probes": 0}, "num_probes must be a positive integer.*not 0"),
         ({"start": 0.0}, "start=0.0 must be a time"),
         ({"start": 1.0}, "same time"),
         ({"dequantization": "none"}, "dequantization must be one of uniform, forward"),
@@ -183,3 +207,20 @@ def test_bad_input_is_named(arguments, match):
     given = {"levels": jnp.array([[0, 4]]), "num_levels": LEVELS} | arguments
     with pytest.raises(InputError, match=match):
         sde.discrete_log_prob(process, predict, jax.random.key(0), **given)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_narrow_types_become_float32_in_wide_mode(dtype):
+    """Under strict promotion; N(0, I) is what stays as it is."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        process, predict, key = (
+            processes.gaussian(schedules.vp()),
+            predictions.score(lambda x, t: -x),
+            jax.random.key(0),
+        )
+        x = jnp.asarray([[0.5, -0.25], [1.0, 2.0]], dtype)
+        got = sde.log_prob(process, predict, key, x, "hutchinson", np.int8(2))
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, scipy.stats.norm.logpdf(np.float64(x)).sum(1), rtol=1e-5)
+        got = sde.discrete_log_prob(process, predict, key, np.ones((2, 2), np.uint8), np.uint8(255))
+        assert jnp.isfinite(got).all()

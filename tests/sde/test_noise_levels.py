@@ -139,3 +139,15 @@ def test_levels_and_times_under_jit():
     # langevin_variance takes arrays, traced ones too.
     got = jax.jit(noise_levels.langevin_variance)(jnp.array([1.0, 2.0]), 0.1, 0.5, 2)
     np.testing.assert_allclose(got, [(v * 0.64 + 0.2) * 0.64 + 0.2 for v in (1.0, 2.0)], rtol=1e-6)
+
+
+def test_what_is_not_finite_or_no_count_is_named():
+    with pytest.raises(InputError, match="NaN or infinite"):
+        noise_levels.largest_distance(np.array([[0.0], [np.nan], [1.0]]))
+    for chunk in (0, 2.5):
+        with pytest.raises(InputError, match="chunk must be a positive integer"):
+            noise_levels.largest_distance(np.eye(3), chunk)
+    with pytest.raises(InputError, match="num_levels must be a positive integer"):
+        noise_levels.overlap(3, 2.0, 1.0, 2.5)
+    short = noise_levels.step_size(50.0, 0.01, np.int16(232), np.int8(100))  # 2 · 100 is beyond eight bits
+    assert short == noise_levels.step_size(50.0, 0.01, 232, 100)

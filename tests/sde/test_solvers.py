@@ -43,6 +43,10 @@ def give_noise(monkeypatch, noise):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype=float: jnp.asarray(noise).reshape(shape))
 
 
+def batched(predict):
+    return lambda x, t: predict(x, jnp.broadcast_to(t, x.shape[:1]))
+
+
 def one(stepper, predict, x, t, s, key=0):
     """x after one step."""
     return jax.jit(lambda t, s: stepper.step(jax.random.key(key), predict, stepper.init(x), t, s).x)(t, s)
@@ -225,6 +229,20 @@ def test_against_the_printed_corrector(monkeypatch, schedule, event):
         np.testing.assert_allclose(got, one(samplers.ddim(process), predict, jnp.asarray(want), t, s), rtol=1e-10)
 
 
+def test_the_corrector_s_mean_leaves_out_what_is_not_finite(monkeypatch):
+    x = np.random.default_rng(2).normal(size=(5, 2))
+    give_noise(monkeypatch, np.zeros((5, 2)))
+    grad = np.sin(x) - x
+    kept = np.array([0, 2, 3])
+    h = 2 * (0.3 * scipy.stats.chi(2).mean() / np.linalg.norm(grad[kept], axis=1).mean()) ** 2
+    x[1, 0], x[4, 1] = np.nan, np.inf
+    process = processes.gaussian(SCHEDULES["ve"])
+    stepper = sde.predictor_corrector(process, sde.still(process), 0.3)
+    predict = predictions.score(lambda xt, t: jnp.sin(xt) - xt)
+    got = one(stepper, predict, jnp.asarray(x), 0.5, 0.4)
+    np.testing.assert_allclose(got[kept], (x + h * grad)[kept], rtol=1e-5)
+
+
 # What they do ----------------------------------------------------------------------------------------------------
 
 
@@ -331,8 +349,40 @@ def test_bad_input():
             make(bits)
         with pytest.raises(InputError, match="'logits'"):
             one(make(process), predictions.logits(lambda xt, t: xt), jnp.ones((2, 1)), 0.5, 0.0)
-    for snr in (0.0, -1.0, float("nan")):
+    for snr in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="snr must be positive"):
             sde.predictor_corrector(process, sde.still(process), snr)
     with pytest.raises(InputError, match="num_steps"):
         sde.predictor_corrector(process, sde.still(process), num_steps=0)
+
+
+STEPPERS = SOLVERS | {
+    "denoised": lambda process: sde.denoised(process, sde.euler_maruyama(process)),
+    "corrector": lambda process: sde.predictor_corrector(process, sde.reverse_diffusion(process), 0.1),
+}
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve"])
+def test_gradients_to_the_schedule_are_those_of_differences(kind):
+    """Also of the step to s = 0, where a root or a logarithm of the noise has none."""
+    makes = {
+        "vp": lambda a: schedules.vp(0.1, 20.0 * a),
+        "sub_vp": lambda a: schedules.sub_vp(0.1, 20.0 * a),
+        "ve": lambda a: schedules.ve(0.2 * a, 5.0),
+        "chain": lambda a: schedules.from_betas(a * jnp.array([0.02, 0.2, 0.4])),
+    }
+    steppers = STEPPERS | ({"annealed": lambda p: sde.annealed_langevin(p, 0.01, 2)} if kind == "ve" else {})
+
+    def ends(a):
+        process, found = processes.gaussian(makes[kind](a)), []
+        predict = optimal(process.schedule)
+        for weight, make in enumerate(steppers.values(), 1):
+            stepper, x = make(process), jnp.array([[0.3], [-0.2]])
+            for t, s in ((2 / 3, 1 / 3), (1 / 3, 0.0)):
+                found.append(weight * stepper.step(jax.random.key(0), batched(predict), stepper.init(x), t, s).x.sum())
+        return sum(found)
+
+    with jax.enable_x64(True):
+        run = jax.jit(jax.value_and_grad(ends))
+        (below, _), (_, slope), (above, _) = (run(a) for a in (0.999, 1.0, 1.001))
+        np.testing.assert_allclose(slope, (above - below) / 0.002, rtol=1e-4, atol=1e-5)

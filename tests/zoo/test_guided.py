@@ -13,9 +13,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 
 from configs import guided_digits, sde_digits
-from diffjax import conditioning, data, processes, reference, schedules, zoo
+from diffjax import conditioning, data, predictions, processes, reference, schedules, zoo
 from diffjax.errors import InputError
 from diffjax.nets.classifier import Classifier
+from diffjax.zoo import guided
 
 
 def small(base="ddpm"):
@@ -119,6 +120,49 @@ def test_samples_are_drawn_towards_their_class(params):
     assert (gain[asked == 4] == 0).all()
     assert gain[asked != 4].mean() > 0.5
     assert (four - in_turn)[asked != 4, 4].mean() > 0.5
+
+
+def test_ancestral_draws_with_the_variance_that_the_base_has_learned(monkeypatch, params):
+    """A base that knows N(0, v I) and the exact variance of its reverse kernels: the samples' variance is the chain's.
+
+    Standard error of a variance V of n draws: V √(2/n).
+    """
+    v, betas = 0.5, np.linspace(0.1, 0.6, 4)
+    config = small()
+    config.diffusion.update(num_steps=4, betas=(0.1, 0.6), loss="hybrid", variance="learned")
+    config.sampling.update(sampler="ancestral", steps=4)
+    config.guidance.scale = 0.0
+    bar = np.concatenate([[1.0], np.cumprod(1 - betas)])
+    gain = np.sqrt(bar[1:]) * v / (bar[1:] * v + 1 - bar[1:])  # E[x_0 | x_t] = gain x_t
+    # x_s given x_t is Gaussian: keep x_t + pull x_0 has the gain's slope, and adds to β̃ what x_0 is unknown by.
+    keep = np.sqrt(1 - betas) * (1 - bar[:-1]) / (1 - bar[1:])
+    pull = np.sqrt(bar[:-1]) * betas / (1 - bar[1:])
+    small_variance = (1 - bar[:-1]) / (1 - bar[1:]) * betas
+    exact = small_variance + pull**2 * (v - gain * np.sqrt(bar[1:]) * v)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (np.log(exact) - np.log(small_variance)) / (np.log(betas) - np.log(small_variance))
+    share[0] = 0.5  # of the step to s = 0, which takes the mean
+
+    def predict(xt, t):
+        i = jnp.round(4 * t).astype(int) - 1
+        mean, log_var = (jnp.asarray(a, xt.dtype)[i][:, None, None, None] for a in (gain, share))
+        return predictions.Prediction(mean * xt, "x0", jnp.broadcast_to(log_var, xt.shape))
+
+    process = processes.gaussian(schedules.from_betas(betas))
+    known = zoo.make(config)._replace(kernels=lambda params: (process, predict))
+    monkeypatch.setitem(guided.BASES, "ddpm", lambda config: known)
+    samples = jax.jit(zoo.make(config).sample, static_argnums=2)({"model": None, **params[0]}, jax.random.key(0), 500)
+
+    def last(added):
+        variance = 1.0
+        for slope, extra in zip((keep + pull * gain)[:0:-1], added[:0:-1], strict=True):
+            variance = slope**2 * variance + extra
+        return gain[0] ** 2 * variance
+
+    want, wrong = last(exact), last(small_variance)
+    error = want * np.sqrt(2 / samples.size)
+    assert abs(np.float64(samples).var() - want) < 5 * error
+    assert want - wrong > 15 * error
 
 
 @pytest.mark.slow
