@@ -254,8 +254,8 @@ def _check(config: Any) -> None:
     if not whole or not steps or list(steps) != sorted(set(steps)):
         raise InputError(f"posterior.num_leapfrog must be integers of at least 0 in increasing order, not {steps!r}")
     for name in ("step_size", "time"):
-        if not setting[name] > 0:
-            raise InputError(f"posterior.{name} must be above 0, not {setting[name]!r}")
+        if not 0 < setting[name] < np.inf:
+            raise InputError(f"posterior.{name} must be above 0 and finite, not {setting[name]!r}")
     if len(setting.location) != 2 or len(setting.scale) != 2 or not all(s > 0 for s in setting.scale):
         raise InputError(
             "posterior.location and posterior.scale must be two numbers each, the latter positive, not "

@@ -9,6 +9,7 @@ The momenta are those of z/σ(x): M⁻¹ = σ²(x) times a learned diagonal, so 
 wide ones. Both momentum models are networks of z, of the score there and, if there is one, of the encoder's output.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -155,5 +156,5 @@ def _check(config: Any) -> None:
     for name, least in (("num_leapfrog", 0), ("iterations", 1)):
         if not isinstance(setting[name], int) or setting[name] < least:
             raise InputError(f"hvi.{name} must be an integer of at least {least}, not {setting[name]!r}")
-    if not setting.step_size > 0:
-        raise InputError(f"hvi.step_size must be positive, not {setting.step_size}")
+    if not 0 < setting.step_size < math.inf:
+        raise InputError(f"hvi.step_size must be positive and finite, not {setting.step_size}")

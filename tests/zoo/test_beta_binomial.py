@@ -196,6 +196,7 @@ def test_the_bound_ends_between_the_best_gaussian_and_log_z():
         ("num_leapfrog", (-1,)),
         ("num_leapfrog", ()),
         ("step_size", 0.0),
+        ("step_size", np.inf),
         ("time", -1.0),
         ("scale", (1.0, 0.0)),
         ("table", ((1, 2, 3),)),

@@ -153,6 +153,7 @@ def test_the_convolutional_model_is_one_too():
         ("hvi", "num_leapfrog", -1, "hvi.num_leapfrog must be an integer of at least 0, not -1"),
         ("hvi", "iterations", 0, "hvi.iterations must be an integer of at least 1, not 0"),
         ("hvi", "step_size", 0.0, "hvi.step_size must be positive"),
+        ("hvi", "step_size", float("inf"), "hvi.step_size must be positive and finite"),
     ],
 )
 def test_bad_configurations_are_named(section, field, value, message):
