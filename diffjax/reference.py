@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.distributions import LOG_2PI
-from diffjax.linear_algebra import einsum, matmul
 from diffjax.predictions import Predict, Prediction
 from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
@@ -33,12 +32,12 @@ class GaussianMixture(NamedTuple):
 
     @property
     def mean(self) -> Float[Array, " D"]:
-        return matmul(self.weights, self.means)
+        return self.weights @ self.means
 
     @property
     def cov(self) -> Float[Array, "D D"]:
         centred = self.means - self.mean
-        return einsum("k,kij->ij", self.weights, self.covs + centred[:, :, None] * centred[:, None, :])
+        return jnp.einsum("k,kij->ij", self.weights, self.covs + centred[:, :, None] * centred[:, None, :])
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """log p(x) in nats."""
@@ -59,7 +58,7 @@ class GaussianMixture(NamedTuple):
         which_key, noise_key = jax.random.split(key)
         which = jax.random.categorical(which_key, jnp.log(self.weights), shape=(n,))
         noise = jax.random.normal(noise_key, (n, self.means.shape[-1]), self.means.dtype)
-        return self.means[which] + einsum("nij,nj->ni", jnp.linalg.cholesky(self.covs)[which], noise)
+        return self.means[which] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(self.covs)[which], noise)
 
     def at(self, alpha: ArrayLike, sigma: ArrayLike) -> "GaussianMixture":
         """The density of alpha x + sigma eps, for scalar alpha and sigma."""
@@ -84,8 +83,8 @@ class GaussianMixture(NamedTuple):
         `predict` and `at` a sigma > 0 hold, a density and samples are not to be had."""
         known, chol, white, log_joint = self._observe(y, precision)
         half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], self.covs, 0.0), lower=True)
-        means = self.means + einsum("kij,ki->kj", half, white)
-        covs = self.covs - einsum("kij,kil->kjl", half, half)
+        means = self.means + jnp.einsum("kij,ki->kj", half, white)
+        covs = self.covs - jnp.einsum("kij,kil->kjl", half, half)
         return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
 
     def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
@@ -109,7 +108,7 @@ class GaussianMixture(NamedTuple):
         residual = jnp.where(known, y - self.means, 0.0)
         white = jax.scipy.linalg.solve_triangular(chol, residual[..., None], lower=True)[..., 0]
         log_det = jnp.log(jnp.diagonal(chol, axis1=-2, axis2=-1)).sum(-1)
-        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum(dtype=white.dtype) * LOG_2PI
+        log_normal = -0.5 * (white**2).sum(-1) - log_det - 0.5 * known.sum() * LOG_2PI
         return known, chol, white, log_normal + jnp.log(self.weights)
 
 

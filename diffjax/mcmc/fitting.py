@@ -8,10 +8,10 @@ auto-encoder with 32 latents the effective number of draws is a fifth of their n
 """
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax.linear_algebra import matmul
 from diffjax.mcmc.annealing import Start
 from diffjax.mcmc.hmc import LogDensity, hmc
 from diffjax.mcmc.integrators import check_num_steps
@@ -53,5 +53,4 @@ def fit_gaussian(
 
     draws = jax.vmap(chain)(jax.random.split(key, num_chains))
     draws = draws.reshape(-1, draws.shape[-1])
-    centred = draws - draws.mean(0)
-    return draws.mean(0), widening * matmul(centred.T, centred) / (len(draws) - 1)
+    return draws.mean(0), widening * jnp.cov(draws, rowvar=False).reshape(draws.shape[-1], draws.shape[-1])

@@ -26,7 +26,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from diffjax.errors import InputError
-from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import (
     LEAPFROG,
     Coefficients,
@@ -143,7 +142,7 @@ def hmc(
         return velocity(dense_root if is_dense(inverse_mass, position) else diagonal_root, noise)
 
     def kinetic(momentum: Position) -> Array:
-        return 0.5 * matmul(ravel_pytree(velocity(inverse_mass, momentum))[0], ravel_pytree(momentum)[0])
+        return 0.5 * jnp.dot(ravel_pytree(velocity(inverse_mass, momentum))[0], ravel_pytree(momentum)[0])
 
     def step(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
         momentum_key, accept_key = jax.random.split(key)

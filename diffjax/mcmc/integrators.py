@@ -25,7 +25,6 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from diffjax.errors import InputError
-from diffjax.linear_algebra import matmul
 
 Position = Any  # a pytree of arrays
 Score = Callable[[Position], Position]
@@ -133,7 +132,7 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
     """M⁻¹ p, for the three kinds of inverse mass that `leapfrog` takes."""
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel_pytree(momentum)
-        return unravel(matmul(inverse_mass, flat))
+        return unravel(inverse_mass @ flat)
     if jax.tree_util.all_leaves([inverse_mass]):
         return jax.tree.map(lambda p: inverse_mass * p, momentum)
     return jax.tree.map(jnp.multiply, inverse_mass, momentum)

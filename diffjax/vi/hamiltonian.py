@@ -24,7 +24,6 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax import pytrees
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import LEAPFROG, check_num_steps, trajectory
 from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_joint, sum_events
 
@@ -40,7 +39,7 @@ class LinearNormal:
 
     def __call__(self, x: Any, z: Float[Array, "*batch dim"]) -> Normal:
         del x  # one data set, of which the parameters know
-        mean = matmul(z, self.weight) + self.bias
+        mean = z @ self.weight + self.bias
         return Normal(mean, jnp.broadcast_to(jnp.exp(self.log_variance), mean.shape))
 
 
