@@ -598,7 +598,7 @@ def test_narrow_types_become_float32_in_wide_mode_and_a_nan_stays_in_its_row(dty
 
         bits, kept = processes.binomial(schedules.vp()), float(process.schedule.alpha(0.3)) ** 2
         x, odds = np.array([[0, 1], [1, 1]]), np.array([0.4, -1.0])
-        told = np.log1p(kept) - np.log1p(-kept)  # log q(x_t | x_0 = x_t)/q(x_t | x_0 ≠ x_t)
+        told = float(np.log1p(kept) - np.log1p(-kept))  # log q(x_t | x_0 = x_t)/q(x_t | x_0 ≠ x_t)
         predict = predictions.logits(lambda x, t: jnp.asarray(odds, x.dtype) + (2 * x - 1) * told)
         given = conditioning.given(bits, predict, conditioning.flipped(np.array([1, 0]), 0.2))
         value = jax.jit(given)(jnp.asarray(x, dtype), t[:2]).value

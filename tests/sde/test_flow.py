@@ -173,9 +173,9 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are():
         kept = np.delete(np.arange(20), lost)
         np.testing.assert_allclose(result.x[kept], want[kept], atol=1e-4)
         for t, saved in zip(save, result.saved, strict=True):
-            np.testing.assert_allclose(saved[kept], moved(VP, DATA, 0.1, t)[kept], atol=1e-4)
+            np.testing.assert_allclose(saved[kept], moved(VP, DATA, 0.1, t)[kept], atol=5e-4)  # by interpolation
     # A row is lost only from where it was lost on.
-    np.testing.assert_allclose(hard.saved[0][7], moved(VP, DATA, 0.1, 0.2)[7], atol=1e-4)
+    np.testing.assert_allclose(hard.saved[0][7], moved(VP, DATA, 0.1, 0.2)[7], atol=5e-4)
     assert jnp.isnan(hard.saved[1][7]).all()
     assert hard.num_evaluations < sound.num_evaluations + 500
 
@@ -183,11 +183,10 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are():
 def test_eager_calls_compile_once(compilations):
     process = processes.gaussian(VP)
 
-    def calls(cov):
+    def calls(values):
         def predict(x, t):  # new at each call, with other parameters
-            alpha, sigma = VP.alpha(t)[:, None, None], VP.sigma(t)[:, None, None]
-            cov_t = alpha**2 * cov + sigma**2 * jnp.eye(2)
-            return predictions.Prediction(-jnp.linalg.solve(cov_t, x[..., None])[..., 0], "score")
+            alpha, sigma = VP.alpha(t)[:, None], VP.sigma(t)[:, None]
+            return predictions.Prediction(-(x @ VECTORS / (alpha**2 * values + sigma**2)) @ VECTORS.T, "score")
 
         key = jax.random.key(0)
         latents = sde.encode(process, predict, DATA, start=0.02)
@@ -199,9 +198,9 @@ def test_eager_calls_compile_once(compilations):
             sde.discrete_log_prob(process, predict, key, np.ones((20, 2), int), 3, "forward"),
         )
 
-    calls(jnp.asarray(COV))
+    calls(jnp.asarray(VALUES))
     compilations.clear()
-    latents, back, *_ = calls(jnp.asarray(2 * COV))
+    latents, back, *_ = calls(jnp.asarray(2 * VALUES))
     assert not compilations
     alpha, sigma = (np.float64(f([0.02, 1.0]))[:, None] for f in (VP.alpha, VP.sigma))
     std = np.sqrt(alpha**2 * 2 * VALUES + sigma**2)
