@@ -51,7 +51,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     mesh = make_mesh(settings.mesh)
     check_batch_size(settings.batch_size, mesh.size, settings.accumulate)
     model = zoo.make(config)
-    jax.eval_shape(model.init, jax.random.key(0))  # a network that cannot be built says so before anything is written
+    # What cannot be built, read or measured says so before anything is written.
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    given = {} if any((workdir / "checkpoints").glob("[0-9]*")) else _given(config, shapes)
     train_set, test_set = load(config, "train"), load(config, "test")
     evaluation.check(model, config, train_set)
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
@@ -64,8 +66,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         until_done.enter_context(claim(workdir, config, writes=speaks))
         if speaks:
             print(f"workdir: {workdir}")
-        if model.fit is not None or config.get("init_from"):
-            _start(model, config, settings, train_set, workdir / "checkpoints", meta)
+        if model.fit is not None or given:
+            _start(model, settings, train_set, given, workdir / "checkpoints", meta)
         sampler = Sampler(model, config.evaluation.grid, mesh) if model.sample else None
         log: Log | None = None
         last: dict[str, float] = {}
@@ -176,13 +178,13 @@ def _wanted(model: zoo.Model, settings: TrainingConfig) -> Any:
 
 def _start(
     model: zoo.Model,
-    config: ConfigDict,
     settings: TrainingConfig,
     train_set: data.Dataset,
+    given: dict[str, Any],
     directory: Path,
     meta: dict[str, Any],
 ) -> None:
-    """Checkpoint 0, where there is none yet, of parameters that are fitted, or another run's: training restores it."""
+    """Checkpoint 0, where there is none yet, of parameters that are fitted, or given: training restores it."""
     with Checkpointer(directory, settings.keep_every) as checkpointer:
         if checkpointer.latest_step() is not None:
             return
@@ -191,8 +193,7 @@ def _start(
         params = state.params
         if model.fit is not None:
             params = model.fit(params, train_set.gather(np.arange(len(train_set))))
-        if config.get("init_from"):
-            params = _taken_from(local(config.init_from, "init_from"), params)
+        params = params | given if given else params
         params, ema = (
             jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), params, like)
             for like in (state.params, state.ema)
@@ -202,21 +203,24 @@ def _start(
         checkpointer.save(0, state, meta | {"step": 0, "examples_seen": 0})
 
 
-def _taken_from(workdir: Path, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with those parts replaced that the newest checkpoint of another run has, too, by name."""
-    config = read_config(workdir)
-    others = here(make_mesh(settings_of(config).mesh), restore_ema(config, workdir, None)[1])
-    shared = params.keys() & others.keys()
-    if not shared or any(_shapes(params[name]) != _shapes(others[name]) for name in shared):
+def _given(config: ConfigDict, shapes: Any) -> dict[str, Any]:
+    """The parts of the parameters, by name, that the newest checkpoint of the run `init_from` has, too."""
+    if not config.get("init_from"):
+        return {}
+    workdir = local(config.init_from, "init_from")
+    theirs = read_config(workdir, "init_from")
+    others = here(make_mesh(settings_of(theirs).mesh), restore_ema(theirs, workdir, None)[1])
+    shared = shapes.keys() & others.keys()
+    if not shared or any(_shapes(shapes[name]) != _shapes(others[name]) for name in shared):
         raise InputError(
             f"init_from={str(workdir)!r} has the parts {', '.join(others)}, of which none is one of "
-            f"{', '.join(params)}, or not of the same sizes: name a run with the same network"
+            f"{', '.join(shapes)}, or not of the same sizes: name a run with the same network"
         )
-    return params | {name: others[name] for name in shared}
+    return {name: others[name] for name in shared}
 
 
 def _shapes(params: Any) -> Any:
-    return jax.tree.map(jnp.shape, params)
+    return jax.tree.map(lambda x: x.shape, params)
 
 
 def _batches(dataset: data.Dataset, batch_size: int, seed: int, process: dict[str, int]):

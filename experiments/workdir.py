@@ -99,14 +99,14 @@ def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> Iterator[No
         yield
 
 
-def read_config(workdir: Path) -> ConfigDict:
-    """The configuration a run was made with.
+def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
+    """The configuration a run was made with; `field` is what errors call the directory.
 
     Raises:
         InputError: if there is no run in this directory, or its config.json is damaged.
     """
     if not (workdir / "config.json").exists():
-        raise InputError(f"workdir {workdir} holds no run (no config.json); train there first, or correct --workdir")
+        raise InputError(f"{field} {workdir} holds no run (no config.json); train there first, or correct {field}")
     return ConfigDict(_as_written(_read(workdir)))
 
 

@@ -84,7 +84,8 @@ def make_step(
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
             losses = jax.lax.all_gather(losses, axis_name, tiled=True)
-        updates, opt_state = tx.update(grads, state.opt_state, widened(state.params))
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+            updates, opt_state = tx.update(grads, state.opt_state, widened(state.params))
         params = apply_updates(state.params, updates)
         new_state = TrainState(
             step=state.step + 1,
