@@ -72,7 +72,7 @@ def main(_: list[str]) -> None:
     except DataTimeout as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # the interpreter would wait for the thread that hangs
-    except (InputError, OSError, AttributeError, KeyError, RuntimeError) as error:
+    except (InputError, OSError, AttributeError, KeyError) as error:
         message = str(error) if isinstance(error, InputError) else _explained(error)
         if message is None:
             raise
@@ -107,8 +107,6 @@ def _explained(error: Exception) -> str | None:
         fix = "; free some space and start again" if code in FULL else ""
         fix = "; make it writable, or choose another --workdir, and start again" if code in UNWRITABLE else fix
         return f"{error.filename or WORKDIR.value} cannot be used: {error.strerror or error}{fix}"
-    if isinstance(error, RuntimeError):
-        return f"{error} Set HOME." if "home directory" in str(error) else None
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -125,6 +123,7 @@ def _run() -> None:
         _join()
     elif NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT, the same in every process")
+    from diffjax.paths import local
     from experiments import plan, run, workdir
 
     if MODE.value == "plan":
@@ -136,7 +135,7 @@ def _run() -> None:
         return
     if not WORKDIR.value:
         raise InputError(f"--mode={MODE.value} needs --workdir: the directory of the run")
-    path = workdir.local(WORKDIR.value)
+    path = local(WORKDIR.value, "workdir")
     config = _config_of(path)
     if MODE.value == "eval":
         run.evaluate(config, path, STEP.value)
@@ -225,9 +224,9 @@ def _in_full(argv: list[str]) -> tuple[list[str], str]:
 def _default(workdir: str | None) -> str:
     if workdir is None:
         return str(DEFAULT)
-    from experiments.workdir import local
+    from diffjax.paths import local
 
-    return f"{SAVED}:{workdir}" if (local(workdir) / "config.json").exists() else str(DEFAULT)
+    return f"{SAVED}:{workdir}" if (local(workdir, "workdir") / "config.json").exists() else str(DEFAULT)
 
 
 def _fault(path: str, argv: list[str]) -> str | None:

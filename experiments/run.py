@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.mesh import DATA_PARALLEL, here, make_mesh
+from diffjax.paths import local
 from diffjax.randomness import check_seed
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
@@ -28,7 +29,7 @@ from experiments import evaluation, pictures
 from experiments import report as report_of
 from experiments.evaluation import Sampler, load
 from experiments.stopping import Stop
-from experiments.workdir import Log, claim, local, plain, read_config, write_json
+from experiments.workdir import Log, claim, plain, read_config, write_json
 
 try:
     import resource
@@ -46,8 +47,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     Raises `InputError` for a bad configuration or workdir, and what `training.loop.train` raises.
     """
     began = time.perf_counter()
-    workdir = local(workdir)
+    workdir = local(workdir, "workdir")
     settings = settings_of(config)
+    evaluation.check_numbers(config)
     mesh = make_mesh(settings.mesh)
     check_batch_size(settings.batch_size, mesh.size, settings.accumulate)
     model = zoo.make(config)
@@ -120,7 +122,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 def evaluate(config: ConfigDict, workdir: str | Path, step: int | None) -> None:
     """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen."""
     began = time.perf_counter()
-    workdir = local(workdir)
+    workdir = local(workdir, "workdir")
+    evaluation.check_numbers(config)
     model = zoo.make(config)
     test_set = load(config, "test")
     mesh = make_mesh(settings_of(config).mesh)
@@ -133,10 +136,11 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None) -> None:
 
 def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> None:
     """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8."""
-    workdir = local(workdir)
+    workdir = local(workdir, "workdir")
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     check_seed("--seed", seed)
+    evaluation.check_numbers(config)
     model = zoo.make(config)
     if model.sample is None:
         raise InputError(f"--mode=sample: {config.system!r} is no model one can sample from; use --mode=eval")
@@ -165,7 +169,7 @@ def restore_ema(config: ConfigDict, workdir: str | Path, step: int | None) -> tu
     """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh."""
     settings = settings_of(config)
     model = zoo.make(config)
-    with Checkpointer(local(workdir) / "checkpoints", read_only=True) as checkpointer:
+    with Checkpointer(local(workdir, "workdir") / "checkpoints", read_only=True) as checkpointer:
         state, _ = checkpointer.restore(_wanted(model, settings), step)
     return int(state.step), state.ema
 

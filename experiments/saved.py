@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from experiments.workdir import local, read_config
+from diffjax.paths import local
+from experiments.workdir import read_config
 
 
 def get_config(workdir: str) -> ConfigDict:
-    return read_config(local(workdir))
+    return read_config(local(workdir, "workdir"))

@@ -13,7 +13,6 @@ import datetime
 import errno
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,24 +40,6 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as Python's json spells them
 def default(config_path: str) -> Path:
     """runs/<config>-<date>."""
     return Path("runs") / f"{Path(config_path).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-
-
-def local(path: str | Path, field: str = "workdir") -> Path:
-    """`path` with ~ expanded.
-
-    Raises:
-        InputError: for the address of a remote place, and for ~ where there is no home directory.
-    """
-    if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # a Path has made one slash of two
-        raise InputError(
-            f"{field} = {str(path)!r} is a remote place; name a local directory, which may be a mounted one"
-        )
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise InputError(
-            f"{field} = {str(path)!r} has no home directory to begin with; set HOME, or write the path without ~"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from diffjax.errors import InputError
+from diffjax.paths import local
 from diffjax.training.checksum import checksums, names
 from diffjax.training.event_loops import patient_loops
 from diffjax.training.state import is_narrow
@@ -49,7 +50,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str | Path, keep_every: int = 0, read_only: bool = False):
-        self.directory = Path(directory).absolute()
+        self.directory = local(directory, "directory").absolute()
         if read_only and not self.directory.is_dir():
             raise InputError(f"there are no checkpoints in {self.directory}: no such directory")
         self._read_only = read_only

@@ -3,6 +3,7 @@
 import json
 import pwd
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,8 +11,10 @@ from absl import flags
 from command import TINY, call, refused, run
 from ml_collections import config_flags
 
+from diffjax.errors import InputError
+from diffjax.paths import local
+from diffjax.training.checkpoint import Checkpointer
 from experiments import main
-from experiments.workdir import local
 
 STEPS = 7
 
@@ -75,8 +78,10 @@ def test_remote_places_are_refused_and_make_no_directory(tmp_path):
     for place in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run"):
         for mode in ("train", "eval"):
             assert f"workdir = '{place}' is a remote place" in refused(call(f"--workdir={place}", f"--mode={mode}"))
+    with pytest.raises(InputError, match="directory = 'gs:/bucket' is a remote place"):
+        Checkpointer(Path("gs://bucket"))
     assert sorted(path.name for path in main.DEFAULT.parents[1].iterdir()) == before
-    assert str(local("C:/runs")) == "C:/runs"  # a drive is no scheme
+    assert str(local("C:/runs", "workdir")) == "C:/runs"  # a drive is no scheme
 
 
 def test_no_home_directory(tmp_path, monkeypatch):
@@ -130,6 +135,12 @@ DOORS = {
     "mesh of too many": (["--config.mesh=(('data',3),)"], "mesh = (('data', 3),) is for 3 devices, but there are 8"),
     "mesh of words": (["--config.mesh=('data','model')"], "mesh = ('data', 'model') is not a sequence"),
     "a section for a number": (["--config.training=5"], "config.training"),
+    "batches of nothing": (["--config.evaluation.batch_size=0"], "evaluation.batch_size = 0 must be an integer of at"),
+    "examples below 0": (["--mode=eval", "--workdir=W", "--config.evaluation.num_examples=-1"], "num_examples = -1"),
+    "memory without end": (["--mode=plan", "--memory=inf"], "--memory = inf must be a finite number of GiB above 0"),
+    "memory of nothing": (["--mode=plan", "--memory=nan"], "--memory = nan must"),
+    "remote data": (["--config=configs/cifar10.py", "--config.data.dir=gs://b"], "data.dir = 'gs://b' is a remote"),
+    "init_from a remote place": ([*SEMI_SUPERVISED, "--config.init_from=gs://b"], "init_from = 'gs://b' is a remote"),
     "init_from elsewhere": ([*SEMI_SUPERVISED, "--config.init_from=nowhere"], "init_from nowhere holds no run"),
 }  # fmt: skip
 
