@@ -95,7 +95,7 @@ def _prepare() -> None:
     if MODE.value == "plan" and DEVICES.value:
         jax.config.update("jax_platforms", "cpu")
     # Compilation takes longer than a short run's training: keep its results between runs.
-    if not jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         with contextlib.suppress(RuntimeError):  # no home directory, no cache
             jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/diffjax/compiled").expanduser()))
 

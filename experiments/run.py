@@ -52,11 +52,11 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     evaluation.check_numbers(config)
     mesh = make_mesh(settings.mesh)
     check_batch_size(settings.batch_size, mesh.size, settings.accumulate)
+    # What cannot be read, built or measured says so before anything is written.
+    train_set, test_set = load(config, "train"), load(config, "test")
     model = zoo.make(config)
-    # What cannot be built, read or measured says so before anything is written.
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     given = {} if any((workdir / "checkpoints").glob("[0-9]*")) else _given(config, shapes)
-    train_set, test_set = load(config, "train"), load(config, "test")
     evaluation.check(model, config, train_set)
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
     make_batches = _batches(train_set, settings.batch_size, settings.seed, process)
@@ -124,8 +124,8 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None) -> None:
     began = time.perf_counter()
     workdir = local(workdir, "workdir")
     evaluation.check_numbers(config)
-    model = zoo.make(config)
     test_set = load(config, "test")
+    model = zoo.make(config)
     mesh = make_mesh(settings_of(config).mesh)
     step, params = restore_ema(config, workdir, step)
     key = jax.random.fold_in(jax.random.key(config.training.seed), BOUND)

@@ -1,5 +1,6 @@
 """What a command line may look like, and what is said of one that cannot be followed."""
 
+import errno
 import json
 import pwd
 import re
@@ -95,6 +96,7 @@ def test_no_home_directory(tmp_path, monkeypatch):
     assert "no home directory" in refused(call("--mode=eval", "--workdir=~/r"))
     monkeypatch.setattr(main, "keep_one_arena", lambda: None)
     monkeypatch.setattr(main, "set_cpu_flags", lambda: None)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     cache, prepare = jax.config.jax_compilation_cache_dir, main._prepare
     jax.config.update("jax_compilation_cache_dir", None)
     try:
@@ -185,6 +187,27 @@ def test_a_damaged_or_foreign_config_json_is_one_sentence(tmp_path):
                 call(f"--workdir={tmp_path}", "--config=configs/digits.py")
             )
         assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), 1, "f cannot be used: No space left on device; free"),
+        (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "Permission denied; make it writable, or choose"),
+        (OSError("the disk is gone"), 1, "error: w cannot be used: the disk is gone"),
+    ],
+)
+def test_what_comes_from_outside_is_told_in_a_line(error, code, says, monkeypatch):
+    monkeypatch.setattr(main, "_run", lambda: (_ for _ in ()).throw(error))
+    result = call("--workdir=w")
+    assert result.returncode == code and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(main, "_run", lambda: {}["a key that nobody set"])
+    with pytest.raises(KeyError, match="a key that nobody set"):
+        call("--workdir=w")
 
 
 def test_elsewhere_with_a_relative_configuration_and_no_cluster(tmp_path):
