@@ -13,7 +13,18 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Key, PRNGKeyArray
 
+from diffjax.errors import InputError
+
 Keys = PRNGKeyArray | Key[Array, " batch"]  # one key, or one per example
+
+
+def check_seed(name: str, seed: object) -> None:
+    """Raises `InputError` unless the seed called `name` is an integer of at least 0 and below 2^32.
+
+    `jax.random.key` keeps 32 bits of a seed, so that a larger one is the same as a small one.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"{name} = {seed!r} must be an integer of at least 0 and below 2^32 = {2**32}")
 
 
 def per_example(key: Keys) -> bool:

@@ -25,6 +25,10 @@ from diffjax.evaluation import parzen, probe
 from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, evaluate_bound, log_mean, weights_report
 from diffjax.mesh import divided, gather, here, share, spread
 
+LEAST = {"batch_size": 1, "grid": 1, "bound_steps": 1}  # of the section `evaluation`
+LEAST |= dict.fromkeys(("num_examples", "num_terms", "num_weights", "weighted_examples", "annealed_weights"), 0)
+LEAST |= dict.fromkeys(("flow_examples", "parzen_samples"), 0)
+
 
 class Sampler:
     """`model.sample`, compiled once for a number of images, of which each device draws its part; `images_per_second` of
@@ -58,6 +62,14 @@ def load(config: ConfigDict, split: str) -> data.Dataset:
             f"set data.levels={dataset.levels}"
         )
     return dataset
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises `InputError` unless the numbers of the section `evaluation` are integers in range."""
+    for name, value in config.evaluation.items():
+        least = LEAST.get(name)
+        if least is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise InputError(f"evaluation.{name} = {value!r} must be an integer of at least {least}")
 
 
 def standardise(config: ConfigDict, train_set: data.Dataset) -> bool:

@@ -13,12 +13,15 @@ nothing: it says what a step needs on devices that need not be there.
 Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1, or
 with --coordinator=auto where jax can find out for itself (TPU slices, Slurm); one --workdir that all can reach.
 
-Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGTERM or Ctrl-C after saving.
+Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGTERM or Ctrl-C after saving; 130,
+interrupted by Ctrl-C at another time.
 """
 
+import contextlib
 import difflib
 import errno
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -39,7 +42,7 @@ SAMPLER = flags.DEFINE_string(
     "sampler", None, "sample: e.g. ancestral, ddim, heun, what the system has; default the config's."
 )
 STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; default the config's.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.")
+SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", 0, 2**32 - 1)
 DEVICES = flags.DEFINE_integer("devices", None, "plan: that many devices, of any kind; default those here.", 1)
 TOPOLOGY = flags.DEFINE_string("topology", "", "plan: a TPU slice such as v5e:2x4, compiled for by the package libtpu.")
 MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of a device; says the largest batch that fits.", 0.0)
@@ -47,19 +50,13 @@ COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PO
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", 0)
 STOPPED = 143  # 128 + SIGTERM: what a scheduler expects of a job that it has asked to leave
+INTERRUPTED = 130  # 128 + SIGINT
 FULL = (errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(_: list[str]) -> None:
-    keep_one_arena()
-    set_cpu_flags()
-    if MODE.value == "plan" and DEVICES.value:
-        several = f" --xla_force_host_platform_device_count={DEVICES.value}"
-        os.environ |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + several, "JAX_PLATFORMS": "cpu"}
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
-    # Compilation takes longer than a short run's training: keep its results between runs.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/diffjax/compiled").expanduser()))
+    _prepare()
     from diffjax.errors import InputError
     from diffjax.training.feed import DataTimeout
     from diffjax.training.loop import TrainingStopped
@@ -69,19 +66,54 @@ def main(_: list[str]) -> None:
     except TrainingStopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except DataTimeout as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # the interpreter would wait for the thread that hangs
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in (*FULL, errno.EACCES, errno.EPERM, errno.EROFS):
+    except (InputError, OSError, AttributeError, KeyError) as error:
+        message = str(error) if isinstance(error, InputError) else _explained(error)
+        if message is None:
             raise
-        fix = "free some space" if error.errno in FULL else "make it writable, or choose another --workdir"
-        where = error.filename or WORKDIR.value
-        print(f"error: {where} cannot be written: {error.strerror}; {fix} and start again", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _prepare() -> None:
+    """What jax and its neighbours must be told before they begin."""
+    keep_one_arena()
+    set_cpu_flags()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
+    if MODE.value == "plan" and DEVICES.value:
+        several = f" --xla_force_host_platform_device_count={DEVICES.value}"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + several
+    # Not before the lines above. It may be here already, imported by a configuration, and not look at JAX_... any more.
+    import jax
+
+    if MODE.value == "plan" and DEVICES.value:
+        jax.config.update("jax_platforms", "cpu")
+    # Compilation takes longer than a short run's training: keep its results between runs.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # no home directory, no cache
+            jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/diffjax/compiled").expanduser()))
+
+
+def _explained(error: Exception) -> str | None:
+    """What the user can do about an error that is not ours; None if it may be a fault of the program."""
+    if isinstance(error, OSError):
+        code = error.errno
+        fix = "; free some space and start again" if code in FULL else ""
+        fix = "; make it writable, or choose another --workdir, and start again" if code in UNWRITABLE else fix
+        return f"{error.filename or WORKDIR.value} cannot be used: {error.strerror or error}{fix}"
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or not last.tb_frame.f_globals.get("__name__", "").startswith("ml_collections."):
+        return None
+    text = " ".join(str(error).strip("'\"").split())
+    return f"the configuration lacks a field that its system needs, {text}; begin with one of configs/"
 
 
 def _run() -> None:
@@ -89,6 +121,9 @@ def _run() -> None:
 
     if COORDINATOR.value:
         _join()
+    elif NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
+        raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT, the same in every process")
+    from diffjax.paths import local
     from experiments import plan, run, workdir
 
     if MODE.value == "plan":
@@ -96,11 +131,11 @@ def _run() -> None:
         return
     if MODE.value == "train":
         given = flags.FLAGS["config"]
-        run.train(CONFIG.value, Path(WORKDIR.value or workdir.default(config_flags.get_config_filename(given))))
+        run.train(CONFIG.value, WORKDIR.value or workdir.default(config_flags.get_config_filename(given)))
         return
     if not WORKDIR.value:
         raise InputError(f"--mode={MODE.value} needs --workdir: the directory of the run")
-    path = Path(WORKDIR.value)
+    path = local(WORKDIR.value, "workdir")
     config = _config_of(path)
     if MODE.value == "eval":
         run.evaluate(config, path, STEP.value)
@@ -120,16 +155,23 @@ def _join() -> None:
 
     if not WORKDIR.value:
         raise InputError("several processes need --workdir: one directory that all of them can reach")
-    if COORDINATOR.value == "auto":
-        jax.distributed.initialize()
-        return
     count, index = NUM_PROCESSES.value, PROCESS_ID.value
-    if count is None or index is None or index >= count:
+    given = (COORDINATOR.value, count, index)
+    if COORDINATOR.value == "auto":
+        given = (None, count, index)
+    elif count is None or index is None or index >= count:
         raise InputError(
             f"--coordinator={COORDINATOR.value} with --num_processes={count} and --process_id={index}: "
             "give the number of processes, and in each another number from 0 up to one less"
         )
-    jax.distributed.initialize(COORDINATOR.value, count, index)
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(
+            f"--coordinator={COORDINATOR.value}: the processes cannot be joined ({reason}); "
+            "write HOST:PORT of process 0, and use auto on TPU slices and under Slurm only"
+        ) from None
 
 
 def _config_of(path: Path) -> ConfigDict:
@@ -143,54 +185,75 @@ def _config_of(path: Path) -> ConfigDict:
 
 def _parse(argv: list[str]) -> list[str]:
     """The flags, or one sentence that says what is wrong with them."""
+    path = None
     try:
+        argv, path = _in_full(argv)
+        sys.argv[:] = argv  # ml_collections looks there for --config.field
         rest = flags.FLAGS(argv)
         CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is used
         if rest[1:]:
             raise flags.Error(f"unexpected arguments {' '.join(rest[1:])}: every option is --name=value")
         return rest
-    except (AttributeError, KeyError):
-        message = _unknown_field(argv)
-    except flags.Error as error:
-        message = " ".join(str(error).split())
     except Exception as error:  # the file is the user's, and can fail in any way
-        path = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1]
-        message = f"--config={path} cannot be used: {type(error).__name__}: {' '.join(str(error).split())}"
+        message = (path and _fault(path, argv)) or " ".join(str(error).split())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
 
-def _unknown_field(argv: list[str]) -> str:
-    """Which `--config.a.b` names a field that the configuration does not have, and what is there instead."""
-    path, _, argument = [arg.split("=", 1)[1] for arg in argv if arg.startswith("--config=")][-1].partition(":")
-    namespace = runpy.run_path(path)
-    if "get_config" not in namespace:
-        return f"--config={path} does not define get_config(), which must return an ml_collections.ConfigDict"
-    config = namespace["get_config"](*[argument] if argument else [])
+def _in_full(argv: list[str]) -> tuple[list[str], str]:
+    """`argv` with what is in flag files, and with --config=FILE in front, whichever way that is given; and FILE.
+
+    Where it is not given, it is that of the run in --workdir if there is one, else the digits. It is an argument, not
+    the flag's default, because a default would be read before errors can be caught.
+    """
+    # In a flag file --name value is one line. absl takes --name=value there.
+    whole = [re.sub(r"^(--?[\w.]+)\s+", r"\1=", arg) for arg in flags.FLAGS.read_flags_from_files(argv[1:])]
+    given = flags.FlagValues()
+    given.set_gnu_getopt(True)  # go on after the values of flags it does not know
+    for name in ("config", "workdir"):
+        flags.DEFINE_string(name, None, "", flag_values=given)
+    rest = given([argv[0], *whole], known_only=True)[1:]
+    for name in given:
+        if given[name].value == "":
+            raise flags.Error(f"--{name} is empty: give it a value, or leave it out")
+    path = os.path.expanduser(given.config or _default(given.workdir))
+    workdir = [f"--workdir={given.workdir}"] if given.workdir else []
+    return [argv[0], f"--config={path}", *workdir, *rest], path
+
+
+def _default(workdir: str | None) -> str:
+    if workdir is None:
+        return str(DEFAULT)
+    from diffjax.paths import local
+
+    return f"{SAVED}:{workdir}" if (local(workdir, "workdir") / "config.json").exists() else str(DEFAULT)
+
+
+def _fault(path: str, argv: list[str]) -> str | None:
+    """What is wrong with the configuration, or which `--config.a.b` it does not have; None if nothing is."""
+    file, _, argument = path.partition(":")
+    try:
+        namespace = runpy.run_path(file)
+        if "get_config" not in namespace:
+            return f"--config={path} does not define get_config(), which must return an ml_collections.ConfigDict"
+        config = namespace["get_config"](*[argument] if argument else [])
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        return reason if file == str(SAVED) else f"--config={path} cannot be used: {type(error).__name__}: {reason}"
     if not isinstance(config, ConfigDict):
         return f"get_config() of --config={path} returns a {type(config).__name__}, not an ml_collections.ConfigDict"
-    path = Path(argument) / "config.json" if path == str(SAVED) else path
+    where = Path(argument) / "config.json" if file == str(SAVED) else path
     for arg in argv:
-        if not arg.startswith("--config."):
-            continue
+        override = re.match(r"--?(no)?config\.([^=]*)", arg)
         here, walked = config, "config"
-        for name in arg.split("=", 1)[0].split(".")[1:]:
+        for name in override[2].split(".") if override else []:
             if not isinstance(here, ConfigDict) or name not in here:
                 fields = sorted(here) if isinstance(here, ConfigDict) else []
                 near = difflib.get_close_matches(name, fields, n=1) or fields
-                return f"{walked}.{name} is not a field of {path}; {walked} has {', '.join(near) or 'no fields'}"
+                return f"{walked}.{name} is not a field of {where}; {walked} has {', '.join(near) or 'no fields'}"
             here, walked = here[name], f"{walked}.{name}"
-    return f"--config={path} cannot be read"
-
-
-def _default(argv: list[str]) -> str:
-    """What --config is where it is not given: that of the run in --workdir if there is one, else the digits."""
-    values = [arg.split("=", 1)[1] for arg in argv if arg.startswith(("--workdir=", "-workdir="))]
-    return f"{SAVED}:{values[-1]}" if values and (Path(values[-1]) / "config.json").exists() else str(DEFAULT)
+    return None
 
 
 if __name__ == "__main__":
-    # As an argument and not as the flag's default, which would be read before errors can be caught.
-    if not any(arg.startswith(("--config=", "-config=")) for arg in sys.argv):
-        sys.argv.insert(1, f"--config={_default(sys.argv)}")
     app.run(main, flags_parser=_parse)

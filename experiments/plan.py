@@ -42,8 +42,8 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
     settings = settings_of(config)
     if settings.parallel != "jit":
         raise InputError(f"--mode=plan: parallel = {settings.parallel!r} has no program to plan with; use 'jit'")
-    if memory is not None and not memory > 0:
-        raise InputError(f"--memory = {memory} must be a number of GiB above 0")
+    if memory is not None and not 0 < memory < math.inf:
+        raise InputError(f"--memory = {memory} must be a finite number of GiB above 0")
     devices = tpus(topology) if topology else jax.devices()
     check_batch_size(settings.batch_size, len(devices), settings.accumulate)
     model = zoo.make(config)

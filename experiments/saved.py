@@ -1,11 +1,10 @@
 """The configuration of a run that exists, as a file for --config: `--config=experiments/saved.py:DIR`."""
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
+from diffjax.paths import local
 from experiments.workdir import read_config
 
 
 def get_config(workdir: str) -> ConfigDict:
-    return read_config(Path(workdir))
+    return read_config(local(workdir, "workdir"))

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C during training: the step under way is finished and saved, then the run leaves."""
 
 import signal
+import threading
 import types
 from typing import Self
 
@@ -12,12 +13,13 @@ class Stop:
     """As a context: `stop(step)` says whether a signal has come. The second one ends the process as it always would.
 
     Several processes are told of SIGTERM at different steps, so jax's coordinator makes one step of it, and has the
-    signal to itself.
+    signal to itself. Python handles signals in the main thread only: in another thread none is seen.
     """
 
     def __enter__(self) -> Self:
         self._asked = False
-        self._signals = [signal.SIGTERM, signal.SIGINT] if jax.process_count() == 1 else []
+        ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+        self._signals = [signal.SIGTERM, signal.SIGINT] if ours else []
         self._before = [signal.signal(number, self._ask) for number in self._signals]
         return self
 

@@ -1,13 +1,21 @@
 """A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json and TensorBoard's events.
 
 A directory belongs to one configuration. What may change between two visits is where the data lies and how far, how
-often and with which sampler one looks; anything else is another run and wants another directory.
+often and with which sampler one looks; anything else is another run and wants another directory. One training at a time
+writes to it.
+
+All JSON is strict (RFC 8259), which has no numbers beyond the finite ones. In a report or a log they are null. In
+config.json they are the strings "NaN", "Infinity" and "-Infinity", because null is Python's None there.
 """
 
+import contextlib
 import datetime
+import errno
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,12 +23,18 @@ from PIL import Image
 
 from diffjax.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing keeps a second training away
+    fcntl = None  # type: ignore[assignment]
+
 # Fields, or sections, that may differ from those the run began with: they do not change what is trained.
 FREE = (
     "data.dir", "evaluation", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
     "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
     "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as Python's json spells them
 
 
 def default(config_path: str) -> Path:
@@ -28,71 +42,104 @@ def default(config_path: str) -> Path:
     return Path("runs") / f"{Path(config_path).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> None:
-    """Makes the directory and writes config.json, or only looks whether it could.
+@contextlib.contextmanager
+def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> Iterator[None]:
+    """Makes the directory, keeps other trainings out of it while the context lasts, and writes config.json.
+
+    Without `writes` it only looks whether it could.
 
     Raises:
-        InputError: if the directory holds a run of another configuration, naming the fields; nothing is touched then.
+        InputError: if another training is at work there, or if the directory holds a run of another configuration,
+            naming the fields; nothing is touched then.
     """
     path = workdir / "config.json"
+    ours = plain(config)
     if path.exists():
-        theirs, ours = _flat(json.loads(path.read_text())), _flat(_plain(config))
+        there, now = _flat(_read(workdir)), _flat(ours)
         differ = [
-            f"{field} ({theirs.get(field, 'absent')!r} there, {ours.get(field, 'absent')!r} now)"
-            for field in sorted(theirs.keys() | ours.keys())
-            if theirs.get(field) != ours.get(field) and not any(f"{field}.".startswith(f"{free}.") for free in FREE)
+            f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"
+            for field in sorted(there.keys() | now.keys())
+            if there.get(field) != now.get(field) and not any(f"{field}.".startswith(f"{free}.") for free in FREE)
         ]
         if differ:
             raise InputError(
                 f"workdir {workdir} was made with another config: {', '.join(differ)}; use another workdir"
             )
     if not writes:
+        yield
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, _plain(config))
-    except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}); choose another workdir") from error
+    with contextlib.ExitStack() as held:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            _lock(workdir, held.enter_context((workdir / "lock").open("a")))
+            write_json(path, ours)
+        except OSError as error:
+            raise InputError(
+                f"workdir {workdir} cannot be written ({error.strerror}); choose another workdir"
+            ) from error
+        yield
 
 
-def read_config(workdir: Path) -> ConfigDict:
-    """The configuration a run was made with.
+def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
+    """The configuration a run was made with; `field` is what errors call the directory.
 
     Raises:
-        InputError: if there is no run in this directory.
+        InputError: if there is no run in this directory, or its config.json is damaged.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise InputError(f"workdir {workdir} holds no run (no config.json); train there first, or correct --workdir")
-    return ConfigDict(_with_tuples(json.loads(path.read_text())))
+    if not (workdir / "config.json").exists():
+        raise InputError(f"{field} {workdir} holds no run (no config.json); train there first, or correct {field}")
+    return ConfigDict(_as_written(_read(workdir)))
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The configuration as config.json has it: tuples are lists, and numbers that are not finite are strings.
+
+    Raises:
+        InputError: if it has a value that JSON cannot say.
+    """
+    try:
+        return json.loads(config.to_json(), parse_constant=str)
+    except TypeError as error:
+        raise InputError(
+            f"the configuration cannot be saved as JSON ({error}); give it numbers, strings, booleans, None, tuples "
+            "and sections only"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all: a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
+    """Writes whole or not at all: a reader never sees half a file. Two processes may write at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(_dumps(value, indent=2) + "\n")
     part.replace(path)
 
 
 class Log:
-    """Metrics to metrics.jsonl and to TensorBoard, pictures to TensorBoard. A resumed run continues its own log."""
+    """Metrics to metrics.jsonl and to TensorBoard, pictures to TensorBoard.
 
-    def __init__(self, workdir: Path, start_step: int):
+    A run that goes on from step `start` continues its own log. Lines up to that step stay. Later ones, of a run that
+    was killed after its last checkpoint, are dropped, since their steps will come again.
+    """
+
+    def __init__(self, workdir: Path, start: int):
         from tensorboardX import SummaryWriter  # a second, which a refused run need not wait for
 
         path = workdir / "metrics.jsonl"
-        if path.exists():
-            # A killed run may have logged steps that its last checkpoint does not hold; they will come again.
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if _step(line) <= start_step]
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in kept))
-            part.replace(path)
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        kept = [line for line in lines if _step(line) <= start]
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(path)
+        self._there = [json.loads(line).keys() for line in kept if _step(line) == start]
+        self._start = start
         self._lines = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir), purge_step=start_step + 1 if start_step else None)
+        self._events = SummaryWriter(str(workdir), purge_step=start + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        """Writes a line, unless the log holds one of this step and these names: a finished run evaluates again."""
+        line = {"step": step, **values}
+        if step == self._start and line.keys() in self._there:
+            return
+        self._lines.write(_dumps(line) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
@@ -105,15 +152,44 @@ class Log:
         self._events.close()
 
 
-def _step(line: str) -> int:
+def _lock(workdir: Path, file: TextIO) -> None:
+    """Locks the file until it is closed, at the latest when the process ends, however it ends."""
+    if fcntl is None:
+        return
     try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return np.iinfo(np.int64).max  # the half line that a kill left behind
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return  # a file system without locks
+        raise InputError(
+            f"another training is at work in workdir {workdir}; wait for it, stop it, or use another workdir"
+        ) from None
 
 
-def _plain(config: ConfigDict) -> dict:
-    return json.loads(config.to_json())
+def _read(workdir: Path) -> dict[str, Any]:
+    path = workdir / "config.json"
+    try:
+        saved = json.loads(path.read_text(), parse_constant=str)
+        if not isinstance(saved, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); put back what it was: every checkpoint has a copy, "
+            "meta.config in checkpoints/STEP/meta/metadata"
+        ) from None
+    return saved
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return np.inf  # the half line that a kill left behind
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    """Strict JSON: numbers that are not finite become null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), allow_nan=False, **options)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
@@ -123,7 +199,10 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _with_tuples(value: Any) -> Any:
+def _as_written(value: Any) -> Any:
+    """What `plain` made strings of is numbers again, and lists are tuples."""
     if isinstance(value, dict):
-        return {name: _with_tuples(item) for name, item in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+        return {name: _as_written(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return tuple(map(_as_written, value))
+    return float(value) if value in NOT_FINITE else value

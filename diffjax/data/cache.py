@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from diffjax.paths import local
+
 Arrays = tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]
 
 
@@ -44,7 +46,7 @@ def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:
 
 
 def _directory() -> Path:
-    return Path(os.environ.get("DIFFJAX_CACHE") or "~/.cache/diffjax").expanduser()
+    return local(os.environ.get("DIFFJAX_CACHE") or "~/.cache/diffjax", "DIFFJAX_CACHE")
 
 
 def _write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:

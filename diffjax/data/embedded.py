@@ -6,7 +6,6 @@ configuration always gives the same arrays.
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -17,6 +16,7 @@ from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
+from diffjax.paths import local
 
 
 def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -118,7 +118,7 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> Dataset:
     height, width, channels = _image_shape(config, (1, 3))
     if not isinstance(directory := config.get("dir"), str) or not directory:
         raise InputError(f"data.dir={directory!r} must name the directory whose images are the set 'folder'.")
-    return _crops(config, split, textures.folder(Path(directory).expanduser(), channels), (height, width))
+    return _crops(config, split, textures.folder(local(directory, "data.dir"), channels), (height, width))
 
 
 def _crops(config: ml_collections.ConfigDict, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int32, Integer
 from diffjax.data.dataset import AT_ONCE, UNKNOWN, Dataset
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
+from diffjax.randomness import check_seed
 
 CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" of their own, lest a run's seed give the order of its batches
 
@@ -35,8 +36,7 @@ def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Data
         )
     if num > len(dataset):
         raise InputError(f"data.labelled={num} is more than the {len(dataset)} examples of {dataset.name!r}: lower it.")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"data.label_seed={seed!r} must be an integer of at least 0.")
+    check_seed("data.label_seed", seed)
     labels = all_labels(dataset)
     check_labels(dataset.name, labels, num_classes)
     known = _choose(labels, num // num_classes, num_classes, seed)

@@ -21,6 +21,7 @@ from jaxtyping import Int64
 
 from diffjax.data.dataset import Dataset
 from diffjax.errors import InputError
+from diffjax.randomness import check_seed
 
 if TYPE_CHECKING:
     import grain
@@ -46,7 +47,8 @@ def batches(
 
     start: the global step of the first batch. The iterator's `get_state()` and `set_state(state)` hold the global step
     too, so a state may be handed to an iterator with another start or process count.
-    Raises `InputError` for a batch that is larger than the set or does not divide among the processes.
+    Raises `InputError` for a batch that is larger than the set or does not divide among the processes, and for a seed
+    that is not at least 0 and below 2^32.
     """
     import grain  # about a second: not for those who only load a set or read its errors
 
@@ -56,8 +58,9 @@ def batches(
             f"batch_size={batch_size} is larger than dataset {dataset.name!r}, which has {len(dataset)} examples:"
             f" use at most {len(dataset)}."
         )
-    if seed < 0 or start < 0:
-        raise InputError(f"seed={seed} and start={start} must be at least 0.")
+    check_seed("seed", seed)
+    if start < 0:
+        raise InputError(f"start={start} must be at least 0.")
     per_epoch = len(dataset) // batch_size
     order = functools.lru_cache(maxsize=2)(lambda e: permutation(seed, e, len(dataset)))
 

@@ -29,6 +29,7 @@ from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
+from diffjax.paths import local
 
 DECODER = 2  # raised whenever the same records come to give other images or labels, so that no cache entry is stale
 
@@ -108,7 +109,7 @@ def _binarize(dataset: Dataset, split: str) -> Dataset:
 
 def data_dir(given: str) -> Path:
     """Where TFDS keeps prepared sets, by TFDS's own rule but without importing it."""
-    return Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return local(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "data.dir")
 
 
 def find_prepared(directory: Path, name: str) -> Path | None:

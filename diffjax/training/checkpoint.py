@@ -27,8 +27,10 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from diffjax.errors import InputError
-from diffjax.training.checksum import checksums
+from diffjax.paths import local
+from diffjax.training.checksum import checksums, names
 from diffjax.training.event_loops import patient_loops
+from diffjax.training.state import is_narrow
 
 _WRAPPING = {"meta", "state_checksums", "meta_crc32"}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -39,7 +41,7 @@ class _Differs(Exception):
 
 
 class Checkpointer:
-    """Saves and restores a state (a pytree of arrays) together with `meta` (what JSON can say).
+    """Saves and restores a state (a pytree of arrays) together with `meta` (what JSON can say; NaN comes back as None).
 
     Use as a context manager, or call `close`: both wait for a save under way. With several processes all of them must
     make the same calls. `read_only` leaves the directory as it is, half-written checkpoints of a running training too.
@@ -48,7 +50,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str | Path, keep_every: int = 0, read_only: bool = False):
-        self.directory = Path(directory).absolute()
+        self.directory = local(directory, "directory").absolute()
         if read_only and not self.directory.is_dir():
             raise InputError(f"there are no checkpoints in {self.directory}: no such directory")
         self._read_only = read_only
@@ -163,9 +165,9 @@ class Checkpointer:
         path = epath.Path(self.directory / str(step))
         problem = None
         try:
-            self._check_fits(step, abstract_state)
+            saved = self._as_saved(step, abstract_state)
             meta, written = _unwrap(ocp.JsonCheckpointHandler().restore(path / "meta"))
-            state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(abstract_state))
+            state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(saved))
         except Exception as error:
             problem = error
         failed = np.array(problem is not None)
@@ -178,18 +180,22 @@ class Checkpointer:
             for name in sorted(read.keys() | written.keys()):
                 if read.get(name) != written.get(name):
                     raise _Differs(f"{name} differs from its checksum")
-        return state, meta
+        return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), state, abstract_state), meta
 
-    def _check_fits(self, step: int, abstract_state: Any) -> None:
-        saved = _shapes(self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree)
-        wanted = _shapes(ocp.tree.serialize_tree(abstract_state, keep_empty_nodes=True))
+    def _as_saved(self, step: int, abstract_state: Any) -> Any:
+        """`abstract_state` with the types of the checkpoint; raises `InputError` where it does not fit."""
+        saved = _arrays(self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree)
+        wanted = _arrays(ocp.tree.serialize_tree(abstract_state, keep_empty_nodes=True))
         for name in sorted(saved.keys() | wanted.keys()):
-            if saved.get(name) != wanted.get(name):
+            there, here = saved.get(name), wanted.get(name)
+            if there is None or here is None or there.shape != here.shape or not _fits(name, there.dtype, here.dtype):
                 raise InputError(
                     f"checkpoint {step} in {self.directory} does not fit this configuration: {name} is "
-                    f"{saved.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} in the model; "
+                    f"{_words(there)} in the checkpoint and {_words(here)} in the model; "
                     "use the configuration it was trained with, or another workdir"
                 )
+        types = iter([saved[name].dtype for name in names(abstract_state)])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, next(types), sharding=x.sharding), abstract_state)
 
     def _set_aside(self, problems: dict[int, Exception], used: int) -> None:
         for step, problem in problems.items():
@@ -246,13 +252,22 @@ class Checkpointer:
                 path.unlink(missing_ok=True)
 
 
-def _shapes(tree: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+def _arrays(tree: Any) -> dict[str, Any]:
+    return dict(zip(names(tree), jax.tree.leaves(tree), strict=True))
+
+
+def _words(x: Any) -> str:
+    return "absent" if x is None else f"{x.dtype}{list(x.shape)}"
+
+
+def _fits(name: str, saved: Any, wanted: Any) -> bool:
+    """The mean and the moments of 16-bit parameters were once of that type, too: they fit, and become float32."""
+    return saved == wanted or (is_narrow(saved) and wanted == np.float32 and not name.startswith("params"))
 
 
 def _wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[str, Any]:
-    meta = json.loads(json.dumps(meta))  # as it will be read: tuples as lists, the names of fields as strings
+    # As it will be read: tuples as lists, the names of fields as strings. JSON has no number that is not finite.
+    meta = json.loads(json.dumps(meta), parse_constant=lambda _: None)
     return {"meta": meta, "state_checksums": state_checksums, "meta_crc32": _crc32(meta)}
 
 

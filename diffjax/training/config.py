@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from diffjax.errors import InputError
 from diffjax.mesh import DATA_PARALLEL, Axes, check_axes
+from diffjax.randomness import check_seed
 
 
 class TrainingConfig(NamedTuple):
@@ -19,7 +20,7 @@ class TrainingConfig(NamedTuple):
     grad_clip: float = 1.0  # largest global norm of the gradient; 0 = off
     ema_decay: float = 0.9999  # of the running mean of the parameters; 0 = the mean is the parameters
     flip: bool = False  # mirror each image left-right with probability 1/2
-    seed: int = 0
+    seed: int = 0  # at least 0 and below 2^32
     log_every: int = 100
     eval_every: int = 10_000  # 0 = only at the end
     save_every: int = 5_000  # 0 = only at the end
@@ -32,7 +33,7 @@ class TrainingConfig(NamedTuple):
     mesh: Axes = DATA_PARALLEL  # see diffjax.mesh
 
 
-_LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "seed": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
+_LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
 _LEAST |= {"keep_every": 0, "accumulate": 1}
 
 
@@ -50,6 +51,7 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(f"training.{name} = {value!r} must be an integer of at least {least}")
+    check_seed("training.seed", config.seed)
     if not (_is_number(config.learning_rate) and 0 < config.learning_rate < math.inf):
         raise InputError(f"training.learning_rate = {config.learning_rate!r} must be a finite number above 0")
     if not (_is_number(config.grad_clip) and 0 <= config.grad_clip < math.inf):

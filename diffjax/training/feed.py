@@ -36,7 +36,7 @@ class Feed:
         """The batch of `step`, None after the last. Raises what the data raised, or `DataTimeout`."""
         began = time.perf_counter()
         try:
-            batch = self._fetched.get(timeout=self._timeout)
+            batch = self._fetched.get(timeout=min(self._timeout, threading.TIMEOUT_MAX))
         except queue.Empty:
             raise DataTimeout(
                 f"no batch for step {step} came within training.data_timeout = {self._timeout:g} seconds: a data "

@@ -70,6 +70,7 @@ def train(
     *,
     time_sampler: TimeSampler | None = None,
     meta: Mapping[str, Any] | None = None,
+    on_start: Callable[[int], None] | None = None,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
     on_eval: Callable[[int, TrainState], None] | None = None,
     stop: Callable[[int], bool] | None = None,
@@ -84,6 +85,7 @@ def train(
     directory     of the checkpoints, nothing else is written
     time_sampler  how the times `batch["t"]` are drawn and weighted; None leaves it to the model
     meta          JSON saved with each checkpoint, beside `step` and `examples_seen`; the configuration, say
+    on_start      called once, before the first step, with the number of the step that the run goes on from; at first 0
     on_log        called every `log_every` steps with the mean `loss` and `grad_norm` since the last call,
                   the `learning_rate`, `images_per_second` (evaluations and the compiling first step not counted),
                   `input_wait`, the fraction of that time spent waiting for data, and `skipped`, the number of bad
@@ -120,6 +122,8 @@ def train(
                 f"training.steps = {config.steps} lies before the checkpoint of step {start} in "
                 f"{checkpointer.directory}; raise it, or use another workdir"
             )
+        if on_start is not None:
+            on_start(start)
         state = layout.place_state(state)
         feed = Feed(islice(make_batches(start), config.steps - start), config.data_timeout)
         metrics = _Metrics(config, checkpointer, feed, began)

@@ -5,7 +5,7 @@ By shapes, `costs` adds up
     state        parameters, their running mean, the optimiser's moments, as the layout divides them
     batch        the device's share
     gathered     the whole parameters, where the state is divided and they are computed with whole
-    gradients    of the whole parameters, and as much again where parts of a batch are accumulated
+    gradients    of the whole parameters, and their sum, of 32 bits at least, where parts of a batch are accumulated
     activations  what the loss keeps for the way back, of one part of the device's share
     recomputed   what the largest part under remat keeps while its own way back is gone
 
@@ -29,7 +29,7 @@ from diffjax.mesh import divided, whole
 from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
 from diffjax.training.sharding import Layout
-from diffjax.training.state import TrainState
+from diffjax.training.state import TrainState, widened
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OPERATION = re.compile(rf"({'|'.join(KINDS)})(-start)?\(")
@@ -85,12 +85,13 @@ def costs(
     time_sampler: TimeSampler | None = None,
 ) -> Costs:
     """What one device needs for a step; `state` and `batch` are shapes with shardings on the mesh."""
-    held, full = bytes_of(state.params), sum(_size(x) for x in jax.tree.leaves(state.params))
+    held, full = bytes_of(state.params), sum(map(_size, jax.tree.leaves(state.params)))
     num = len(batch["label"]) // (mesh.size * config.accumulate)
     part = {name: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for name, x in batch.items()}
     if time_sampler is not None:
         t, _ = jax.eval_shape(lambda: time_sampler.sample(time_sampler.init(), jax.random.key(0), num))
         part["t"] = jax.ShapeDtypeStruct(t.shape, t.dtype)
+    wide = jax.eval_shape(widened, state.params)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num))
     weights = jax.ShapeDtypeStruct((num,), jnp.float32)
 
@@ -103,7 +104,7 @@ def costs(
         optimizer=bytes_of((state.opt_state, state.times, state.step)),
         batch=bytes_of(batch),
         gathered=full if held < full else 0,
-        gradients=full * (2 if config.accumulate > 1 else 1),
+        gradients=full + (sum(map(_size, jax.tree.leaves(wide))) if config.accumulate > 1 else 0),
         activations=saved_bytes(mean_loss, state.params, keys, part, weights),
         recomputed=max(
             map(_inside, _remats(jax.make_jaxpr(mean_loss)(state.params, keys, part, weights).jaxpr)), default=0

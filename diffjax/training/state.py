@@ -7,6 +7,9 @@ With n = 0, 1, ... the number of updates made so far, an update is
     lr_n   =  learning_rate min(1, (n + 1) / warmup)             linear warm-up; the first step already moves
     ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
 
+The mean, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
+bits (1 - d) (params - ema) is lost beside ema, whose neighbours are 2^-8 or 2^-11 apart, and so is g^2 beside its mean.
+
 The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`: without it the mean would remember the
 random initial parameters for 1 / (1 - ema_decay) steps.
 """
@@ -27,7 +30,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]  # updates made so far
     params: Any
-    ema: Any  # the running mean of params: what one evaluates and samples from
+    ema: Any  # the running mean of params, float32 at least: what one evaluates and samples from
     opt_state: Any
     times: Any  # the state of the time sampler, None without one
 
@@ -37,11 +40,12 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; `ema` is a copy of the parameters, since both will be donated."""
     params = model.init(key)
+    wide = widened(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema=jax.tree.map(jnp.copy, params),
-        opt_state=tx.init(params),
+        ema=jax.tree.map(jnp.copy, wide),
+        opt_state=tx.init(wide),
         times=None if time_sampler is None else time_sampler.init(),
     )
 
@@ -61,4 +65,21 @@ def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, par
     """The running mean after the update number `step` (counted from 0) has given `params`."""
     step = jnp.asarray(step)
     decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda mean, new: mean + (1 - decay).astype(mean.dtype) * (new - mean), ema, params)
+    return jax.tree.map(
+        lambda mean, new: mean + (1 - decay).astype(mean.dtype) * (new.astype(mean.dtype) - mean), ema, params
+    )
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """params + updates, added in the updates' type, in the type of the parameters."""
+    return jax.tree.map(lambda p, u: (p.astype(u.dtype) + u).astype(p.dtype), params, updates)
+
+
+def widened(tree: Any) -> Any:
+    """Arrays of 16-bit floats as float32, all others as they are."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if is_narrow(x.dtype) else x, tree)
+
+
+def is_narrow(dtype: Any) -> bool:
+    """Whether it is a floating type of fewer than 32 bits."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4

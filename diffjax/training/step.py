@@ -28,9 +28,10 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffjax import randomness
+from diffjax.dtypes import as_float
 from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
-from diffjax.training.state import TrainState, learning_rate, update_ema
+from diffjax.training.state import TrainState, apply_updates, learning_rate, update_ema, widened
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
@@ -74,8 +75,8 @@ def make_step(
 
         def mean_loss(params, part):
             keys, batch, weights = part
-            losses = model.loss(gather(params), keys, batch)
-            return jnp.mean(weights * losses), losses
+            losses = as_float(model.loss(gather(params), keys, batch))
+            return jnp.mean(weights.astype(losses.dtype) * losses), losses
 
         (loss, losses), grads = _accumulated(
             jax.value_and_grad(mean_loss, has_aux=True), config.accumulate, state.params, (loss_keys, batch, weights)
@@ -83,8 +84,9 @@ def make_step(
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
             losses = jax.lax.all_gather(losses, axis_name, tiled=True)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+            updates, opt_state = tx.update(grads, state.opt_state, widened(state.params))
+        params = apply_updates(state.params, updates)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -109,19 +111,19 @@ def make_step(
 
 
 def _accumulated(loss_and_grad: Callable, parts: int, params: Any, batch: Any) -> Any:
-    """((loss, losses), grads) of the batch, `parts` parts of it at a time."""
+    """((loss, losses), grads) of the batch, `parts` parts of it at a time; the gradients are of 32 bits at least."""
     if parts == 1:
-        return loss_and_grad(params, batch)
+        value, grads = loss_and_grad(params, batch)
+        return value, widened(grads)
     # (n, ...) -> (n / parts, parts, ...): the leading axis, which devices share, keeps its order.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total, part):
-        (loss, losses), grads = loss_and_grad(params, part)
-        return jax.tree.map(lambda a, b: a + b / parts, total, (loss, grads)), losses
+        value, grads = loss_and_grad(params, part)
+        return jax.tree.map(lambda a, b: a + b / parts, total, widened(grads)), value
 
-    zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    (loss, grads), losses = jax.lax.scan(add, zero, split)
-    return (loss, losses.swapaxes(0, 1).reshape(-1)), grads
+    grads, (loss, losses) = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, widened(params)), split)
+    return (loss.mean(), losses.swapaxes(0, 1).reshape(-1)), grads
 
 
 def _flip(keys: PRNGKeyArray, images: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,41 @@ def test_a_fitted_system_is_measured_saved_and_continued(config, tmp_path, monke
     variance = (256 * (train - train.mean(0)) ** 2).mean()
     assert abs(lines[-2]["loss"] - variance) < 0.1 * variance  # from 0 it would be the second moment, 2.3 times that
     assert json.loads((workdir / "eval.json").read_text())["step"] == 3
+
+
+def test_a_resumed_log_keeps_its_lines_and_has_none_twice(config, tmp_path):
+    """From steps 4 and 6, a last log that was early, on to 9 with another `log_every`; then once more, in a thread."""
+    config.evaluation.probe = ""
+    config.training.update(steps=6, log_every=4)
+    path = tmp_path / "metrics.jsonl"
+    run.train(config, tmp_path)
+    first = path.read_bytes()
+    assert [json.loads(line)["step"] for line in first.splitlines()] == [4, 6, 6]  # the last is the evaluation
+    # A killed run leaves lines of steps that it has not saved, and half a line.
+    path.write_bytes(first + b'{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    config.training.update(steps=9, log_every=100)
+    run.train(config, tmp_path)
+    second = path.read_bytes()
+    assert second.startswith(first)
+    assert [json.loads(line)["step"] for line in second[len(first) :].splitlines()] == [9, 9]
+    assert "loss" in json.loads(second.splitlines()[-2])
+
+    # A finished run is evaluated again. Signals cannot be caught in a thread, and it goes without.
+    (tmp_path / "eval.json").unlink()
+    failures = []
+    thread = threading.Thread(target=lambda: failures.append(_failure(config, str(tmp_path))))
+    thread.start()
+    thread.join()
+    assert failures == [None]
+    assert json.loads((tmp_path / "eval.json").read_text())["step"] == 9
+    assert path.read_bytes() == second
+
+
+def _failure(config, workdir):
+    try:
+        run.train(config, workdir)
+    except Exception as error:
+        return error
 
 
 def test_what_cannot_be_probed_is_said_before_anything_is_written(config, tmp_path, monkeypatch):

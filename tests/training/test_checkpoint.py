@@ -54,6 +54,31 @@ def test_what_was_saved_on_8_devices_comes_back_on_4(tmp_path, times):
     assert restored.params["w"].sharding == on(4)
 
 
+def test_what_was_saved_with_a_mean_of_16_bits_becomes_float32(tmp_path):
+    """As runs of 16-bit parameters once were. The parameters themselves must have the type they are wanted in."""
+    model = {"w": jnp.full((2, 3), 1.0078125, jnp.bfloat16), "b": jnp.full(3, -3.0, jnp.float16)}
+    old = TrainState(jnp.array(1), model, model, optax.adam(1e-3).init(model), None)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), model)
+    new = old._replace(ema=wide, opt_state=optax.adam(1e-3).init(wide))
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, old, {})
+        restored, _ = checkpointer.restore(abstract(new, on(4)))
+        assert_same(restored, new)
+        assert restored.ema["w"].sharding == on(4)
+        for wrong in (new._replace(params=wide), new._replace(ema=jax.tree.map(lambda x: x.astype(int), wide))):
+            with pytest.raises(InputError, match=r"(params|ema)/b is float16\[3\] in the checkpoint and"):
+                checkpointer.restore(abstract(wrong, on(1)))
+
+
+def test_meta_is_strict_json(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), {"a": float("nan"), "b": [float("inf"), 1.5]})
+        _, meta = checkpointer.restore(abstract(make_state(1), on(1)))
+    assert meta == {"a": None, "b": [None, 1.5]}
+    text = (tmp_path / "1" / "meta" / "metadata").read_text()
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["meta"] == meta
+
+
 def test_the_last_two_and_every_keep_every_stay(tmp_path):
     with Checkpointer(tmp_path, keep_every=4) as checkpointer:
         assert checkpointer.latest_step() is None

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from tiny import DEVICES
 
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer
-from diffjax.training.feed import DataTimeout
+from diffjax.training.feed import DataTimeout, Feed
 from diffjax.training.loop import PATIENCE, TrainingDiverged, TrainingStopped, train
 
 
@@ -33,6 +34,7 @@ def run(
     directory,
     make_batches=tiny.make_batches,
     model=tiny.model,
+    on_start=None,
     on_log=None,
     on_eval=None,
     meta=None,
@@ -45,6 +47,7 @@ def run(
         make_batches,
         directory,
         time_sampler=tiny.time_sampler,
+        on_start=on_start,
         on_log=on_log,
         on_eval=on_eval,
         meta=meta,
@@ -84,9 +87,10 @@ def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
 
 
 def test_what_is_logged_saved_and_evaluated(tmp_path):
-    logs, evaluations = {}, {}
+    logs, evaluations, starts = {}, {}, []
     final = run(
         tmp_path,
+        on_start=starts.append,
         on_log=logs.__setitem__,
         on_eval=lambda step, state: evaluations.__setitem__(step, jax.device_get(state)),
         steps=11,
@@ -98,6 +102,7 @@ def test_what_is_logged_saved_and_evaluated(tmp_path):
     every = {}
     run(tmp_path / "again", on_log=every.__setitem__, steps=11)
     assert list(logs) == [4, 8, 11]
+    assert starts == [0]
     for step, window in {4: range(1, 5), 8: range(5, 9), 11: range(9, 12)}.items():
         for name in ("loss", "grad_norm"):
             np.testing.assert_allclose(logs[step][name], np.mean([every[n][name] for n in window]), rtol=1e-5)
@@ -117,8 +122,8 @@ def test_what_is_logged_saved_and_evaluated(tmp_path):
 def test_a_finished_run_is_only_evaluated_and_a_shorter_one_refused(tmp_path):
     first = run(tmp_path, steps=3)
     steps = []
-    again = run(tmp_path, steps=3, on_eval=lambda step, state: steps.append(step))
-    assert steps == [3]
+    again = run(tmp_path, steps=3, on_start=steps.append, on_eval=lambda step, state: steps.append(step))
+    assert steps == [3, 3]
     for got, want in zip(jax.tree.leaves(again), jax.tree.leaves(first), strict=True):
         np.testing.assert_array_equal(got, want)
     with pytest.raises(InputError, match=r"training.steps = 2 lies before the checkpoint of step 3"):
@@ -152,6 +157,7 @@ def test_a_loss_which_is_not_finite_stops_the_run_and_spares_the_checkpoints(tmp
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of the learning rate
 def test_parameters_which_are_not_finite_are_not_saved_though_the_loss_was(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"at step 1: the parameters .*no checkpoint had been saved yet"):
         run(tmp_path, learning_rate=1e39, warmup=0, save_every=1)
@@ -214,6 +220,13 @@ def test_a_run_that_is_told_to_stop_saves_and_can_go_on(tmp_path):
     assert stopped.value.step == 3
     for got, want in zip(jax.tree.leaves(run(tmp_path / "two")), jax.tree.leaves(run(tmp_path / "one")), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_one_may_wait_for_data_for_ever():
+    for seconds in (math.inf, 1e300):  # more than the clock can count
+        feed = Feed(iter([{"x": np.ones(1)}]), seconds)
+        assert feed.get(1)["x"] == 1
+        feed.close()
 
 
 @pytest.mark.slow

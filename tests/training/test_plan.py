@@ -30,12 +30,13 @@ class Mlp(NamedTuple):
     loss: object
 
 
-def _mlp(remat=False):
+def _mlp(remat=False, dtype=jnp.float32):
     def hidden(w, x):
         return jnp.sin(x @ w)
 
     def init(key):
-        return {"first": jnp.ones((IN, HIDDEN)), "last": jnp.ones((HIDDEN, OUT)), "odd": jnp.ones((33, 35))}
+        shapes = {"first": (IN, HIDDEN), "last": (HIDDEN, OUT), "odd": (33, 35)}
+        return {name: jnp.ones(shape, dtype) for name, shape in shapes.items()}
 
     def loss(params, keys, batch):
         h = (jax.checkpoint(hidden) if remat else hidden)(params["first"], batch["image"])
@@ -45,9 +46,9 @@ def _mlp(remat=False):
 
 
 @functools.cache
-def planned(axes, batch_size=64, remat=False, accumulate=1):
+def planned(axes, batch_size=64, remat=False, accumulate=1, dtype=jnp.float32):
     config = training_config({"batch_size": batch_size, "mesh": axes, "accumulate": accumulate})
-    model = _mlp(remat)
+    model = _mlp(remat, dtype)
     layout = parallelize(make_step(model, optimizer(config), config), axes=axes)
     state = abstract_state(layout, model, config)
     batch = plan.abstract_batch(layout.mesh, (IN,), 0, batch_size)
@@ -68,6 +69,14 @@ def test_bytes_by_hand_on_two_by_four():
     assert costs.optimizer == 2 * held + 3 * 4  # and three counters: Adam's, its schedule's, the step
     assert costs.batch == 64 // 8 * (4 * IN + 4)
     assert costs.gathered == costs.gradients == divided + odd
+
+
+def test_bytes_by_hand_of_parameters_of_16_bits():
+    """Their mean, the moments and the sum of the gradients of the parts have 32."""
+    *_, costs = planned(MESHES[0], accumulate=2, dtype=jnp.bfloat16)
+    elements = IN * HIDDEN + HIDDEN * OUT + 33 * 35
+    assert (costs.parameters, costs.ema, costs.optimizer) == (2 * elements, 4 * elements, 8 * elements + 3 * 4)
+    assert costs.gradients == (2 + 4) * elements
 
 
 @pytest.mark.parametrize("axes", MESHES)

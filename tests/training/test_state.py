@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +12,19 @@ from diffjax.training.state import init_state, learning_rate, optimizer, update_
 from diffjax.training.step import make_step
 
 
-class Quadratic:
-    """loss_i = |params - x_i|^2 / 2, so the gradient of the mean is params - mean(x)."""
+class Model(NamedTuple):
+    init: Callable
+    loss: Callable
 
-    @staticmethod
-    def init(key):
-        return {"a": jnp.array([0.5, -1.0]), "b": jnp.array(2.0)}
 
-    @staticmethod
-    def loss(params, key, batch):
-        return 0.5 * (jnp.sum((params["a"] - batch["a"]) ** 2, axis=1) + (params["b"] - batch["b"]) ** 2)
+# loss_i = |params - x_i|^2 / 2, so the gradient of the mean is params - mean(x).
+Quadratic = Model(
+    init=lambda key: {"a": jnp.array([0.5, -1.0]), "b": jnp.array(2.0)},
+    loss=lambda params, key, batch: (
+        0.5 * jnp.sum((params["a"] - batch["a"]) ** 2, axis=1)
+        + 0.5 * ((params["b"] - batch["b"]) ** 2).astype(params["a"].dtype)
+    ),
+)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.7])
@@ -67,6 +73,71 @@ def test_ema_of_a_constant_is_the_constant_and_of_a_run_its_weighted_mean():
     np.testing.assert_allclose(update_ema(config, 3, jnp.array(2.0), jnp.array(2.0)), 2.0, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_the_mean_of_narrow_parameters_moves_to_a_constant(dtype):
+    """In closed form: what is left of the way to the target is the product of the decays. In 16 bits it would stay."""
+    config = TrainingConfig(ema_decay=0.999)
+    model = Quadratic._replace(init=lambda key: {"a": jnp.ones(2, dtype), "b": jnp.ones((), dtype)})
+    state = init_state(jax.random.key(0), model, optimizer(config))
+    target = jax.tree.map(lambda x: x * dtype(1 + 2**-7), state.params)  # the next number in bfloat16
+    ema = jax.lax.fori_loop(0, 3000, lambda n, ema: update_ema(config, n, ema, target), state.ema)
+    decays = np.minimum(0.999, (1 + np.arange(3000.0)) / (10 + np.arange(3000.0)))
+    for x in jax.tree.leaves(ema):
+        assert x.dtype == jnp.float32
+        np.testing.assert_allclose(1 + 2**-7 - np.asarray(x, float), 2**-7 * np.prod(decays), atol=1e-6)
+
+
+def test_narrow_parameters_take_adam_s_steps_in_32_bits():
+    """Against Adam in float64; the gradients are exact in bfloat16, and their squares change a mean by less than 2^-8.
+
+    With two parts of a batch, too, which are added up in 32 bits.
+    """
+    values = np.array([[1.0, -0.5, 2.0], [1.0078125, -0.5, 0.25]])
+
+    model = Model(
+        init=lambda key: jnp.ones(3, jnp.bfloat16),
+        loss=lambda params, key, batch: batch["x"].astype(jnp.bfloat16) @ params,
+    )
+    for accumulate in (1, 2):
+        config = TrainingConfig(learning_rate=0.02, warmup=0, grad_clip=0.0, ema_decay=0.9, accumulate=accumulate)
+        tx = optimizer(config)
+        state = init_state(jax.random.key(0), model, tx)
+        types = jax.tree.map(lambda x: x.dtype, state)
+        step = jax.jit(make_step(model, tx, config))
+        params, ema, m, v = (np.full(3, x) for x in (1.0, 1.0, 0.0, 0.0))
+        for n in range(60):
+            g = values[[n % 2, 1]].mean(0) if accumulate == 2 else values[n % 2]
+            batch = {"x": values[[n % 2, 1]] if accumulate == 2 else values[[n % 2] * 2]}
+            state, _ = step(state, jax.random.key(1), jax.tree.map(lambda x: x.astype(np.float32), batch))
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            moved = 0.02 * (m / (1 - 0.9 ** (n + 1))) / (np.sqrt(v / (1 - 0.999 ** (n + 1))) + 1e-8)
+            params = np.asarray(jnp.asarray(params - moved, jnp.bfloat16), float)
+            decay = min(0.9, (1 + n) / (10 + n))
+            ema = decay * ema + (1 - decay) * params
+        assert jax.tree.map(lambda x: x.dtype, state) == types
+        adam = state.opt_state[1][0]
+        for got, want in ((adam.mu, m), (adam.nu, v), (state.ema, ema)):
+            assert got.dtype == jnp.float32
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_array_equal(np.asarray(state.params, float), params)
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_parameters_keep_their_type_where_the_default_is_64_bits(promotion):
+    config = TrainingConfig(accumulate=2)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
+        params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones((), jnp.bfloat16)}
+        model = Quadratic._replace(init=lambda key: params)
+        tx = optimizer(config)
+        state = init_state(jax.random.key(0), model, tx)
+        batch = {"a": jnp.zeros((4, 2), jnp.float32), "b": jnp.zeros(4, jnp.bfloat16)}
+        new, _ = jax.eval_shape(make_step(model, tx, config), state, jax.random.key(1), batch)
+    assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)
+    for tree in (new.params, new.ema, new.opt_state):
+        assert all(x.dtype != np.float64 for x in jax.tree.leaves(tree))
+    assert [x.dtype for x in jax.tree.leaves(new.ema)] == [np.float32, np.float32]
+
+
 def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
     config = TrainingConfig(learning_rate=3e-4, warmup=4)
     rates = [float(learning_rate(config, n)) for n in range(6)]
@@ -79,6 +150,9 @@ def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
     [
         ({"learning_rat": 1}, "learning_rate"),
         ({"steps": -1}, "training.steps = -1"),
+        ({"seed": -1}, "training.seed = -1 must be an integer of at least 0 and below 2\\^32"),
+        ({"seed": 2**32}, "training.seed = 4294967296 must be"),
+        ({"seed": True}, "training.seed = True must be"),
         ({"batch_size": 2.5}, "training.batch_size = 2.5"),
         ({"log_every": 0}, "training.log_every = 0"),
         ({"learning_rate": float("nan")}, "training.learning_rate = nan"),
