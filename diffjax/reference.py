@@ -21,6 +21,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.distributions import Bernoulli
 from diffjax.dtypes import alike
+from diffjax.linear_algebra import einsum, matmul
 from diffjax.predictions import Predict, Prediction
 from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
@@ -37,13 +38,13 @@ class GaussianMixture(NamedTuple):
     @property
     def mean(self) -> Float[Array, " D"]:
         weights, means, _ = alike(*self)
-        return weights @ means
+        return matmul(weights, means)
 
     @property
     def cov(self) -> Float[Array, "D D"]:
         weights, means, covs = alike(*self)
         centred = means - self.mean
-        return jnp.einsum("k,kij->ij", weights, covs + centred[:, :, None] * centred[:, None, :])
+        return einsum("k,kij->ij", weights, covs + centred[:, :, None] * centred[:, None, :])
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """log p(x) in nats."""
@@ -67,7 +68,7 @@ class GaussianMixture(NamedTuple):
         which_key, noise_key = jax.random.split(key)
         which = jax.random.categorical(which_key, jnp.log(weights), shape=(n,))
         noise = jax.random.normal(noise_key, (n, means.shape[-1]), means.dtype)
-        return means[which] + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(covs)[which], noise)
+        return means[which] + einsum("nij,nj->ni", jnp.linalg.cholesky(covs)[which], noise)
 
     def at(self, alpha: ArrayLike, sigma: ArrayLike) -> "GaussianMixture":
         """The density of alpha x + sigma eps, for scalar alpha and sigma."""
@@ -95,12 +96,12 @@ class GaussianMixture(NamedTuple):
         _, means, covs = alike(*self)
         known, noise, chol, white, log_joint = self._observe(y, precision)
         half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], covs, 0.0), lower=True)
-        means = means + jnp.einsum("kij,ki->kj", half, white)
+        means = means + einsum("kij,ki->kj", half, white)
         # Joseph's form, with gain (observed, D): C minus what is explained would be the rounding of C where precision
         # is high.
         gain = jax.scipy.linalg.solve_triangular(chol, half, lower=True, trans="T")
         left = jnp.eye(len(noise), dtype=noise.dtype) - gain.mT
-        covs = jnp.einsum("kij,kjl,kml->kim", left, covs, left) + jnp.einsum("kij,i,kil->kjl", gain, noise, gain)
+        covs = einsum("kij,kjl,kml->kim", left, covs, left) + einsum("kij,i,kil->kjl", gain, noise, gain)
         return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
 
     def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
