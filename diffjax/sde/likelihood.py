@@ -34,7 +34,8 @@ from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
 from diffjax.sde.equations import LIKELIHOOD_FROM, velocity
-from diffjax.sde.flow import MAX_STEPS, check_interval, earliest, solve
+from diffjax.sde.flow import check_interval, earliest
+from diffjax.sde.ode import MAX_STEPS, solve
 
 EXACT_UP_TO = 16  # dimensions in which the exact divergence is the default
 
@@ -66,7 +67,7 @@ def likelihood(
 ) -> Likelihood:
     """log p(x0) in nats, with the latents and the number of evaluations of the network.
 
-    The batch shares its steps, as in `flow`. An example that is not finite, or whose prediction is not, is NaN and
+    The batch shares its steps, as `ode` says. An example that is not finite, or whose prediction is not, is NaN and
     leaves the others as they are.
 
     Args:

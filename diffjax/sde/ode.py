@@ -1,0 +1,175 @@
+"""One ordinary differential equation for a batch: diffrax's adaptive steps, with an error control that knows of rows.
+
+The formulas are Dormand and Prince's, as in the papers' RK45, so that a tolerance means what it means there;
+Tsitouras' are as good at equal cost. A discrete chain is followed in √L instead of t, L the integrated rate: the rate
+jumps at every time of the chain's grid, over which a solver in t stumbles, and in √L the flow is smooth.
+
+What a batch shares is the steps, so that the network sees whole batches. A step is accepted if it is accurate for every
+example:
+
+    max over examples of rms_i(error_i / (atol + rtol |x_i|)) < 1
+
+(A mean over the batch would hide a bad example behind many good ones.) A stiff example therefore makes the steps short
+for its whole batch: its neighbours become more accurate and cost as much as it does, and if it needs more than
+`max_steps`, none arrives. An example that is not finite, or whose prediction is not, stops there and becomes NaN. It
+has no part in the error control: the others go on as if it were not in the batch.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from diffjax import dtypes, eager
+from diffjax.errors import InputError
+from diffjax.mcmc.integrators import check_num_steps
+from diffjax.schedules import Discrete, Schedule
+
+MAX_STEPS = 1000
+
+
+def solve(
+    schedule: Schedule,
+    field: Callable[[Array, Any], Any],
+    state: Any,
+    start: ArrayLike,
+    end: ArrayLike,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    save: Array | None = None,
+) -> tuple[Any, Any, Array]:
+    """d state/dt = field(t, state), the state a pytree of arrays (batch, ...): the last state, the saved, the calls.
+
+    Raises:
+        InputError: on bad tolerances or max_steps, and if max_steps do not reach the end, see `flow.transport`.
+    """
+    import diffrax  # here, so that `import diffjax` stays light
+
+    check_num_steps("max_steps", max_steps)
+    _check_tolerances(rtol, atol)
+    dtype = dtypes.floating(state)
+    clock, time = _clock(schedule)
+    ends = [clock(jnp.asarray(t, dtype)) for t in (start, end)]
+    saves = None if save is None else clock(jnp.asarray(save, dtype))
+    tolerances = [jnp.asarray(tolerance, dtype) for tolerance in (rtol, atol)]
+
+    def slope(u: Any, y: tuple[Any, Array]) -> tuple[Any, Array]:
+        x, broken = y
+        t = time(u)
+        _, rate = jax.jvp(clock, (t,), (jnp.ones_like(t),))
+        v = jax.tree.map(lambda leaf: leaf / rate, field(t, x))
+        sound = _finite(v) & (broken == 0)
+        return _where(sound, v, 0.0), jnp.where(sound, jnp.zeros_like(broken), 1.0)
+
+    def run(
+        state: Any, ends: list[Array], saves: Array | None, tolerances: list[Array]
+    ) -> tuple[Any, Any, Array, Array]:
+        sound = _finite(state)
+        y = _where(sound, state, 0.0), jnp.where(sound, 0.0, jnp.ones(sound.shape, dtype))
+        # What the field closes over, as a network's parameters, becomes an argument. diffrax calls jit, within which it
+        # would be part of the program, and other parameters another program.
+        traced, shapes = jax.make_jaxpr(slope, return_shape=True)(ends[0], y)
+
+        def traced_slope(u: Any, y: Any, consts: Any) -> Any:
+            leaves = jax.core.eval_jaxpr(traced.jaxpr, consts, u, *jax.tree.leaves(y))
+            return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+        solver, controller = _dopri5()
+        last = diffrax.SubSaveAt(t1=True)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(traced_slope),
+            solver(),
+            *ends,
+            None,  # the controller's choice
+            y,
+            traced.consts,
+            saveat=diffrax.SaveAt(subs=[last] if saves is None else [last, diffrax.SubSaveAt(ts=saves)]),
+            stepsize_controller=controller(*tolerances, norm=lambda error: _worst(error[0])),
+            max_steps=int(max_steps),
+            throw=False,
+        )
+        arrived = solution.result == diffrax.RESULTS.successful
+        # Mapped over the times at which it was kept.
+        kept = [jax.vmap(lambda x, broken: _where(arrived & (broken == 0), x, jnp.nan))(*ys) for ys in solution.ys]
+        # Seven stages, but the last is the next step's first.
+        num_evaluations = 6 * solution.stats["num_steps"] + 1
+        return jax.tree.map(lambda leaf: leaf[0], kept[0]), None if saves is None else kept[1], num_evaluations, arrived
+
+    *result, arrived = eager.once(run, state, ends, saves, tolerances)
+    if not isinstance(arrived, jax.core.Tracer) and not arrived:
+        raise InputError(
+            f"max_steps={max_steps} did not bring the flow from {start} to {end}: raise it, or rtol and atol"
+        )
+    return tuple(result)
+
+
+@functools.cache
+def _dopri5() -> tuple[Any, Any]:
+    """diffrax's solver and its controller, but for two details.
+
+    The interpolant's product is in full precision, which diffrax leaves to the accelerator. The first step is told to
+    the controller alone: diffrax checks the sign of `dt0` by a callback from the device, and `eager` compiles a program
+    with callbacks anew at each call.
+    """
+    import diffrax
+
+    interpolation: Any = diffrax.Dopri5.interpolation_cls
+
+    class Interpolation(interpolation):
+        def __init__(self, **step):
+            with jax.default_matmul_precision("highest"):
+                super().__init__(**step)
+
+    class Solver(diffrax.Dopri5):
+        interpolation_cls = Interpolation
+
+    class Controller(diffrax.PIDController):
+        def init(self, terms, t0, t1, y0, dt0, *rest):
+            # A guess: less costs an easy flow a step or two, more costs a hard one rejections.
+            return super().init(terms, t0, t1, y0, 1e-3 * (t1 - t0), *rest)
+
+    return Solver, Controller
+
+
+def _clock(schedule: Schedule) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """The variable that the solver steps in as a function of time, and its inverse."""
+    if not isinstance(schedule, Discrete):
+        return lambda t: t, lambda u: u
+    return (
+        lambda t: jnp.sqrt(schedule.integrated_rate(t)).astype(t.dtype),
+        lambda u: jnp.interp(u * u, schedule.table.astype(u.dtype), schedule.times.astype(u.dtype)),
+    )
+
+
+def known(t: ArrayLike) -> Any:
+    """Its value, or None within `jit`. By numpy, for jnp would trace the comparison of even concrete times there."""
+    return None if isinstance(t, jax.core.Tracer) else np.asarray(t)
+
+
+def _check_tolerances(rtol: ArrayLike, atol: ArrayLike) -> None:
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        value = known(tolerance)
+        if value is not None and not (value.shape == () and 0 < value < np.inf):
+            raise InputError(f"{name} must be a positive finite number, not {tolerance}")
+
+
+def _finite(state: Any) -> Array:
+    """(batch,): whether all that the state holds of an example is finite."""
+    return jnp.stack([jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1) for leaf in jax.tree.leaves(state)]).all(0)
+
+
+def _where(sound: Array, state: Any, other: float) -> Any:
+    """The state of the examples that are sound, `other` in place of the rest."""
+    return jax.tree.map(lambda leaf: jnp.where(sound.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other), state)
+
+
+def _worst(scaled_error: Any) -> Array:
+    """The largest over examples of the root of the mean square, of all that the state holds of an example."""
+    parts = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(scaled_error)]
+    return jnp.sqrt(jnp.max(jnp.mean(jnp.concatenate(parts, axis=1) ** 2, axis=1)))
