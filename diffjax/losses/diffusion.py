@@ -27,7 +27,7 @@ from diffjax.dtypes import as_float
 from diffjax.errors import InputError
 from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
 from diffjax.processes import Gaussian, Process, Variance
-from diffjax.randomness import Keys, normal, uniform
+from diffjax.randomness import Keys, normal
 from diffjax.schedules import Schedule, broadcast_to, sqrt
 
 Weight = Callable[[Array], Array]  # of the log-SNR, on the squared error of eps
@@ -153,7 +153,7 @@ def draw(q: Distribution, key: Keys) -> Array:
     """A draw of q by one key, or by one key per example; that of a Normal is differentiable in its parameters."""
     if isinstance(q, Normal):
         return q.mean + sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
-    return (uniform(key, q.mean.shape, q.mean.dtype) < q.mean).astype(q.mean.dtype)
+    return q.sample(key)
 
 
 def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:

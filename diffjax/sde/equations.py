@@ -17,17 +17,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax import dtypes
-from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
-from diffjax.schedules import VE, Schedule, broadcast_to
+from diffjax.schedules import VE, Schedule, broadcast_to, check_times
 
 TRAIN_FROM = 1e-5  # the least time of the published models, in training and in likelihoods
 LIKELIHOOD_FROM = 1e-5
@@ -91,15 +89,6 @@ def velocity(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike]
         return drift(process, x, t) - broadcast_to(half, x) * gradient(x, t)
 
     return at
-
-
-def check_times(name: str, t: ArrayLike) -> None:
-    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
-    if isinstance(t, jax.core.Tracer):
-        return
-    values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
-    if not ((values >= 0) & (values <= 1 + 1e-6)).all():  # sums of steps may round above 1
-        raise InputError(f"{name} must be in [0, 1], not {t}: the time of step i of T is i/T")
 
 
 def _derivative(fn: Callable[[Array], Array], t: ArrayLike) -> Array:

@@ -248,7 +248,7 @@ def test_what_is_no_class_in_a_record_is_refused(prepared, feature, labels, says
 
 
 def test_a_seed_that_is_none_is_refused():
-    with pytest.raises(InputError, match=r"data.label_seed=-1 must be an integer of at least 0"):
+    with pytest.raises(InputError, match=r"data.label_seed = -1 must be an integer of at least 0"):
         hide_labels(hundred(), 12, 4, seed=-1)
 
 
