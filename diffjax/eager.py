@@ -5,6 +5,9 @@ each call: a second of compilation for milliseconds of work, and megabytes that 
 lowers the program, some 100 ms, and looks its text up among those that were compiled before. Arrays that the program
 closes over, such as a network's parameters, become arguments: new parameters reuse the compiled form.
 
+An array that a `jax.jit` of the caller's own closes over is part of the text, though: with another one the program is
+compiled anew. Give it to that function as an argument.
+
 The trace at each call is the price of being right. A closure may read a variable that has changed since the last call,
 so that the same function need not be the same program. `jax.jit` around a driver saves the trace as well.
 """

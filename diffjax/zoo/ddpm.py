@@ -201,7 +201,10 @@ def _check(config: Any, learned: bool) -> None:
 def _schedule(setting: Any) -> schedules.Discrete:
     match setting.schedule:
         case "linear":
-            return schedules.linear(setting.num_steps, *setting.betas)
+            ends = tuple(setting.betas)
+            if len(ends) != 2 or not all(isinstance(beta, float | int) for beta in ends):
+                raise InputError(f"diffusion.betas = {ends} must be two numbers, the first and the last beta")
+            return schedules.linear(setting.num_steps, *ends)
         case "cosine":
             return schedules.cosine(setting.num_steps)
         case "sigmoid":

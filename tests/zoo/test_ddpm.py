@@ -207,6 +207,7 @@ def test_figures_show_the_reverse_process(images):
         ("sampling", "steps", 21, "sampling.steps.*20"),
         ("sampling", "steps", 0, "sampling.steps"),
         ("diffusion", "num_steps", 0, "num_steps"),
+        ("diffusion", "betas", ("a", "b"), "two numbers"),
     ],
 )
 def test_a_choice_that_cannot_be_is_named(section, field, value, says):
