@@ -118,7 +118,7 @@ def test_epoch_gives_each_example_once_over_processes(n, batch_size, count):
             ["batch_size=6", "process_count=4", "multiple of 4"],
         ),
         (lambda: batches(numbered(9), 0, seed=0), ["batch_size=0"]),
-        (lambda: batches(numbered(9), 4, seed=-1), ["seed=-1"]),
+        (lambda: batches(numbered(9), 4, seed=-1), ["seed = -1"]),
         (lambda: batches(numbered(9), 4, seed=0, start=-1), ["start=-1"]),
         (lambda: batches(numbered(9), 4, seed=0, process_index=2, process_count=2), ["process_index=2"]),
         (lambda: epoch(numbered(9), 3, 0, 2), ["batch_size=3", "process_count=2"]),
