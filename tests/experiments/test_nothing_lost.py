@@ -60,6 +60,11 @@ def wait_for_a_step_after(workdir, step, process):
         time.sleep(0.02)
 
 
+def exit_code(process):
+    process.communicate(timeout=300)
+    return process.returncode
+
+
 def test_twenty_kills_and_a_sigterm_change_no_bit(start):
     rng = random.Random(0)
     workdir, process = start("disturbed", 10**6)
@@ -88,12 +93,12 @@ def test_twenty_kills_and_a_sigterm_change_no_bit(start):
         assert at >= logged(workdir)[-1]["step"] - 3 * EVERY
     last = at + 2 * EVERY
     _, process = start("disturbed", last)
-    assert process.wait(timeout=300) == 0
+    assert exit_code(process) == 0
     assert all(path.name.isdigit() for path in (workdir / "checkpoints").iterdir())  # no half-written one is left
     print(f"{KILLS} kills on the way to step {last}, a SIGTERM at {asked}")
 
     undisturbed, process = start("undisturbed", last)
-    assert process.wait(timeout=300) == 0
+    assert exit_code(process) == 0
     ours, theirs = ([line for line in logged(w) if "loss" in line] for w in (workdir, undisturbed))
     steps = [line["step"] for line in ours]
     assert sorted(set(steps)) == steps == [line["step"] for line in theirs]

@@ -65,12 +65,13 @@ def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
     script = str(Path(tiny.__file__))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, script, str(tmp_path / "killed"), "1000000", mode]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-    for line in child.stdout:
-        if int(line) == 13:
-            break
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with subprocess.Popen(command, env=environment, **quiet) as child:
+        for line in child.stdout:
+            if int(line) == 13:
+                break
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
     with Checkpointer(tmp_path / "killed", read_only=True) as checkpointer:
         kept = checkpointer.steps()
     # The pipe may be behind the child, but not by much: it cannot have come to the end of this test's 20 steps.
