@@ -4,7 +4,7 @@ setup(
     name="diffjax",
     version="0.1.0",
     description="Diffusion, score-based and variational latent-variable models as pure functions in JAX",
-    python_requires=">=3.11",  # 3.11 takes jax 0.10, which jax 0.11 no longer supports; 3.12 and later take jax 0.12
+    python_requires=">=3.11",  # jax 0.11 dropped Python 3.11, which takes jax 0.10
     classifiers=[f"Programming Language :: Python :: {version}" for version in ("3.11", "3.12", "3.13")],
     packages=find_packages(include=["diffjax", "diffjax.*"]),
     install_requires=[
