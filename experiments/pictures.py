@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Paths, Points
-from diffjax.zoo.model import Figure, Mark
+from diffjax.zoo.figures import Figure, Mark
 
 
 def write(path: Path, figure: Figure) -> Path:

@@ -1,74 +1,64 @@
-"""How to say what `evaluation` found, the report of eval.json: a headline, curves, and all there is."""
+"""The report of eval.json, and how the screen tells it."""
 
-import functools
-import operator
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 
-def headline(report: dict[str, Any]) -> str:
-    """The bound of a system that has one."""
-    examples = f"{report['num_examples']} held-out examples"
-    if "bits_per_dim" not in report:
-        return f"{examples}, no bound on log p(x)"
-    terms = ", ".join(f"{name} {value:.4f}" for name, value in report["terms"].items())
-    return f"{report['bits_per_dim']:.4f} ± {report['standard_error']:.4f} bits/dim on {examples} ({terms})"
+from diffjax.evaluation import measure
+from diffjax.zoo import Model
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 
-def scalars(report: dict[str, Any]) -> dict[str, float]:
+def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
+    """The report, with what it took and on which machine. `began` is of `time.perf_counter`."""
+    return dict(report) | {
+        "wall_seconds": time.perf_counter() - began,
+        "peak_memory_gb": _peak_memory(),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "devices": [device.device_kind for device in jax.devices()],
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """The headline, and what each measure has to say."""
+    yield f"step {report['step']}: {measure.headline(model, dict(report))}; {path}"
+    for found in measure.measures_of(model, options):
+        yield from found.lines(dict(report))
+
+
+def curves(model: Model, options: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, float]:
     """What of the report is worth a curve."""
-    places = {
-        "bits_per_dim": ("bits_per_dim",),
-        "reconstruction": ("reconstruction", "mean_squared_error"),
-        "error_rate_percent": ("classification", "error_rate_percent"),
-        "probe_accuracy": ("probe", "features", "accuracy"),
-    }
-    return {
-        name: functools.reduce(operator.getitem, path, report) for name, path in places.items() if path[0] in report
-    }
+    found: dict[str, float] = {}
+    for each in measure.measures_of(model, options):
+        found |= each.curves(dict(report))
+    return found
 
 
-def show(report: dict[str, Any]) -> None:
-    """What there is of K, L_null and their difference, many samples, the flow, reconstruction, classification, the
-    probe, the system's own table and the Parzen window."""
+def _peak_memory() -> float | None:
+    """In GiB; None where it is not known."""
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 2**10  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
-    def words(name: str, value: dict[str, float]) -> str:
-        pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
-        nats = f"{value['nats']:.3f} ± {value['standard_error_nats']:.3f} nats"
-        return f"{name} {value['per_example']:.4f} ± {value['standard_error']:.4f} bits ({nats}){pixel}"
 
-    if "K" in report:
-        print("; ".join(words(name, report[name]) for name in ("K", "L_null", "K - L_null")))
-    for name in ("many samples", "annealed"):
-        if many := report.get(name):
-            names = f"{name}, {many['num_weights']} weights on {many['num_examples']} examples"
-            print(f"{names}: {words('log p ≥', many['log p'])}; {words('the mean of log w', many['K'])}")
-            if "difference" in many:
-                print(words("annealed less many samples, paired:", many["difference"]))
-    if whole := report.get("log p"):
-        bound = f"bound {report['bound']['nats']:.2f} ± {report['bound']['standard_error_nats']:.2f} nats"
-        print(f"all examples: {bound}, log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats")
-    if whole := report.get("log p by annealing"):
-        print(f"all examples: log p ≥ {whole['nats']:.2f} ± {whole['standard_error_nats']:.2f} nats by annealing")
-    if flow := report.get("flow"):
-        print(f"probability flow, {flow['num_examples']} examples: {words('log p', flow['log p'])}")
-        print(words("probability flow less bound, paired:", flow["above the bound"]))
-    if error := report.get("reconstruction"):
-        value = f"{error['mean_squared_error']:.5f} ± {error['standard_error']:.5f}"
-        numbers = f"in units of the {error['units']}, {error['num_examples']} examples"
-        print(f"reconstruction: mean squared error {value} an element, {numbers}")
-    if error := report.get("classification"):
-        value = f"{error['error_rate_percent']:.2f} ± {error['standard_error_percent']:.2f}%"
-        print(f"classification: {value} wrong of {error['num_examples']} examples")
-    if found := report.get("probe"):
-        features, pixels = (
-            f"{100 * found[name]['accuracy']:.2f} ± {100 * found[name]['standard_error']:.2f}%"
-            for name in ("features", "pixels")
-        )
-        numbers = f"{found['features']['num_train']} labels, {found['features']['num_test']} examples"
-        print(f"linear probe ({found['kind']}; {numbers}): features {features} right, pixels {pixels}")
-    for row, columns in report.get("table", {}).items():
-        print(f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}")
-    if window := report.get("parzen"):
-        for name, score in window.items():
-            error = f"{score['log_likelihood']:.1f} ± {score['standard_error']:.1f} nats"
-            print(f"Parzen window of {score['num_samples']} {name}: {error} ({score['bits']:.1f} bits)")
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -43,7 +43,7 @@ def default(config_path: str) -> Path:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> Iterator[None]:
+def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator[None]:
     """Makes the directory, keeps other trainings out of it while the context lasts, and writes config.json.
 
     Without `writes` it only looks whether it could.
@@ -53,9 +53,8 @@ def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> Iterator[No
             naming the fields; nothing is touched then.
     """
     path = workdir / "config.json"
-    ours = plain(config)
     if path.exists():
-        there, now = _flat(_read(workdir)), _flat(ours)
+        there, now = _flat(_read(workdir)), _flat(saved)
         differ = [
             f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"
             for field in sorted(there.keys() | now.keys())
@@ -72,7 +71,7 @@ def claim(workdir: Path, config: ConfigDict, writes: bool = True) -> Iterator[No
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             _lock(workdir, held.enter_context((workdir / "lock").open("a")))
-            write_json(path, ours)
+            write_json(path, saved)
         except OSError as error:
             raise InputError(
                 f"workdir {workdir} cannot be written ({error.strerror}); choose another workdir"

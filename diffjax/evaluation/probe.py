@@ -7,12 +7,17 @@ a on n test examples comes with the binomial standard error √(a (1 - a) / n); 
 """
 
 import math
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Integer
 
 from diffjax.errors import InputError
+from diffjax.evaluation.measure import Measure, Trained
+from diffjax.mesh import share
 
 KINDS = ("logistic", "svm")
 
@@ -77,3 +82,59 @@ def linear(
         num_train=int(known.sum()),
         num_test=n,
     )
+
+
+@dataclass(frozen=True)
+class Probe(Measure):
+    """A linear classifier of the features and, to compare, one of the pixels.
+
+    features  (params, batch) -> (batch, dim), what an encoder makes of examples
+    """
+
+    features: Callable[[Any, Any], Array]
+
+    name = "probe"
+    needs = "features"
+    switch = "probe"
+
+    def check(self, system: str, options: Mapping[str, Any], train_set: Any, test_set: Any) -> None:
+        check(options["probe"], train_set.gather(np.arange(len(train_set)))["label"])
+
+    def measure(self, trained: Trained, report: dict[str, Any]) -> dict[str, Any]:
+        kind = trained.options["probe"]
+        features = trained.spread(self.features, batch_at=1)
+
+        def read(dataset: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Features, pixels and labels of the labelled examples."""
+            examples = dataset.gather(np.arange(len(dataset)))
+            known = np.flatnonzero(examples["label"] >= 0)
+            batch_size = share(trained.mesh, trained.options["batch_size"])
+            filled = np.resize(known, share(trained.mesh, len(known)))
+            parts = [
+                np.asarray(features(trained.params, {"image": examples["image"][filled[first : first + batch_size]]}))
+                for first in range(0, len(filled), batch_size)
+            ]
+            images = examples["image"][known]
+            return np.concatenate(parts)[: len(known)], images.reshape(len(images), -1), examples["label"][known]
+
+        learnt, pixels, known = read(trained.train_set())
+        test_learnt, test_pixels, test_known = read(trained.test_set)
+        return {
+            "probe": {
+                "kind": kind,
+                "features": linear(kind, learnt, known, test_learnt, test_known, trained.seed),
+                "pixels": linear(kind, pixels, known, test_pixels, test_known, trained.seed),
+            }
+        }
+
+    def lines(self, report: dict[str, Any]) -> Iterator[str]:
+        found = report["probe"]
+        features, pixels = (
+            f"{100 * found[name]['accuracy']:.2f} ± {100 * found[name]['standard_error']:.2f}%"
+            for name in ("features", "pixels")
+        )
+        numbers = f"{found['features']['num_train']} labels, {found['features']['num_test']} examples"
+        yield f"linear probe ({found['kind']}; {numbers}): features {features} right, pixels {pixels}"
+
+    def curves(self, report: dict[str, Any]) -> dict[str, float]:
+        return {"probe_accuracy": report["probe"]["features"]["accuracy"]}

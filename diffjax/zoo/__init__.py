@@ -1,6 +1,20 @@
-"""Every system behind one door: `make(config) -> Model(init, loss, bound, sample, ...)`, one file a system."""
+"""Every system behind one door: `make(config) -> Model(init, loss, bound, sample, ...)`, a room for each family."""
 
+from diffjax.zoo.figures import Arrows, Contours, Curves, Figures, Film, Grid, Panels, Paths, Points
 from diffjax.zoo.make import make
-from diffjax.zoo.model import Arrows, Contours, Curves, Film, Grid, Model, Panels, Paths, Points
+from diffjax.zoo.model import Examples, Model
 
-__all__ = ["Arrows", "Contours", "Curves", "Film", "Grid", "Model", "Panels", "Paths", "Points", "make"]
+__all__ = [
+    "Arrows",
+    "Contours",
+    "Curves",
+    "Examples",
+    "Figures",
+    "Film",
+    "Grid",
+    "Model",
+    "Panels",
+    "Paths",
+    "Points",
+    "make",
+]

@@ -4,38 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
-from diffjax.zoo import (
-    autoencoder,
-    beta_binomial,
-    binomial_diffusion,
-    bivariate_gaussian,
-    black_box,
-    ddpm,
-    flow_density,
-    flow_energies,
-    gaussian_diffusion,
-    guided,
-    hvi,
-    score,
-    semi_supervised,
-    vae,
-)
+from diffjax.zoo.autoencoders import autoencoder
+from diffjax.zoo.diffusion import binomial, ddpm, gaussian, guided, score
+from diffjax.zoo.flows import density, energies
+from diffjax.zoo.latent import hvi, semi_supervised, vae
+from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "ddpm": ddpm.make,
-    "flow_density": flow_density.make,
-    "flow_energies": flow_energies.make,
-    "guided": guided.make,
-    "gaussian_diffusion": gaussian_diffusion.make,
-    "binomial_diffusion": binomial_diffusion.make,
-    "bivariate_gaussian": bivariate_gaussian.make,
     "score": score.make,
-    "semi_supervised": semi_supervised.make,
+    "guided": guided.make,
+    "gaussian_diffusion": gaussian.make,
+    "binomial_diffusion": binomial.make,
+    "vae": vae.make,
     "hvi": hvi.make,
+    "semi_supervised": semi_supervised.make,
+    "bivariate_gaussian": bivariate_gaussian.make,
     "beta_binomial": beta_binomial.make,
     "black_box": black_box.make,
-    "vae": vae.make,
+    "flow_density": density.make,
+    "flow_energies": energies.make,
     "autoencoder": autoencoder.make,
 }
 

@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA, sparse_encode
 from diffjax import zoo
 from diffjax.errors import InputError
 from diffjax.nets import lista
-from diffjax.zoo import autoencoder_kinds as kinds
+from diffjax.zoo.autoencoders import kinds
 
 DIGITS = load_digits().images[:400, :, :, None].astype(np.uint8)  # 17 levels
 PIXELS = DIGITS.reshape(400, 64) / 16.0

@@ -13,7 +13,7 @@ from diffjax import zoo
 from diffjax.data.toys import stomach_cancer
 from diffjax.errors import InputError
 from diffjax.vi import LinearNormal
-from diffjax.zoo import beta_binomial, counts
+from diffjax.zoo.markov import beta_binomial, counts
 
 TABLE = stomach_cancer()
 CENTRE, SCALE = np.array([-6.8, 7.9]), np.array([0.3, 1.4])

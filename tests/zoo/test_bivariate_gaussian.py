@@ -11,7 +11,7 @@ from configs import mcvi_bivariate_gaussian
 from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
-from diffjax.zoo import bivariate_gaussian
+from diffjax.zoo.markov import bivariate_gaussian
 
 SIGMAS = (1.0, 10.0)
 P = bivariate_gaussian.target(SIGMAS)

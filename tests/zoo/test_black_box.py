@@ -14,8 +14,8 @@ import scipy.stats
 from configs import bbvi_normal_gamma
 from diffjax import data, vi, zoo
 from diffjax.errors import InputError
-from diffjax.zoo import black_box
-from diffjax.zoo.black_box import NormalGamma, Params
+from diffjax.zoo.markov import black_box
+from diffjax.zoo.markov.black_box import NormalGamma, Params
 
 CONFIG = bbvi_normal_gamma.get_config()
 X = np.array(CONFIG.data.example)

@@ -13,7 +13,7 @@ from configs import flow_digits, flow_swiss_roll
 from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
-from diffjax.zoo import flow_layers
+from diffjax.zoo.flows import layers as flow_layers
 
 
 def of_numbers(**flow):

@@ -10,7 +10,7 @@ from scipy.special import expit
 from configs import flow_energies
 from diffjax import zoo
 from diffjax.errors import InputError
-from diffjax.zoo import energies
+from diffjax.zoo.flows import targets as energies
 
 
 def small(**flow):

@@ -9,8 +9,8 @@ from scipy import integrate, stats
 from configs import sohl_dickstein_cifar10, sohl_dickstein_swiss_roll
 from diffjax import bounds, zoo
 from diffjax.errors import InputError
-from diffjax.zoo import gaussian_diffusion
-from diffjax.zoo.learned_chain import Chain
+from diffjax.zoo.diffusion import gaussian as gaussian_diffusion
+from diffjax.zoo.diffusion.learned_chain import Chain
 
 
 def roll(num_steps=40, **diffusion):

@@ -16,7 +16,7 @@ from configs import guided_digits, sde_digits
 from diffjax import conditioning, data, predictions, processes, reference, schedules, zoo
 from diffjax.errors import InputError
 from diffjax.nets.classifier import Classifier
-from diffjax.zoo import guided
+from diffjax.zoo.diffusion import guided
 
 
 def small(base="ddpm"):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from diffjax.errors import InputError
-from diffjax.zoo import likelihoods
+from diffjax.zoo.latent import likelihoods
 
 KEY = jax.random.key(0)
 

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from diffjax import predictions, processes, samplers, schedules
-from diffjax.zoo import Contours, Panels, pictures
+from diffjax.zoo import Contours, Panels
+from diffjax.zoo.diffusion import pictures
 from experiments import pictures as drawing
 
 SCHEDULE = schedules.linear(100, 1e-3, 0.1)

@@ -13,7 +13,7 @@ from diffjax.nets.by_class import SCALE
 from diffjax.training.config import training_config
 from diffjax.training.state import init_state, optimizer
 from diffjax.training.step import make_step
-from diffjax.zoo import m2
+from diffjax.zoo.latent import m2
 
 SHAPE, CLASSES, DIM = (3, 2, 1), 3, 6
 Z = np.linspace(-15.0, 15.0, 801)  # the trapezoid rule on it is exact to rounding, as functions vanish at the ends

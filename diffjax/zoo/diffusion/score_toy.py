@@ -16,7 +16,7 @@ from diffjax.distances import energy_distance
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian
 from diffjax.reference import GaussianMixture
-from diffjax.zoo.model import Arrows, Contours, Figure, Mark, Panels, Paths, Points
+from diffjax.zoo.figures import Arrows, Contours, Figure, Mark, Panels, Paths, Points
 
 SHOWN = (1.0, 0.5, sde.TRAIN_FROM)  # times of the three noise levels in the pictures
 NUM = 4000  # samples behind every number of the table

@@ -25,8 +25,12 @@ from jaxtyping import Float
 from diffjax import randomness, vi
 from diffjax.distributions import LOG_2PI, Gamma, Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
 from diffjax.vi.gradients import GradientEstimator
-from diffjax.zoo.model import Batch, Contours, Figure, Model, Panels, Points
+from diffjax.zoo.figures import Contours, Figure, Figures, Panels, Points
+from diffjax.zoo.model import Batch, Model
 
 LABELS = ("mean", "precision")
 POINTS = 80  # to a side of the pictures
@@ -213,7 +217,8 @@ def make(config: Any) -> Model:
     def picture(samples: Array) -> Panels:
         return Panels([[Points(estimators[-1].replace("_", " "), samples)]], LABELS)
 
-    return Model(init, loss, bound, sample, terms, figures, picture=picture, log_weight=bound, table=table)
+    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
+    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
 
 
 def _check(config: Any) -> None:

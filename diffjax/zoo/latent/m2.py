@@ -22,8 +22,8 @@ from diffjax import randomness
 from diffjax.distributions import Normal
 from diffjax.nets.autoencoders import Dense
 from diffjax.nets.by_class import ByClass
-from diffjax.zoo.latent import PRIOR, normal
-from diffjax.zoo.likelihoods import log_bits
+from diffjax.zoo.latent.likelihoods import log_bits
+from diffjax.zoo.latent.networks import PRIOR, normal
 
 
 class M2(NamedTuple):

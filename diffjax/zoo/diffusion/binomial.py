@@ -15,8 +15,9 @@ from jax import Array
 from diffjax import predictions, processes, randomness, samplers
 from diffjax.errors import InputError
 from diffjax.nets.vectors import MLP
-from diffjax.zoo.learned_chain import Chain, make_model
-from diffjax.zoo.model import Batch, Figure, Grid, Model
+from diffjax.zoo.diffusion.learned_chain import Chain, make_model
+from diffjax.zoo.figures import Figure, Figures, Grid
+from diffjax.zoo.model import Batch, Model
 
 
 def make(config: Any) -> Model:
@@ -70,7 +71,7 @@ def make(config: Any) -> Model:
         return {"reverse_process": Grid(1.0 - 2.0 * shown[..., None], 8), "data": raster(encode(key, batch))}
 
     chain = Chain(init, kernels, encode, lambda x: x, "posterior", setting.edge == "fixed", 0.0)
-    return make_model(config, chain, null, raster, figures)
+    return make_model(config, chain, null, Figures(raster, figures))
 
 
 def raster(bits: Array) -> Grid:

@@ -25,9 +25,14 @@ from jax import Array
 
 from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.flow import Flow
+from diffjax.evaluation.table import Table
+from diffjax.memory import of_times
 from diffjax.nets.vectors import TimeMLP
-from diffjax.zoo import ddpm, pictures, score_toy
-from diffjax.zoo.model import Batch, Figure, Film, Grid, Model, grid
+from diffjax.zoo.diffusion import ddpm, pictures, score_toy
+from diffjax.zoo.figures import Figure, Figures, Film, Grid, picture_of
+from diffjax.zoo.model import Batch, Model
 
 PREDICTORS: dict[str, Callable[[processes.Gaussian], samplers.Stepper]] = {
     "ancestral": samplers.ancestral,
@@ -157,18 +162,16 @@ def make(config: Any) -> Model:
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
         return score_toy.table(config, process, predict_with(params), key, batch["image"])
 
+    measures = (Bound(terms), Flow(log_prob), *([Table(table)] if config.data.name == "mixture" else []))
     return Model(
         init,
         loss,
         bound,
         draw,
-        terms,
-        figures,
-        time_sampler,
-        grid if images else pictures.plane,
-        kernels=lambda params: (process, predict_with(params)),
-        table=table if config.data.name == "mixture" else None,
-        log_prob=log_prob,
+        lambda params: (process, predict_with(params)),
+        of_times(time_sampler),
+        measures=measures,
+        figures=Figures(picture_of(shape), figures),
     )
 
 

@@ -19,11 +19,17 @@ from jax import Array
 from diffjax import bounds, randomness, vi
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.probe import Probe
+from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.vi.objectives import Estimator
-from diffjax.zoo import latent, likelihoods
-from diffjax.zoo.flow_posterior import amortised
-from diffjax.zoo.latent import PRIOR, normal
-from diffjax.zoo.model import Batch, Figure, Grid, Model
+from diffjax.zoo.figures import Figure, Figures, Grid
+from diffjax.zoo.latent import likelihoods
+from diffjax.zoo.latent import networks as latent
+from diffjax.zoo.latent.flow_posterior import amortised
+from diffjax.zoo.latent.networks import PRIOR, normal
+from diffjax.zoo.model import Batch, Model
 
 Params = dict[str, Any]
 OBJECTIVES = ("elbo", "iwae")
@@ -165,17 +171,19 @@ def make(config: Any) -> Model:
         return log_likelihood(params, x, z) + PRIOR.log_prob(z).sum()
 
     around = (log_joint, lambda params, x: posterior(params, 0, x)[0], likelihood.prepare)
+    annealed = latent.annealed(config.evaluation.annealing, *around) if len(dims) == 1 else None
     return Model(
         init,
         loss,
         bound,
         sample,
-        terms,
-        figures,
-        log_weight=log_weight,
-        annealed=latent.annealed(config.evaluation.annealing, *around) if len(dims) == 1 else None,
-        features=features_of,
-        reconstruct=reconstruct,
+        measures=(
+            Bound(terms),
+            ManySamples(log_weight, None, annealed),
+            Reconstruction(reconstruct),
+            Probe(features_of),
+        ),
+        figures=Figures(own=figures),
     )
 
 

@@ -19,11 +19,15 @@ from jax.typing import ArrayLike
 
 from diffjax import conditioning, losses, predictions, randomness, samplers, sde
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.flow import Flow
+from diffjax.evaluation.table import Table
 from diffjax.nets.classifier import Classifier
 from diffjax.processes import Gaussian
 from diffjax.schedules import Discrete, Schedule, broadcast_to
-from diffjax.zoo import ddpm, score
-from diffjax.zoo.model import Batch, Figure, Grid, Model, grid, labels
+from diffjax.zoo.diffusion import ddpm, score
+from diffjax.zoo.figures import Figure, Figures, Grid, grid
+from diffjax.zoo.model import Batch, Examples, Model, labels
 
 BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make, "score": score.make}  # on images in [-1, 1]
 SAMPLERS = ("ddim", "ancestral", "heun")
@@ -44,8 +48,8 @@ def make(config: Any) -> Model:
     """
     _check(config)
     base = BASES[config.base](config)
-    base_bound, base_terms = base.bound, base.terms
-    assert base_bound is not None and base_terms is not None
+    base_bound, base_terms, base_log_prob = base.bound, base.measure(Bound).terms, base.measure(Flow).log_prob
+    assert base_bound is not None
     setting, guidance = config.classifier, config.guidance
     net = Classifier(
         num_classes=setting.num_classes,
@@ -108,7 +112,7 @@ def make(config: Any) -> Model:
         """The base's, and one draw of each class, a row for each scale."""
         base_key, key = jax.random.split(key)
         rows = at_scales(params, key, jnp.arange(setting.num_classes))
-        return base.figures(params["model"], base_key, batch) | {
+        return base.figures.own(params["model"], base_key, batch) | {
             "guidance": Grid(rows.reshape(-1, *shape), setting.num_classes)
         }
 
@@ -141,23 +145,20 @@ def make(config: Any) -> Model:
             rows[f"samples at scale {scale:g}, read by held-out neighbours"] = {"as asked": float(right)}
         return rows
 
-    def log_prob(params: Any, key: Array, batch: Batch) -> Array:
-        assert base.log_prob is not None
-        return base.log_prob(params["model"], key, batch)
-
     return Model(
         init,
         loss,
         lambda params, key, batch: base_bound(params["model"], key, batch),
         sample,
-        lambda params, key, batch: base_terms(params["model"], key, batch),
-        figures,
-        base.time_sampler,
-        picture,
-        kernels=kernels,
-        table=table,
-        log_prob=log_prob,
-        classes=("classifier.num_classes", setting.num_classes),
+        kernels,
+        base.memory,
+        Examples(classes=("classifier.num_classes", setting.num_classes)),
+        measures=(
+            Bound(lambda params, key, batch: base_terms(params["model"], key, batch)),
+            Flow(lambda params, key, batch: base_log_prob(params["model"], key, batch)),
+            Table(table),
+        ),
+        figures=Figures(picture, figures),
     )
 
 

@@ -27,9 +27,13 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from diffjax import mcmc, randomness, vi
 from diffjax.distributions import LOG_2PI, Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
 from diffjax.vi.markov_chain import Conditional
 from diffjax.vi.objectives import Estimator
-from diffjax.zoo.model import Batch, Curves, Figure, Model, Panels, Points
+from diffjax.zoo.figures import Curves, Figure, Figures, Panels, Points
+from diffjax.zoo.model import Batch, Model
 
 LEARNED = 2  # the last of the three ways to move
 
@@ -262,7 +266,8 @@ def make(config: Any) -> Model:
     def picture(samples: Array) -> Panels:
         return Panels([[Points(f"{ways[LEARNED]}, T = {longest}", samples)]], ("z_1", "z_2"))
 
-    return Model(init, loss, bound, sample, terms, figures, picture=picture, log_weight=bound, table=table)
+    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
+    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
 
 
 def _turn(t: int) -> tuple[int, int]:

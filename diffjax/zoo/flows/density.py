@@ -24,9 +24,11 @@ from jax import Array
 from diffjax import flows, randomness
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.zoo.flow_layers import stack
-from diffjax.zoo.model import Batch, Contours, Figure, Grid, Model, Panels, Points, grid
-from diffjax.zoo.pictures import plane
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points, picture_of
+from diffjax.zoo.flows.layers import stack
+from diffjax.zoo.model import Batch, Model
 
 POINTS = 241  # a side of the picture of a density on the plane
 
@@ -114,8 +116,6 @@ def make(config: Any) -> Model:
         loss=loss,
         bound=bound,
         sample=sample,
-        terms=terms,
-        figures=figures,
-        picture=grid if len(shape) == 3 else plane,
-        log_weight=bound,
+        measures=(Bound(terms), ManySamples(bound)),
+        figures=Figures(picture_of(shape), figures),
     )

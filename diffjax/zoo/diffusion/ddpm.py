@@ -15,9 +15,13 @@ from jax import Array
 from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.flow import Flow
+from diffjax.memory import of_times
 from diffjax.nets.unet import UNet
-from diffjax.zoo import pictures
-from diffjax.zoo.model import Batch, Curves, Figure, Film, Grid, Model, labels
+from diffjax.zoo.diffusion import pictures
+from diffjax.zoo.figures import Curves, Figure, Figures, Film, Grid
+from diffjax.zoo.model import Batch, Examples, Model, labels
 
 TIME_SAMPLERS = {
     "uniform": time_sampling.uniform,
@@ -162,12 +166,11 @@ def make(config: Any) -> Model:
         loss,
         bound,
         sample,
-        terms,
-        figures,
-        sampler,
-        kernels=kernels,
-        log_prob=log_prob,
-        classes=("net.num_classes", config.net.num_classes) if config.net.num_classes else None,
+        kernels,
+        of_times(sampler),
+        Examples(classes=("net.num_classes", config.net.num_classes) if config.net.num_classes else None),
+        measures=(Bound(terms), Flow(log_prob)),
+        figures=Figures(own=figures),
     )
 
 

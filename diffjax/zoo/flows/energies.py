@@ -20,9 +20,13 @@ from diffjax import randomness
 from diffjax.bounds import importance_weighted
 from diffjax.distributions import LOG_2PI
 from diffjax.errors import InputError
-from diffjax.zoo import energies
-from diffjax.zoo.flow_layers import stack
-from diffjax.zoo.model import Batch, Contours, Curves, Figure, Mark, Model, Panels, Points
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
+from diffjax.zoo.figures import Contours, Curves, Figure, Figures, Mark, Panels, Points
+from diffjax.zoo.flows import targets as energies
+from diffjax.zoo.flows.layers import stack
+from diffjax.zoo.model import Batch, Model
 
 LABELS = ("z_1", "z_2")
 POINTS, EXTENT = 121, 4.8  # of the grids in the pictures
@@ -143,7 +147,8 @@ def make(config: Any) -> Model:
     def picture(samples: Array) -> Panels:
         return Panels([[Points(f"U{shown + 1}, K = {longest}", samples)]], LABELS, EXTENT)
 
-    return Model(init, loss, bound, sample, terms, figures, picture=picture, log_weight=bound, table=table)
+    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
+    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
 
 
 def _size(batch: Batch) -> int:

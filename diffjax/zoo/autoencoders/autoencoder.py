@@ -21,7 +21,11 @@ from jax import Array
 
 from diffjax import randomness
 from diffjax.errors import InputError
-from diffjax.zoo.autoencoder_kinds import (
+from diffjax.evaluation.measure import Measure
+from diffjax.evaluation.probe import Probe
+from diffjax.evaluation.reconstruction import Reconstruction
+from diffjax.evaluation.table import Table
+from diffjax.zoo.autoencoders.kinds import (
     Autoencoder,
     Params,
     contractive,
@@ -33,7 +37,8 @@ from diffjax.zoo.autoencoder_kinds import (
     square,
     whole,
 )
-from diffjax.zoo.model import Batch, Figure, Grid, Model, grid
+from diffjax.zoo.figures import Figure, Figures, Grid, grid
+from diffjax.zoo.model import Batch, Examples, Model
 
 SEEDS = 2**32  # that scikit-learn takes
 KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
@@ -97,15 +102,16 @@ def make(config: Any) -> Model:
         assert own_fit is not None
         return own_fit(params, np.asarray(unit(examples)), seed)
 
+    measures: list[Measure] = [
+        Reconstruction(lambda params, key, batch: image(reconstructed(params, unit(batch)))),
+        Probe(lambda params, batch: parts.encode(params, unit(batch))),
+    ]
+    if own_table is not None:
+        measures.append(Table(lambda params, key, batch: own_table(params, unit(batch))))
     return Model(
         parts.init,
         loss,
-        None,
-        None,
-        None,
-        figures,
-        table=own_table and (lambda params, key, batch: own_table(params, unit(batch))),
-        fit=own_fit and fit,
-        features=lambda params, batch: parts.encode(params, unit(batch)),
-        reconstruct=lambda params, key, batch: image(reconstructed(params, unit(batch))),
+        examples=Examples(own_fit and fit),
+        measures=measures,
+        figures=Figures(own=figures),
     )

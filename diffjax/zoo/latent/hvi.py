@@ -19,11 +19,14 @@ from jax import Array
 from diffjax import randomness, vi
 from diffjax.distributions import LOG_2PI, Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
 from diffjax.nets.autoencoders import Dense
 from diffjax.vi.markov_chain import Conditional
-from diffjax.zoo import latent
-from diffjax.zoo.likelihoods import bits, check_bits, log_bits
-from diffjax.zoo.model import Batch, Figure, Grid, Model
+from diffjax.zoo.figures import Figure, Figures, Grid
+from diffjax.zoo.latent import networks as latent
+from diffjax.zoo.latent.likelihoods import bits, check_bits, log_bits
+from diffjax.zoo.model import Batch, Model
 
 Params = dict[str, Any]
 
@@ -140,11 +143,11 @@ def make(config: Any) -> Model:
         loss,
         bound,
         sample,
-        terms,
-        figures,
-        log_weight=bound,
-        annealed=latent.annealed(config.evaluation.annealing, *around),
-        log_weights=latent.fitted(*around),
+        measures=(
+            Bound(terms),
+            ManySamples(bound, latent.fitted(*around), latent.annealed(config.evaluation.annealing, *around)),
+        ),
+        figures=Figures(own=figures),
     )
 
 

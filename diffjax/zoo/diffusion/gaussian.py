@@ -31,9 +31,10 @@ from diffjax.errors import InputError
 from diffjax.nets.multiscale import MultiScale
 from diffjax.nets.temporal import bumps
 from diffjax.nets.vectors import RBF
-from diffjax.zoo import pictures
-from diffjax.zoo.learned_chain import Chain, make_model
-from diffjax.zoo.model import Batch, Figure, Film, Model, grid
+from diffjax.zoo.diffusion import pictures
+from diffjax.zoo.diffusion.learned_chain import Chain, make_model
+from diffjax.zoo.figures import Figure, Figures, Film, picture_of
+from diffjax.zoo.model import Batch, Model
 
 
 def make(config: Any) -> Model:
@@ -112,7 +113,7 @@ def make(config: Any) -> Model:
         return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)
 
     chain = Chain(init, kernels, encode, decode, "shifted", True, units)
-    return make_model(config, chain, null, grid if len(shape) == 3 else pictures.plane, figures)
+    return make_model(config, chain, null, Figures(picture_of(shape), figures))
 
 
 def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:

@@ -7,7 +7,7 @@ from jax import Array
 from diffjax import conditioning, predictions, samplers
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
-from diffjax.zoo.model import Arrows, Decode, Figure, Grid, Panels, Points
+from diffjax.zoo.figures import Arrows, Decode, Figure, Grid, Panels, Points
 
 
 def film(
@@ -38,11 +38,6 @@ def film(
         return x, (x, guess)
 
     return jax.lax.scan(body, start, jnp.arange(frames))[1]
-
-
-def plane(xy: Array) -> Panels:
-    """Samples of the plane (n, 2)."""
-    return Panels([[Points("samples", xy)]])
 
 
 def trajectories(

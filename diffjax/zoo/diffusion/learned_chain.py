@@ -15,9 +15,13 @@ from jax import Array
 
 from diffjax import bounds, losses, randomness, samplers, time_sampling
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.memory import of_times
 from diffjax.predictions import Predict
 from diffjax.processes import Process, Variance
-from diffjax.zoo.model import Batch, Figure, Model
+from diffjax.zoo.figures import Figures
+from diffjax.zoo.model import Batch, Model
 
 TIME_SAMPLERS = {"uniform": time_sampling.uniform, "low_discrepancy": time_sampling.low_discrepancy}
 
@@ -47,8 +51,7 @@ def make_model(
     config: Any,
     chain: Chain,
     null: Callable[[Batch], Array],
-    picture: Callable[[Array], Figure],
-    figures: Callable[[Any, Array, Batch], dict[str, Figure]],
+    figures: Figures,
 ) -> Model:
     """The Model of a chain of config.diffusion.num_steps steps.
 
@@ -103,7 +106,14 @@ def make_model(
         return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
 
     return Model(
-        chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, chain.kernels, null
+        chain.init,
+        loss,
+        bound,
+        sample,
+        chain.kernels,
+        of_times(time_sampler),
+        measures=(Bound(terms, null), ManySamples(log_weight)),
+        figures=figures,
     )
 
 

@@ -28,12 +28,16 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax import randomness, vi
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
 from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import leapfrog
 from diffjax.vi.markov_chain import LogJoint
 from diffjax.vi.objectives import Estimator
-from diffjax.zoo.counts import log_likelihood
-from diffjax.zoo.model import Batch, Contours, Curves, Figure, Model, Panels, Points
+from diffjax.zoo.figures import Contours, Curves, Figure, Figures, Panels, Points
+from diffjax.zoo.markov.counts import log_likelihood
+from diffjax.zoo.model import Batch, Model
 
 LABELS = ("logit m", "log K")
 NODES = 12  # Gauss-Hermite nodes a dimension
@@ -240,7 +244,8 @@ def make(config: Any) -> Model:
     def picture(samples: Array) -> Panels:
         return Panels([[Points(f"{max(steps)} leapfrog steps", samples)]], LABELS)
 
-    return Model(init, loss, bound, sample, terms, figures, picture=picture, log_weight=bound, table=table)
+    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
+    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
 
 
 def _check(config: Any) -> None:

@@ -26,9 +26,16 @@ from jax import Array
 from diffjax import randomness
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
-from diffjax.zoo import latent, m2
-from diffjax.zoo.likelihoods import log_bits
-from diffjax.zoo.model import Batch, Figure, Grid, Model, labels
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.classification import Classification
+from diffjax.evaluation.measure import Measure
+from diffjax.evaluation.probe import Probe
+from diffjax.evaluation.reconstruction import Reconstruction
+from diffjax.zoo.figures import Figure, Figures, Grid
+from diffjax.zoo.latent import m2
+from diffjax.zoo.latent import networks as latent
+from diffjax.zoo.latent.likelihoods import log_bits
+from diffjax.zoo.model import Batch, Examples, Model, labels
 
 MODELS = ("m1", "m2", "m1m2", "supervised")
 STYLES = 10  # rows of the pictures
@@ -185,17 +192,21 @@ def make(config: Any) -> Model:
             "classes": Grid(drawn.reshape(-1, *shape), num_classes),
         }
 
+    measures: list[Measure] = [] if supervised else [Bound(terms)]
+    if setting.model == "m1":
+        measures.append(Reconstruction(reconstruct))
+    else:
+        measures.append(Classification(class_log_probs))
+    if setting.model in ("m1", "m1m2"):
+        measures.append(Probe(features))
     return Model(
         init,
         loss,
         None if supervised else bound,
         None if supervised else sample,
-        None if supervised else terms,
-        figures,
-        features=features if setting.model in ("m1", "m1m2") else None,
-        reconstruct=reconstruct if setting.model == "m1" else None,
-        class_log_probs=None if setting.model == "m1" else class_log_probs,
-        classes=None if setting.model == "m1" else classes,
+        examples=Examples(classes=None if setting.model == "m1" else classes),
+        measures=measures,
+        figures=Figures(own=figures),
     )
 
 

@@ -1,0 +1,1 @@
+"""Normalizing flows, as densities of data and of energies."""

@@ -1,0 +1,1 @@
+"""Posteriors over parameters, by Markov chains and by black-box inference."""

@@ -1,0 +1,157 @@
+"""A run, opened: its configuration is read and checked once. The rest of `experiments` takes the typed `Run`."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from diffjax import data, zoo
+from diffjax.data import labels
+from diffjax.errors import InputError
+from diffjax.evaluation import measure
+from diffjax.evaluation.measure import Trained
+from diffjax.mesh import DATA_PARALLEL, make_mesh
+from diffjax.paths import local
+from diffjax.training.config import TrainingConfig, training_config
+from diffjax.training.sharding import check_batch_size
+from experiments.workdir import plain, read_config
+
+
+class Run(NamedTuple):
+    """What a configuration and a workdir say, in types.
+
+    system     the name of the model's system
+    saved      the configuration as config.json has it
+    directory  the workdir
+    settings   the section `training`, with mesh and parallel
+    options    the section `evaluation`
+    sampler    what files of samples are called after: the sampler's name and its steps
+    init_from  the workdir of a run whose parameters training begins with, "" for none
+    train_set  loads the training examples, once; `test_set` those of the test split
+    """
+
+    system: str
+    saved: dict[str, Any]
+    directory: Path
+    settings: TrainingConfig
+    options: Mapping[str, Any]
+    sampler: str
+    init_from: str
+    mesh: Mesh
+    model: zoo.Model
+    train_set: Callable[[], data.Dataset]
+    test_set: Callable[[], data.Dataset]
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of all that is random outside training."""
+        return jax.random.key(self.settings.seed)
+
+    def trained(self, params: Any, key: jax.Array) -> Trained:
+        """What is measured: the model with these parameters, which lie on the mesh."""
+        return Trained(
+            model=self.model,
+            system=self.system,
+            params=params,
+            key=key,
+            options=self.options,
+            mesh=self.mesh,
+            test_set=self.test_set(),
+            train_set=self.train_set,
+            seed=self.settings.seed,
+        )
+
+
+def open_run(config: ConfigDict, directory: str | Path) -> Run:
+    """The run of a configuration in a directory, of which nothing is written or read.
+
+    Raises:
+        InputError: if a value of the configuration cannot be used.
+    """
+    settings = settings_of(config)
+    options = config.evaluation.to_dict()
+    measure.check_numbers(options)
+    return Run(
+        system=config.system,
+        saved=plain(config),
+        directory=local(directory, "workdir"),
+        settings=settings,
+        options=options,
+        sampler=f"{config.sampling.sampler}_{config.sampling.steps}",
+        init_from=config.get("init_from", ""),
+        mesh=make_mesh(settings.mesh),
+        model=zoo.make(config),
+        train_set=functools.cache(lambda: load(config, "train")),
+        test_set=functools.cache(lambda: load(config, "test")),
+    )
+
+
+def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
+    """The same, with all checked that a run must not find out at its end only.
+
+    Where data.mean and data.std are None, the configuration gets those of the training examples.
+
+    Raises:
+        InputError: also if data cannot be read or do not suit the system, or a measure cannot be had.
+    """
+    settings = settings_of(config)
+    check_batch_size(settings.batch_size, make_mesh(settings.mesh).size, settings.accumulate)
+    train_set = load(config, "train")
+    standardise(config, train_set)
+    run = open_run(config, directory)._replace(train_set=lambda: train_set)
+    test_set = run.test_set()
+    if classes := run.model.examples.classes:
+        labels.check_labelled(train_set, *classes)
+        for dataset in (train_set, test_set):
+            labels.check_classes(dataset, *classes)
+    measure.check(run.model, run.system, run.options, train_set, test_set)
+    return run
+
+
+def open_saved(directory: str | Path, field: str = "workdir") -> Run:
+    """The run that a directory holds. `field` is what errors call the directory."""
+    directory = local(directory, field)
+    return open_run(read_config(directory, field), directory)
+
+
+def settings_of(config: ConfigDict) -> TrainingConfig:
+    """The checked section `training`, with what stands beside it. Old runs have no mesh."""
+    return training_config({**config.training, "parallel": config.parallel, "mesh": config.get("mesh", DATA_PARALLEL)})
+
+
+def load(config: ConfigDict, split: str) -> data.Dataset:
+    """The examples of a split. Raises `InputError` if they have other levels than the configuration says."""
+    dataset = data.load(config.data, split)
+    if dataset.levels != config.data.levels:
+        raise InputError(
+            f"data.levels={config.data.levels}, but {config.data.name!r} has {dataset.levels} levels: "
+            f"set data.levels={dataset.levels}"
+        )
+    return dataset
+
+
+def standardise(config: ConfigDict, train_set: data.Dataset) -> bool:
+    """Whether data.mean and data.std were None and now are those of the training examples.
+
+    Raises `InputError` if they are numbers, but another set's.
+    """
+    if not train_set.levels or "mean" not in config.data or "std" not in config.data:
+        return False
+    mean, std = data.mean_and_std(train_set)
+    if config.data.mean is None:
+        config.data.update(mean=mean, std=std)
+        return True
+    if abs(config.data.mean - mean) > 0.1 * std or abs(config.data.std - std) > 0.1 * std:
+        raise InputError(
+            f"data.mean={config.data.mean} and data.std={config.data.std}, but the training examples of"
+            f" {train_set.name!r} have {mean:.2f} and {std:.2f}: set these"
+        )
+    return False

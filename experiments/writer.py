@@ -1,0 +1,84 @@
+"""What a run writes to its directory and says on the screen. On processes other than the first, nothing."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffjax.zoo.figures import Figure
+from experiments import pictures
+from experiments.workdir import Log, claim, write_json
+
+
+class Writer:
+    """Of the first process."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._log: Log | None = None
+
+    def say(self, *lines: str) -> None:
+        for line in lines:
+            print(line)
+
+    def begin(self, step: int) -> None:
+        """Opens the log of a training that goes on from `step`."""
+        self._log = Log(self._directory, step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._log is not None:
+            self._log.scalars(step, dict(values))
+
+    def samples(self, step: int, figure: Figure) -> None:
+        """Samples drawn during training, for samples/ and the log."""
+        path = self.figure(f"step_{step:08d}", figure)
+        if self._log is not None:
+            self._log.image(step, "samples", path)
+
+    def figure(self, name: str, figure: Figure) -> Path:
+        return pictures.write(self._directory / "samples" / name, figure)
+
+    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None:
+        """Figures that are only computed where they are written."""
+        for name, figure in drawn().items():
+            self.figure(name, figure)
+
+    def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        np.savez_compressed(self._directory / "samples" / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        write_json(self._directory / "eval.json", report)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+class Silent(Writer):
+    """Of all other processes."""
+
+    def say(self, *lines: str) -> None: ...
+    def begin(self, step: int) -> None: ...
+    def samples(self, step: int, figure: Figure) -> None: ...
+    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
+    def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
+    def report(self, report: Mapping[str, Any]) -> None: ...
+
+    def figure(self, name: str, figure: Figure) -> Path:
+        return self._directory
+
+
+def writer_of(directory: Path) -> Writer:
+    """That of this process."""
+    return Writer(directory) if jax.process_index() == 0 else Silent(directory)
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, saved: dict[str, Any]) -> Iterator[Writer]:
+    """The writer of a training, which keeps others out of the directory meanwhile, see `workdir.claim`."""
+    writer = writer_of(directory)
+    with claim(directory, saved, writes=not isinstance(writer, Silent)), contextlib.closing(writer):
+        yield writer
