@@ -17,8 +17,9 @@ grid points L is linear in t: the diffusion whose rate is constant within a step
 A schedule is evaluated at concrete or traced times. Concrete times outside [0, 1] raise an InputError.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from diffjax import pytrees
+from diffjax import pytrees, registry
 from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 
@@ -40,6 +41,9 @@ class Schedule(Protocol):
     def alpha(self, t: ArrayLike) -> Array: ...
     def sigma(self, t: ArrayLike) -> Array: ...
     def log_snr(self, t: ArrayLike) -> Array: ...
+
+
+S = TypeVar("S", bound="Schedule")
 
 
 class VariancePreserving:
@@ -220,6 +224,24 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
     if concrete and not 0 < float(sigma_min) < float(sigma_max) < np.inf:
         raise InputError(f"sigma_min={sigma_min} must be positive and less than sigma_max={sigma_max}")
     return VE(sigma_min, sigma_max)
+
+
+CHAINS: dict[str, Callable[..., Discrete]] = {"linear": linear, "cosine": cosine, "sigmoid": sigmoid}
+CONTINUOUS: dict[str, Callable[..., Schedule]] = {"vp": vp, "sub_vp": sub_vp, "ve": ve}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {**CHAINS, **CONTINUOUS}
+
+
+def make(name: str, settings: Mapping[str, Any], among: Mapping[str, Callable[..., S]], field: str = "schedule") -> S:
+    """The schedule that `name` calls, with those of `settings` that it takes, e.g. a section of a configuration.
+
+    Args:
+        among: the schedules to choose from: `SCHEDULES`, or its parts `CHAINS`, which are discrete, and `CONTINUOUS`.
+        field: what the error calls the name.
+
+    Raises:
+        InputError: on an unknown name, or a setting out of range.
+    """
+    return registry.build(registry.choose(field, name, among), settings=settings)
 
 
 def broadcast_to(t: ArrayLike, x: Array) -> Array:

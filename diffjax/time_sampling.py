@@ -100,6 +100,14 @@ def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSa
     return TimeSampler(init, sample, update)
 
 
+# Those of the grid i/T, by name: num_steps -> TimeSampler.
+TIME_SAMPLERS: dict[str, Callable[[int], TimeSampler]] = {
+    "uniform": uniform,
+    "low_discrepancy": low_discrepancy,
+    "loss_aware": loss_aware,
+}
+
+
 def _stratified(key: PRNGKeyArray, num: int) -> Array:
     """`num` points of [0, 1), each uniform, all evenly spread."""
     shift_key, order_key = jax.random.split(key)

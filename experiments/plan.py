@@ -19,7 +19,7 @@ from diffjax.training.plan import Costs, OutOfMemory, Program, abstract_batch, b
 from diffjax.training.sharding import check_batch_size, parallelize
 from diffjax.training.state import optimizer
 from diffjax.training.step import make_step
-from experiments.run import settings_of
+from experiments.opened import settings_of
 
 # Libtpu is here to compile. Else it would ask the network which TPU it is on, complain that there is none, and let no
 # other process load it.
@@ -47,16 +47,16 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
     devices = tpus(topology) if topology else jax.devices()
     check_batch_size(settings.batch_size, len(devices), settings.accumulate)
     model = zoo.make(config)
-    step = make_step(model, optimizer(settings), settings, time_sampler=model.time_sampler)
+    step = make_step(model, optimizer(settings), settings)
     layout = parallelize(step, "jit", devices, settings.mesh)
     mesh = layout.mesh
-    state = abstract_state(layout, model, settings, model.time_sampler)
+    state = abstract_state(layout, model, settings)
 
     def batch_of(size: int) -> dict[str, jax.ShapeDtypeStruct]:
         return abstract_batch(mesh, tuple(config.data.shape), config.data.levels, size)
 
     def costs_of(size: int) -> Costs:
-        return costs(mesh, model, settings, state, batch_of(size), model.time_sampler)
+        return costs(mesh, model, settings, state, batch_of(size))
 
     size = settings.batch_size
     parameters = sum(x.size for x in jax.tree.leaves(state.params))

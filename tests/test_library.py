@@ -317,7 +317,7 @@ def one_of_each_module(x, mixture):
         "drawn bounds": lambda: dj.bounds.diffusion(process, predict, key, x, times[::-1]).total,
         "drawn samples": lambda: dj.samplers.denoise(dj.samplers.ancestral(process), predict, key, x, times),
         "drawn flow": lambda: dj.sde.encode(process, predict, x),  # not drawn, but slow to compile
-        "drawn sde": lambda: dj.samplers.denoise(dj.sde.euler_maruyama(process), predict, key, x, times),
+        "drawn sde": lambda: dj.samplers.denoise(dj.samplers.euler_maruyama(process), predict, key, x, times),
         "drawn chains": lambda: dj.mcmc.run(kernel, key, x[0], 2)[0].position,
         "drawn gradients": lambda: dj.vi.value_and_gradient(
             mixture.log_prob, family, dj.vi.mean_field.start(w[0]), key, 4, "score_leave_one_out"

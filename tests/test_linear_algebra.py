@@ -97,7 +97,7 @@ PROGRAMS = {
     "discrete": (lambda x: sde.discrete_log_prob(VP, PREDICT, KEY, x.astype(int), 3, "forward", max_steps=4), True),
     "saved": (lambda x: sde.transport(VP, PREDICT, x, 1.0, 0.1, max_steps=4, save=jnp.array([0.5, 0.2])).saved, True),
     "latents": (lambda x: sde.interpolate_latents(sde.encode(VP, PREDICT, x, max_steps=4)[0], x[0], x[0]), True),
-    "corrector": (sampled(sde.predictor_corrector(VP, sde.reverse_diffusion(VP))), False),
+    "corrector": (sampled(samplers.predictor_corrector(VP, samplers.reverse_diffusion(VP))), False),
     "bound": (lambda x: bounds.diffusion(VP, PREDICT, KEY, x, CHAIN.times).total, False),
     "score matching": (lambda x: losses.exact_score_matching(network, x), False),
     "sliced": (lambda x: losses.sliced_score_matching(network, KEY, x), False),

@@ -1,5 +1,6 @@
 """Training losses, per example and unreduced: of diffusion models, and score matching."""
 
+from diffjax.losses.chains import LOSSES, chain_loss
 from diffjax.losses.diffusion import Weight, draw, hybrid, min_snr, p2, simple, vlb, weighted
 from diffjax.losses.score_matching import (
     Projection,
@@ -12,9 +13,11 @@ from diffjax.losses.score_matching import (
 )
 
 __all__ = [
+    "LOSSES",
     "Projection",
     "Score",
     "Weight",
+    "chain_loss",
     "denoising_score_matching",
     "draw",
     "energy_score",

@@ -9,6 +9,7 @@ the next multiple of `log_every`, but are always looked at before a save or an e
 ever saved.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -25,12 +26,11 @@ from jaxtyping import Array, Bool
 from tqdm import tqdm
 
 from diffjax.errors import InputError
-from diffjax.time_sampling import TimeSampler
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.feed import Feed
 from diffjax.training.sharding import Layout, check_batch_size, parallelize
-from diffjax.training.state import TrainState, init_state, optimizer
+from diffjax.training.state import Trainable, TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 
 PATIENCE = 100  # bad steps in a row that are skipped before training stops
@@ -63,12 +63,11 @@ class TrainingDiverged(InputError):
 
 
 def train(
-    model: Any,
+    model: Trainable,
     config: TrainingConfig | Mapping[str, Any],
     make_batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
     directory: str | Path,
     *,
-    time_sampler: TimeSampler | None = None,
     meta: Mapping[str, Any] | None = None,
     on_start: Callable[[int], None] | None = None,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
@@ -78,18 +77,13 @@ def train(
 ) -> TrainState:
     """Trains `model` to `config.steps` updates, from the newest checkpoint in `directory` if there is one.
 
-    model         needs `init(key) -> params` and `loss(params, key, batch) -> (batch,)`
     config        the section `training` of a configuration, see `TrainingConfig`
     make_batches  `make_batches(n)` iterates over the batches of the steps n + 1, n + 2, ...: dicts of numpy arrays,
                   this process's part of the global batch; it must not write again to arrays it has handed out
     directory     of the checkpoints, nothing else is written
-    time_sampler  how the times `batch["t"]` are drawn and weighted; None leaves it to the model
     meta          JSON saved with each checkpoint, beside `step` and `examples_seen`; the configuration, say
     on_start      called once, before the first step, with the number of the step that the run goes on from; at first 0
-    on_log        called every `log_every` steps with the mean `loss` and `grad_norm` since the last call,
-                  the `learning_rate`, `images_per_second` (evaluations and the compiling first step not counted),
-                  `input_wait`, the fraction of that time spent waiting for data, and `skipped`, the number of bad
-                  steps; the first time also `first_step_seconds`, from the call to the end of the first step
+    on_log        called every `log_every` steps, see `_Metrics.take`
     on_eval       called every `eval_every` steps and at the end, with the state, which lies as `config.mesh` says;
                   it must not keep the state, whose memory the next step reuses
     stop          asked after each step, with its number, whether to save and leave; all processes must answer alike
@@ -101,89 +95,91 @@ def train(
     began = time.perf_counter()
     config = training_config(config._asdict() if isinstance(config, TrainingConfig) else config)
     check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
-    tx = optimizer(config)
-    step_fn = make_step(model, tx, config, time_sampler=time_sampler)
-    layout = parallelize(step_fn, config.parallel, devices, config.mesh)
+    layout = parallelize(make_step(model, optimizer(config), config), config.parallel, devices, config.mesh)
     # By name: under "rbg" keys vmap does not draw per example, and the result would depend on the layout.
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
-    wanted = abstract_state(layout, model, config, time_sampler)
-
-    with Checkpointer(directory, config.keep_every) as checkpointer:
-        examples_seen = 0
-        if checkpointer.latest_step() is None:
-            shardings = jax.tree.map(lambda x: x.sharding, wanted)
-            state = jax.jit(lambda key: init_state(key, model, tx, time_sampler), out_shardings=shardings)(init_key)
-        else:
-            state, saved_meta = checkpointer.restore(wanted)
-            examples_seen = saved_meta["examples_seen"]
+    with Checkpointer(directory, config.keep_every) as checkpointer, contextlib.ExitStack() as until_done:
+        state, examples_seen = _begin(checkpointer, layout, model, config, init_key)
         start = int(state.step)
-        if start > config.steps:
-            raise InputError(
-                f"training.steps = {config.steps} lies before the checkpoint of step {start} in "
-                f"{checkpointer.directory}; raise it, or use another workdir"
-            )
         if on_start is not None:
             on_start(start)
         state = layout.place_state(state)
-        feed = Feed(islice(make_batches(start), config.steps - start), config.data_timeout)
+        feed = until_done.enter_context(closing(Feed(islice(make_batches(start), config.steps - start), config)))
         metrics = _Metrics(config, checkpointer, feed, began)
-        # Not on a terminal, a line now and then is enough.
-        bar = tqdm(
-            total=config.steps,
-            initial=start,
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-            disable=jax.process_index() != 0,
-        )
-        with bar, closing(feed):
-            for step in range(start + 1, config.steps + 1):
-                batch = feed.get(step)
-                if batch is None:
-                    raise InputError(f"the data ended before step {step}, but training.steps = {config.steps}")
-                if step == start + 1:
-                    _check_batch(batch, config)
-                state, step_metrics = layout.run(state, run_key, layout.place_batch(batch))
-                metrics.add(step, step_metrics)
-                examples_seen += config.batch_size
-                bar.update()
-
-                last = step == config.steps
-                if step % config.log_every == 0 or last:
-                    logged = metrics.take()
-                    bar.set_postfix({name: f"{logged[name]:.4g}" for name in ("loss", "images_per_second")})
-                    if on_log is not None:
-                        on_log(step, logged)
-                stopped = stop is not None and stop(step) and not last
-                if _due(step, config.save_every) or last or stopped:
-                    metrics.check()
-                    fetched = layout.fetch_state(state)
-                    if not _all_finite((fetched.params, fetched.ema, fetched.opt_state)):
-                        what = "the parameters or the optimiser's moments are not finite"
-                        raise TrainingDiverged(step, what, checkpointer)
-                    checkpointer.save(step, fetched, {**(meta or {}), "step": step, "examples_seen": examples_seen})
-                if stopped:
-                    checkpointer.wait()
-                    raise TrainingStopped(step, checkpointer.directory)
-                if on_eval is not None and _due(step, config.eval_every) and not last:
-                    metrics.check()
-                    on_eval(step, layout.fetch_state(state))
-                    metrics.restart_clock()
+        bar = until_done.enter_context(_bar(config.steps, start))
+        for step in range(start + 1, config.steps + 1):
+            last = step == config.steps
+            state, step_metrics = layout.run(state, run_key, layout.place_batch(feed.get(step, step == start + 1)))
+            metrics.add(step, step_metrics)
+            examples_seen += config.batch_size
+            bar.update()
+            if _due(step, config.log_every) or last:
+                logged = metrics.take()
+                bar.set_postfix({name: f"{logged[name]:.4g}" for name in ("loss", "images_per_second")})
+                if on_log is not None:
+                    on_log(step, logged)
+            stopped = stop is not None and stop(step) and not last
+            if _due(step, config.save_every) or last or stopped:
+                metrics.check()
+                about = {**(meta or {}), "step": step, "examples_seen": examples_seen}
+                _save(checkpointer, step, layout.fetch_state(state), about)
+            if stopped:
+                checkpointer.wait()
+                raise TrainingStopped(step, checkpointer.directory)
+            if on_eval is not None and _due(step, config.eval_every) and not last:
+                metrics.check()
+                on_eval(step, layout.fetch_state(state))
+                metrics.restart_clock()
         state = layout.fetch_state(state)
         if on_eval is not None:
             on_eval(config.steps, state)
     return state
 
 
-def abstract_state(
-    layout: Layout, model: Any, config: TrainingConfig, time_sampler: TimeSampler | None = None
-) -> TrainState:
+def abstract_state(layout: Layout, model: Trainable, config: TrainingConfig) -> TrainState:
     """The shapes of a run's state, each with its place in the layout: what to restore a checkpoint into."""
-    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config), time_sampler), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config)), jax.random.key(0))
 
     def place(x: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(place, shapes, layout.shardings(shapes))
+
+
+def _begin(
+    checkpointer: Checkpointer, layout: Layout, model: Trainable, config: TrainingConfig, key: Array
+) -> tuple[TrainState, int]:
+    """The newest state there is, or the first one; and the number of examples that it has seen."""
+    wanted = abstract_state(layout, model, config)
+    if checkpointer.latest_step() is None:
+        shardings = jax.tree.map(lambda x: x.sharding, wanted)
+        begin = jax.jit(lambda key: init_state(key, model, optimizer(config)), out_shardings=shardings)
+        return begin(key), 0
+    state, meta = checkpointer.restore(wanted)
+    if int(state.step) > config.steps:
+        raise InputError(
+            f"training.steps = {config.steps} lies before the checkpoint of step {int(state.step)} in "
+            f"{checkpointer.directory}; raise it, or use another workdir"
+        )
+    return state, meta["examples_seen"]
+
+
+def _save(checkpointer: Checkpointer, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+    """Saves a state that is finite, and no other."""
+    if not _all_finite((state.params, state.ema, state.opt_state)):
+        raise TrainingDiverged(step, "the parameters or the optimiser's moments are not finite", checkpointer)
+    checkpointer.save(step, state, meta)
+
+
+def _bar(steps: int, start: int) -> Any:
+    """The progress on the screen of the first process. Not on a terminal, a line now and then is enough."""
+    return tqdm(
+        total=steps,
+        initial=start,
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        disable=jax.process_index() != 0,
+    )
 
 
 class _Metrics:
@@ -243,7 +239,12 @@ class _Metrics:
         self._pending = []
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, the newest learning rate and the speed."""
+        """What there is to log of the steps since the last call.
+
+        `loss` and `grad_norm`, means; `learning_rate`, the newest; `images_per_second`, without evaluations and the
+        compiling first step; `input_wait`, the part of that time spent waiting for data; `skipped`, the number of bad
+        steps. The first time also `first_step_seconds`, from the start of `train` to the end of the first step.
+        """
         self.check()
         compiled = 1 if self._compiling and len(self._seconds) > 1 else 0
         seconds = sum(self._seconds[compiled:])
@@ -271,16 +272,3 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _check_batch(batch: dict[str, np.ndarray], config: TrainingConfig) -> None:
-    for name, x in batch.items():
-        if x.shape[0] * jax.process_count() != config.batch_size:
-            raise InputError(
-                f"the data gives {x.shape[0]} examples of {name!r} in each of {jax.process_count()} processes, "
-                f"but training.batch_size = {config.batch_size}"
-            )
-    if config.flip and ("image" not in batch or batch["image"].ndim != 4):
-        raise InputError(
-            "training.flip = True needs batches with image (batch, height, width, channels); set it to False"
-        )

@@ -26,7 +26,6 @@ from jax.extend.core import Literal, jaxprs_in_params
 from jax.sharding import Mesh
 
 from diffjax.mesh import divided, whole
-from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
 from diffjax.training.sharding import Layout
 from diffjax.training.state import TrainState, widened
@@ -42,7 +41,7 @@ class Costs(NamedTuple):
 
     parameters: int
     ema: int
-    optimizer: int  # and the two numbers beside it: the step, the time sampler's state
+    optimizer: int  # and the two numbers beside it: the step, the model's memory
     batch: int
     gathered: int
     gradients: int
@@ -82,15 +81,14 @@ def costs(
     config: TrainingConfig,
     state: TrainState,
     batch: dict[str, jax.ShapeDtypeStruct],
-    time_sampler: TimeSampler | None = None,
 ) -> Costs:
     """What one device needs for a step; `state` and `batch` are shapes with shardings on the mesh."""
     held, full = bytes_of(state.params), sum(map(_size, jax.tree.leaves(state.params)))
     num = len(batch["label"]) // (mesh.size * config.accumulate)
     part = {name: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for name, x in batch.items()}
-    if time_sampler is not None:
-        t, _ = jax.eval_shape(lambda: time_sampler.sample(time_sampler.init(), jax.random.key(0), num))
-        part["t"] = jax.ShapeDtypeStruct(t.shape, t.dtype)
+    if model.memory is not None:
+        drawn = jax.eval_shape(lambda memory: model.memory.draw(memory, jax.random.key(0), num), state.memory)
+        part |= {name: x for name, x in drawn.items() if name != "weight"} | {"memory": state.memory}
     wide = jax.eval_shape(widened, state.params)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num))
     weights = jax.ShapeDtypeStruct((num,), jnp.float32)
@@ -101,7 +99,7 @@ def costs(
     return Costs(
         parameters=held,
         ema=bytes_of(state.ema),
-        optimizer=bytes_of((state.opt_state, state.times, state.step)),
+        optimizer=bytes_of((state.opt_state, state.memory, state.step)),
         batch=bytes_of(batch),
         gathered=full if held < full else 0,
         gradients=full + (sum(map(_size, jax.tree.leaves(wide))) if config.accumulate > 1 else 0),

@@ -14,15 +14,27 @@ The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`
 random initial parameters for 1 / (1 - ema_decay) steps.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from diffjax.time_sampling import TimeSampler
+from diffjax.memory import Memory
 from diffjax.training.config import TrainingConfig
+
+
+class Trainable(Protocol):
+    """What training needs of a model."""
+
+    @property
+    def init(self) -> Callable[[Array], Any]: ...
+    @property
+    def loss(self) -> Callable[[Any, Any, Any], Array]: ...
+    @property
+    def memory(self) -> Memory | None: ...
 
 
 class TrainState(NamedTuple):
@@ -32,12 +44,10 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any  # the running mean of params, float32 at least: what one evaluates and samples from
     opt_state: Any
-    times: Any  # the state of the time sampler, None without one
+    memory: Any  # what the model carries beside its parameters, None without any
 
 
-def init_state(
-    key: PRNGKeyArray, model: Any, tx: optax.GradientTransformation, time_sampler: TimeSampler | None = None
-) -> TrainState:
+def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first step; `ema` is a copy of the parameters, since both will be donated."""
     params = model.init(key)
     wide = widened(params)
@@ -46,7 +56,7 @@ def init_state(
         params=params,
         ema=jax.tree.map(jnp.copy, wide),
         opt_state=tx.init(wide),
-        times=None if time_sampler is None else time_sampler.init(),
+        memory=None if model.memory is None else model.memory.init(params),
     )
 
 

@@ -5,12 +5,13 @@ place in the *global* batch. So dropout, noise, times and flips do not depend on
 batch, and a resumed run draws what the uninterrupted one would have drawn. The loss gets these keys, one per example.
 (Calling it under `vmap` on batches of one would serve any loss, but costs 13% of a small U-Net's step on CPU.)
 
-With a time sampler, the step draws times t_i and weights w_i for the whole batch, and descends
+With a memory (`diffjax.memory`), the step draws what the examples get of it for the whole batch: times t_i, say, and
+weights w_i. It then descends
 
     (1/N) sum_i w_i loss(x_i, t_i)
 
 which stays an unbiased estimate of E_t[loss] when w_i is one over the density from which t_i came (Nichol & Dhariwal
-2021, section 3.3). The sampler then learns from every pair (t_i, loss_i) of the global batch.
+2021, section 3.3). The memory then learns from the whole global batch, from every pair (t_i, loss_i).
 
 With `accumulate` = a > 1, a parts of the batch are gone through one after the other and their gradients averaged: the
 same step with the memory of a batch a times smaller. Part j has the examples j, j + a, ... of each device, none moves.
@@ -29,18 +30,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffjax import randomness
 from diffjax.dtypes import as_float
-from diffjax.time_sampling import TimeSampler
 from diffjax.training.config import TrainingConfig
-from diffjax.training.state import TrainState, apply_updates, learning_rate, update_ema, widened
+from diffjax.training.state import Trainable, TrainState, apply_updates, learning_rate, update_ema, widened
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 Step = Callable[..., tuple[TrainState, Metrics]]
 
 
-def make_step(
-    model: Any, tx: optax.GradientTransformation, config: TrainingConfig, *, time_sampler: TimeSampler | None = None
-) -> Step:
+def make_step(model: Trainable, tx: optax.GradientTransformation, config: TrainingConfig) -> Step:
     """Returns `step(state, key, batch, axis_name=None, gather=...) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
@@ -48,8 +46,8 @@ def make_step(
     mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`,
     and `good`, a boolean, see above.
     `gather` is put between the parameters as the state holds them, and the loss, where a mesh divides the state.
-    `time_sampler`: see above; without one the model draws its own times, if it has any.
     """
+    memory = model.memory
 
     def step(
         state: TrainState,
@@ -61,21 +59,22 @@ def make_step(
         n_local = next(iter(batch.values())).shape[0]
         shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * n_local
-        time_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))
+        memory_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))
         keys = jax.vmap(lambda i: jax.random.fold_in(example_key, i))(first + jnp.arange(n_local))
         flip_keys, loss_keys = randomness.split(keys, 2)
         if config.flip:
             batch = {**batch, "image": _flip(flip_keys, batch["image"])}
-        weights = jnp.ones(n_local)
-        if time_sampler is not None:
-            # Every device draws all the times: stratified times only make sense for the batch as a whole.
-            t, all_weights = time_sampler.sample(state.times, time_key, n_local * shards)
-            local_t, weights = (jax.lax.dynamic_slice_in_dim(a, first, n_local) for a in (t, all_weights))
-            batch = {**batch, "t": local_t}
+        whole, weights, known = batch, jnp.ones(n_local), {}
+        if memory is not None:
+            # Every device draws for all examples: stratified times only make sense for the batch as a whole.
+            drawn = memory.draw(state.memory, memory_key, n_local * shards)
+            local = {name: jax.lax.dynamic_slice_in_dim(a, first, n_local) for name, a in drawn.items()}
+            weights = local.pop("weight", weights)
+            batch, known = {**batch, **local}, {"memory": gather(state.memory)}
 
         def mean_loss(params, part):
             keys, batch, weights = part
-            losses = as_float(model.loss(gather(params), keys, batch))
+            losses = as_float(model.loss(gather(params), keys, {**batch, **known}))
             return jnp.mean(weights.astype(losses.dtype) * losses), losses
 
         (loss, losses), grads = _accumulated(
@@ -83,7 +82,8 @@ def make_step(
         )
         if axis_name is not None:
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
-            losses = jax.lax.all_gather(losses, axis_name, tiled=True)
+            # What no memory reads of the whole batch is gathered by no device.
+            losses, whole = jax.lax.all_gather((losses, whole), axis_name, tiled=True)
         with jax.numpy_dtype_promotion("standard"):  # optax relies on it
             updates, opt_state = tx.update(grads, state.opt_state, widened(state.params))
         params = apply_updates(state.params, updates)
@@ -92,7 +92,9 @@ def make_step(
             params=params,
             ema=update_ema(config, state.step, state.ema, params),
             opt_state=opt_state,
-            times=None if time_sampler is None else time_sampler.update(state.times, t, losses),
+            memory=None
+            if memory is None
+            else memory.update(state.memory, jax.random.fold_in(memory_key, 1), params, {**whole, **drawn}, losses),
         )
         metrics = {
             "loss": loss,

@@ -26,7 +26,7 @@ def test_variance_recursion(levels, denoise):
     n, steps, eps = 200_000, 3, 0.03
     process = processes.gaussian(schedules.ve(0.5, 4.0))
     times = jnp.linspace(1, 0, 5) if levels is GEOMETRIC else noise_levels.level_times(process.schedule, levels)
-    stepper = sde.annealed_langevin(process, eps, steps, denoise)
+    stepper = samplers.annealed_langevin(process, eps, steps, denoise)
     run = jax.jit(
         lambda key: samplers.sample(
             stepper, score(process.schedule), key, times, (n // 2, 2), lambda state: (state.x**2).mean()
@@ -71,7 +71,7 @@ def test_weights_of_the_toy():
     # Ten levels from 20, where the modes are one, to 0.7, where they are far apart. What is left of a bias falls with
     # the number of steps: 0.015, 0.009, 0.006 with 50, 100, 200.
     process = processes.gaussian(schedules.ve(0.7, 20.0))
-    stepper = sde.annealed_langevin(process, 0.1, 200)
+    stepper = samplers.annealed_langevin(process, 0.1, 200)
     predict = predictions.score(lambda xt, t: toy(xt, process.schedule.sigma(t)[:, None]))
     run = jax.jit(lambda key, x: samplers.denoise(stepper, predict, key, x, jnp.linspace(1, 0, 10)))
     weight = (np.asarray(run(jax.random.key(2), start)).sum(-1) < 0).mean()
@@ -83,14 +83,14 @@ def test_bad_input():
     process = processes.gaussian(schedules.ve())
     for schedule in (schedules.vp(), schedules.sub_vp(), schedules.linear(10)):
         with pytest.raises(InputError, match="noise left at t = 0"):
-            sde.annealed_langevin(processes.gaussian(schedule), 1e-5, 5)
+            samplers.annealed_langevin(processes.gaussian(schedule), 1e-5, 5)
     with pytest.raises(InputError, match="needs a Gaussian process"):
-        sde.annealed_langevin(processes.binomial(schedules.linear(10)), 1e-5, 5)
+        samplers.annealed_langevin(processes.binomial(schedules.linear(10)), 1e-5, 5)
     with pytest.raises(InputError, match="step_size"):
-        sde.annealed_langevin(process, 0.0, 5)
+        samplers.annealed_langevin(process, 0.0, 5)
     with pytest.raises(InputError, match="num_steps"):
-        sde.annealed_langevin(process, 1e-5, 0)
-    stepper = sde.annealed_langevin(process, 1e-5, 2)
+        samplers.annealed_langevin(process, 1e-5, 0)
+    stepper = samplers.annealed_langevin(process, 1e-5, 2)
     with pytest.raises(InputError, match="'logits'"):
         samplers.sample(stepper, predictions.logits(lambda xt, t: xt), jax.random.key(0), jnp.array([1.0, 0.0]), (2, 1))
 
@@ -101,7 +101,7 @@ def test_narrow_types_become_float32_in_wide_mode(dtype):
     n, num_steps = 20_000, np.int8(100)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         process = processes.gaussian(schedules.ve(1.0, 2.0))
-        stepper = sde.annealed_langevin(process, 0.1, num_steps, denoise=False)
+        stepper = samplers.annealed_langevin(process, 0.1, num_steps, denoise=False)
         predict = predictions.score(lambda xt, t: -xt / 3)
         x = samplers.denoise(stepper, predict, jax.random.key(0), jnp.zeros((n, 1), dtype), jnp.array([1.0, 0.0]))
         assert x.dtype == np.float32

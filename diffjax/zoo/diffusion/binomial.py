@@ -10,42 +10,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
-from diffjax import predictions, processes, randomness, samplers
+from diffjax import predictions, processes, randomness, registry, samplers
 from diffjax.errors import InputError
 from diffjax.nets.vectors import MLP
-from diffjax.zoo.diffusion.learned_chain import Chain, make_model
+from diffjax.zoo.diffusion.learned_chain import DEFAULTS, Chain, Choices, check_steps, chosen, learned_chain
 from diffjax.zoo.figures import Figure, Figures, Grid
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.model import Batch, Model, image_of
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_heartbeat.py.
+def binomial_diffusion(
+    network: nn.Module,
+    process: processes.Binomial,
+    length: int,
+    num_steps: int,
+    *,
+    edge: str = "fixed",
+    choices: Choices = DEFAULTS,
+) -> Model:
+    """Binomial diffusion of vectors of `length` bits.
 
-    Raises:
-        InputError: on data that are not vectors of bits, a prior outside (0, 1), or a choice that does not exist.
+    Args:
+        network: (2 x - 1 (batch, length), t (batch,)) -> (batch, length), log-odds of x_0 = 1 beyond the prior's.
+        process: of `num_steps` steps, see `betas`.
+        edge: "fixed", where p(x_0 | x_1) is the forward step in equilibrium, or "learned".
+        choices: see `learned_chain`.
     """
-    setting = config.diffusion
-    if config.data.levels != 2 or len(config.data.shape) != 1:
-        levels, shape = config.data.levels, tuple(config.data.shape)
-        raise InputError(
-            f"a binomial diffusion needs vectors of bits: data.levels=2 and data.shape=(n,), not {levels} and {shape}"
-        )
-    if setting.edge not in ("fixed", "learned"):
-        raise InputError(f"diffusion.edge must be 'fixed' or 'learned', not {setting.edge!r}")
-    length = config.data.shape[0]
-    process = processes.binomial(1 / np.arange(setting.num_steps, 0, -1), setting.prior)
-    net = MLP(tuple(config.net.features), length, config.net.num_knots)
-    first = 1.5 / setting.num_steps  # between the times of the first and of the second step
+    first = 1.5 / num_steps  # between the times of the first and of the second step
 
     def init(key: Array) -> Any:
-        return net.init(key, jnp.zeros((1, length)), jnp.ones(1))["params"]
+        return network.init(key, jnp.zeros((1, length)), jnp.ones(1))["params"]
 
     def kernels(params: Any) -> tuple[processes.Binomial, predictions.Predict]:
         def fn(xt: Array, t: Array) -> Array:
-            logits = process.prior(xt.shape).logits + jnp.asarray(net.apply({"params": params}, 2.0 * xt - 1.0, t))
-            if setting.edge == "learned":
+            out = jnp.asarray(network.apply({"params": params}, 2.0 * xt - 1.0, t))
+            logits = process.prior(xt.shape).logits + out
+            if edge == "learned":
                 return logits
             # In equilibrium the forward step is its own reversal.
             return jnp.where((t < first)[:, None], process.transition(xt, 0.0, t).logits, logits)
@@ -53,7 +55,7 @@ def make(config: Any) -> Model:
         return process, predictions.logits(fn)
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
-        bits = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+        bits = image_of(batch)
         if not isinstance(bits, jax.core.Tracer) and not ((bits == 0) | (bits == 1)).all():
             raise InputError("a binomial diffusion takes bits, but the batch has values other than 0 and 1")
         return bits.astype(float)
@@ -65,13 +67,39 @@ def make(config: Any) -> Model:
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """One chain of each of 16 sequences, from coins to heartbeats: a row a moment, and the data beside."""
         stepper = samplers.ancestral(process)
-        times = jnp.arange(setting.num_steps, -1, -1) / setting.num_steps
+        times = jnp.arange(num_steps, -1, -1) / num_steps
         _, path = samplers.sample(stepper, kernels(params)[1], key, times, (16, length), lambda state: state.x)
         shown = path[jnp.linspace(0, len(path) - 1, 60).astype(int)].swapaxes(0, 1)
         return {"reverse_process": Grid(1.0 - 2.0 * shown[..., None], 8), "data": raster(encode(key, batch))}
 
-    chain = Chain(init, kernels, encode, lambda x: x, "posterior", setting.edge == "fixed", 0.0)
-    return make_model(config, chain, null, Figures(raster, figures))
+    chain = Chain(init, kernels, encode, lambda x: x, null, "posterior", edge == "fixed", 0.0)
+    return learned_chain(chain, (length,), num_steps, Figures(raster, figures), choices)
+
+
+def betas(num_steps: int) -> np.ndarray:
+    """β_t = 1/(T - t + 1), t = 1 .. T."""
+    return 1 / np.arange(num_steps, 0, -1)
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_heartbeat.py.
+
+    Raises:
+        InputError: on data that are not vectors of bits, a prior outside (0, 1), or a choice that does not exist.
+    """
+    setting = config.diffusion
+    check_steps(setting)
+    if config.data.levels != 2 or len(config.data.shape) != 1:
+        levels, shape = config.data.levels, tuple(config.data.shape)
+        raise InputError(
+            f"a binomial diffusion needs vectors of bits: data.levels=2 and data.shape=(n,), not {levels} and {shape}"
+        )
+    registry.choose("diffusion.edge", setting.edge, ("fixed", "learned"))
+    length = config.data.shape[0]
+    process = processes.binomial(betas(setting.num_steps), setting.prior)
+    network = MLP(tuple(config.net.features), length, config.net.num_knots)
+    choices = chosen(config, process, "posterior")
+    return binomial_diffusion(network, process, length, setting.num_steps, edge=setting.edge, choices=choices)
 
 
 def raster(bits: Array) -> Grid:

@@ -32,58 +32,54 @@ from diffjax.nets.multiscale import MultiScale
 from diffjax.nets.temporal import bumps
 from diffjax.nets.vectors import RBF
 from diffjax.zoo.diffusion import pictures
-from diffjax.zoo.diffusion.learned_chain import Chain, make_model
-from diffjax.zoo.figures import Figure, Figures, Film, picture_of
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.diffusion.learned_chain import DEFAULTS, Chain, Choices, check_steps, chosen, learned_chain
+from diffjax.zoo.figures import Decode, Figure, Figures, Film, picture_of
+from diffjax.zoo.model import Batch, Model, image_of
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_swiss_roll.py.
+def gaussian_diffusion(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    num_steps: int,
+    *,
+    levels: int = 0,
+    mean: float = 0.0,
+    std: float = 1.0,
+    first_beta: float = 1e-3,
+    schedule_bumps: int = 10,
+    choices: Choices = DEFAULTS,
+) -> Model:
+    """Gaussian diffusion of vectors or images of `shape`.
 
-    Where data.mean and data.std are None, it can be planned and its parameters made, and everything else of it is NaN:
-    `data.mean_and_std` of the training examples finds them.
-
-    Raises:
-        InputError: on a network that does not fit the data, or a value that cannot be used.
+    Args:
+        network: (xt, t) -> (batch, *shape) with twice the last axis, z_μ and z_Σ.
+        levels: of data of levels; 0 for real numbers, which have zero mean and unit variance.
+        mean, std: of the levels of the training examples. NaN where they are not known: all costs are NaN then.
+        first_beta: β_1.
+        schedule_bumps: J, the number of bumps that move the other β.
+        choices: see `learned_chain`.
     """
-    setting = config.diffusion
-    num_steps = setting.num_steps
-    _check(config)
-    shape = tuple(config.data.shape)
-    net = _network(config)
-    discrete = config.data.levels > 0
-    mean, std = (config.data.mean, config.data.std) if discrete else (0.0, 1.0)
-    if mean is None:
-        mean, std = math.nan, math.nan  # the training examples, which a run asks, are not here: all costs are NaN
+    discrete = levels > 0
     # From [-1, 1], which is what floats of images are in, to levels.
-    half = (config.data.levels - 1) / 2
+    half = (levels - 1) / 2
 
     def init(key: Array) -> Any:
-        weights = net.init(key, jnp.zeros((1, *shape)), jnp.ones(1))["params"]
-        return {"network": weights, "schedule": jnp.zeros(setting.schedule_bumps)}
+        weights = network.init(key, jnp.zeros((1, *shape)), jnp.ones(1))["params"]
+        return {"network": weights, "schedule": jnp.zeros(schedule_bumps)}
 
     def kernels(params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
-        betas = learned_betas(params["schedule"], num_steps, setting.first_beta)
-        first = 1.5 / num_steps  # between the times of the first and of the second step
-
-        def predict(xt: Array, t: Array) -> predictions.Prediction:
-            z = jnp.asarray(net.apply({"params": params["network"]}, xt, t))
-            z = jnp.where(schedules.broadcast_to(t < first, xt), 0.0, z)
-            z_mean, z_variance = jnp.split(z, 2, axis=-1)
-            beta = schedules.broadcast_to(betas[jnp.round(t * num_steps).astype(int) - 1], xt)
-            score = jnp.sqrt((1 - beta) / beta) * z_mean - xt
-            return predictions.Prediction(score, "score", z_variance / math.sqrt(num_steps))
-
+        betas = learned_betas(params["schedule"], num_steps, first_beta)
+        predict = _predict(network, params["network"], betas)
         return processes.gaussian(schedules.from_betas(betas)), predict
 
-    def levels(batch: Batch) -> Array:
-        image = batch["image"] if isinstance(batch, dict) else batch
+    def levels_of(batch: Batch) -> Array:
+        image = image_of(batch)
         return image.astype(float) if image.dtype == jnp.uint8 else (image + 1.0) * half
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
         if not discrete:
-            return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
-        image = levels(batch)
+            return image_of(batch)
+        image = levels_of(batch)
         return (image + randomness.uniform(key, image.shape, image.dtype) - 0.5 - mean) / std
 
     def decode(x: Array) -> Array:
@@ -96,24 +92,16 @@ def make(config: Any) -> Model:
         if not discrete:
             x0 = encode(jax.random.key(0), batch)
             return Normal(jnp.zeros(()), jnp.ones(())).log_prob(x0).reshape(len(x0), -1).sum(1)
-        square = ((levels(batch) - mean) ** 2 + 1 / 12) / std**2
+        square = ((levels_of(batch) - mean) ** 2 + 1 / 12) / std**2
         log_prob = Normal(jnp.zeros(()), jnp.ones(())).log_prob(jnp.sqrt(square))
         return log_prob.reshape(len(square), -1).sum(1) - units
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         process, predict = kernels(params)
-        x0 = encode(key, batch)
-        times = jnp.arange(num_steps + 1) / num_steps
-        if len(shape) == 1:
-            return {"trajectories": pictures.trajectories(key, process, predict, x0, times, "shifted")}
-        film_key, key = jax.random.split(key)
-        times, stepper = times[::-1], samplers.ancestral(process, "shifted")
-        frames = jax.jit(lambda k: pictures.film(stepper, process, predict, k, times, (16, *shape))[0])(film_key)
-        film = {"reverse_process": Film(decode(frames))}
-        return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)
+        return _figures(process, predict, key, encode(key, batch), decode)
 
-    chain = Chain(init, kernels, encode, decode, "shifted", True, units)
-    return make_model(config, chain, null, Figures(picture_of(shape), figures))
+    chain = Chain(init, kernels, encode, decode, null, "shifted", True, units)
+    return learned_chain(chain, shape, num_steps, Figures(picture_of(shape), figures), choices)
 
 
 def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:
@@ -126,8 +114,68 @@ def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:
     return jnp.concatenate([jnp.full(1, first_beta), jax.nn.sigmoid(log_odds + shift)])
 
 
+def _predict(network: nn.Module, params: Any, betas: Array) -> predictions.Predict:
+    """The score -x_t + √((1-β_t)/β_t) z_μ and the shift z_Σ/√T. Before the first step z is 0."""
+    num_steps = len(betas)
+    first = 1.5 / num_steps  # between the times of the first and of the second step
+
+    def predict(xt: Array, t: Array) -> predictions.Prediction:
+        z = jnp.asarray(network.apply({"params": params}, xt, t))
+        z = jnp.where(schedules.broadcast_to(t < first, xt), 0.0, z)
+        z_mean, z_variance = jnp.split(z, 2, axis=-1)
+        beta = schedules.broadcast_to(betas[jnp.round(t * num_steps).astype(int) - 1], xt)
+        score = jnp.sqrt((1 - beta) / beta) * z_mean - xt
+        return predictions.Prediction(score, "score", z_variance / math.sqrt(num_steps))
+
+    return predict
+
+
+def _figures(
+    process: processes.Gaussian, predict: predictions.Predict, key: Array, x0: Array, decode: Decode
+) -> dict[str, Figure]:
+    """Of points of the plane their trajectories; of images a film, and denoising and inpainting. x0 are data."""
+    shape, num_steps = x0.shape[1:], process.schedule.num_steps  # type: ignore[attr-defined]
+    times = jnp.arange(num_steps + 1) / num_steps
+    if len(shape) == 1:
+        return {"trajectories": pictures.trajectories(key, process, predict, x0, times, "shifted")}
+    film_key, key = jax.random.split(key)
+    times, stepper = times[::-1], samplers.ancestral(process, "shifted")
+    frames = jax.jit(lambda k: pictures.film(stepper, process, predict, k, times, (16, *shape))[0])(film_key)
+    film = {"reverse_process": Film(decode(frames))}
+    return film | pictures.conditioned(key, process, predict, x0[:8], times, "shifted", decode)
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_swiss_roll.py.
+
+    Where data.mean and data.std are None, it can be planned and its parameters made, and everything else of it is NaN:
+    `data.mean_and_std` of the training examples finds them.
+
+    Raises:
+        InputError: on a network that does not fit the data, or a value that cannot be used.
+    """
+    setting, levels = config.diffusion, config.data.levels
+    _check(config)
+    mean, std = (config.data.mean, config.data.std) if levels else (0.0, 1.0)
+    if mean is None:
+        mean, std = math.nan, math.nan  # those of the training examples, which are not here
+    betas = learned_betas(jnp.zeros(setting.schedule_bumps), setting.num_steps, setting.first_beta)
+    return gaussian_diffusion(
+        _network(config),
+        tuple(config.data.shape),
+        setting.num_steps,
+        levels=levels,
+        mean=mean,
+        std=std,
+        first_beta=setting.first_beta,
+        schedule_bumps=setting.schedule_bumps,
+        choices=chosen(config, processes.gaussian(schedules.from_betas(betas)), "shifted"),
+    )
+
+
 def _check(config: Any) -> None:
     setting = config.diffusion
+    check_steps(setting)
     if not 0 < setting.first_beta < 1:
         raise InputError(f"diffusion.first_beta must be in (0, 1), not {setting.first_beta}")
     if setting.schedule_bumps < 1:

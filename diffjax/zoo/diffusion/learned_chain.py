@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import bounds, losses, randomness, samplers, time_sampling
+from diffjax import bounds, losses, randomness, registry, samplers, time_sampling
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
@@ -21,9 +21,9 @@ from diffjax.memory import of_times
 from diffjax.predictions import Predict
 from diffjax.processes import Process, Variance
 from diffjax.zoo.figures import Figures
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.model import Batch, Model, bound_of
 
-TIME_SAMPLERS = {"uniform": time_sampling.uniform, "low_discrepancy": time_sampling.low_discrepancy}
+TIME_SAMPLERS = {name: time_sampling.TIME_SAMPLERS[name] for name in ("uniform", "low_discrepancy")}  # without memory
 
 
 class Chain(NamedTuple):
@@ -33,6 +33,7 @@ class Chain(NamedTuple):
     kernels(params) -> the process and the network as its Predict
     encode(key, batch) -> x_0 (batch, *event) as the process takes it
     decode(x) -> samples as the Model gives them
+    null(batch) -> (batch,), log p(x) in nats under the prior itself
     variance: of the reverse kernel
     fixed_edge: whether p(x_0 | x_1) is the forward step in equilibrium, which has nothing to learn
     units: nats per example that `encode` adds to the log-density of the data
@@ -42,29 +43,36 @@ class Chain(NamedTuple):
     kernels: Callable[[Any], tuple[Process, Predict]]
     encode: Callable[[randomness.Keys, Batch], Array]
     decode: Callable[[Array], Array]
+    null: Callable[[Batch], Array]
     variance: Variance
     fixed_edge: bool
     units: float
 
 
-def make_model(
-    config: Any,
-    chain: Chain,
-    null: Callable[[Batch], Array],
-    figures: Figures,
-) -> Model:
-    """The Model of a chain of config.diffusion.num_steps steps.
+class Choices(NamedTuple):
+    """How a chain is trained, sampled and measured.
 
-    Raises:
-        InputError: on a sampler, a number of sampling steps or a way to draw times that the chain does not have.
+    time_sampling: how training draws its steps, a name of `TIME_SAMPLERS`.
+    stepper: from the chain's process to what samples are drawn by, in all steps of the chain; `ancestral` unless given.
+    num_terms: of the bound's steps, drawn for each example; all unless given.
     """
-    num_steps = config.diffusion.num_steps
-    shape = tuple(config.data.shape)
-    _check(config)
+
+    time_sampling: str = "uniform"
+    stepper: Callable[[Process], samplers.Stepper] | None = None
+    num_terms: int | None = None
+
+
+DEFAULTS = Choices()
+
+
+def learned_chain(
+    chain: Chain, shape: tuple[int, ...], num_steps: int, figures: Figures, choices: Choices = DEFAULTS
+) -> Model:
+    """The Model of a chain of `num_steps` steps on examples of `shape`."""
     times = jnp.arange(num_steps + 1) / num_steps
     first = 2 if chain.fixed_edge else 1
-    time_sampler = _from(first, TIME_SAMPLERS[config.diffusion.time_sampling], num_steps)
-    uniform = _from(first, time_sampling.uniform, num_steps)
+    time_sampler = _from(first, TIME_SAMPLERS[choices.time_sampling], num_steps)
+    uniform = _from(first, TIME_SAMPLERS["uniform"], num_steps)
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
         encode_key, time_key, noise_key, edge_key = randomness.split(key, 4)
@@ -86,13 +94,9 @@ def make_model(
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
         x0 = chain.encode(encode_key, batch)
-        num_terms = config.evaluation.num_terms or None
-        costs = bounds.diffusion(*chain.kernels(params), key, x0, times, chain.variance, None, num_terms)
+        costs = bounds.diffusion(*chain.kernels(params), key, x0, times, chain.variance, None, choices.num_terms)
         parts = {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
         return parts | ({"units": jnp.full(len(x0), chain.units)} if chain.units else {})
-
-    def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return -jnp.stack(list(terms(params, key, batch).values())).sum(0)
 
     def log_weight(params: Any, key: Array, batch: Batch) -> Array:
         encode_key, key = randomness.split(key, 2)
@@ -102,19 +106,48 @@ def make_model(
 
     def sample(params: Any, key: Array, num: int) -> Array:
         process, predict = chain.kernels(params)
-        stepper = samplers.ancestral(process, chain.variance)
+        stepper = choices.stepper(process) if choices.stepper else samplers.ancestral(process, chain.variance)
         return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
 
     return Model(
         chain.init,
         loss,
-        bound,
+        bound_of(terms),
         sample,
         chain.kernels,
         of_times(time_sampler),
-        measures=(Bound(terms, null), ManySamples(log_weight)),
+        measures=(Bound(terms, chain.null), ManySamples(log_weight)),
         figures=figures,
     )
+
+
+def chosen(config: Any, process: Process, variance: Variance) -> Choices:
+    """The choices of `config.{diffusion, sampling, evaluation}`.
+
+    `process` is one of the kind that the chain has: it finds out before training whether a sampler suits it.
+
+    Raises:
+        InputError: on a sampler, a number of sampling steps or a way to draw times that the chain does not have.
+    """
+    setting, sampling = config.diffusion, config.sampling
+    if sampling.steps != setting.num_steps:
+        raise InputError(
+            f"sampling.steps must be diffusion.num_steps={setting.num_steps}, because every step has kernels of its "
+            f"own, not {sampling.steps}"
+        )
+
+    def stepper(process: Process) -> samplers.Stepper:
+        return samplers.make(sampling.sampler, process, {**sampling, "variance": variance})
+
+    stepper(process)
+    registry.choose("diffusion.time_sampling", setting.time_sampling, TIME_SAMPLERS)
+    return Choices(setting.time_sampling, stepper, config.evaluation.num_terms or None)
+
+
+def check_steps(setting: Any) -> None:
+    """Raises `InputError` unless a chain can have `setting.num_steps` steps."""
+    if not isinstance(setting.num_steps, int) or setting.num_steps < 2:
+        raise InputError(f"diffusion.num_steps must be an integer of at least 2, not {setting.num_steps!r}")
 
 
 def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_steps: int) -> time_sampling.TimeSampler:
@@ -127,19 +160,3 @@ def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_step
         return (t * count + first - 1) / num_steps, weights
 
     return sampler._replace(sample=sample)
-
-
-def _check(config: Any) -> None:
-    num_steps = config.diffusion.num_steps
-    if not isinstance(num_steps, int) or num_steps < 2:
-        raise InputError(f"diffusion.num_steps must be an integer of at least 2, not {num_steps!r}")
-    if config.diffusion.time_sampling not in TIME_SAMPLERS:
-        choices = ", ".join(TIME_SAMPLERS)
-        raise InputError(f"diffusion.time_sampling must be one of {choices}, not {config.diffusion.time_sampling!r}")
-    if config.sampling.sampler != "ancestral":
-        raise InputError(f"sampling.sampler must be 'ancestral' for this system, not {config.sampling.sampler!r}")
-    if config.sampling.steps != num_steps:
-        raise InputError(
-            f"sampling.steps must be diffusion.num_steps={num_steps}, because every step has kernels of its own, "
-            f"not {config.sampling.steps}"
-        )

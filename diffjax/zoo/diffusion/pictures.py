@@ -1,13 +1,146 @@
 """The pictures that several systems draw: of the reverse process, of points of the plane, of conditioned samples."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import conditioning, predictions, samplers
+from diffjax import bounds, conditioning, predictions, samplers, sde
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
-from diffjax.zoo.figures import Arrows, Decode, Figure, Grid, Panels, Points
+from diffjax.zoo.figures import Arrows, Curves, Decode, Figure, Film, Grid, Panels, Points
+
+
+class Reverse(NamedTuple):
+    """A reverse process to be looked at.
+
+    predict(params, label) -> Predict; label (batch,), or None
+    times: of the sampler, descending
+    """
+
+    process: Gaussian
+    predict: Callable[[Any, Array | None], Predict]
+    stepper: samplers.Stepper
+    times: Array
+    variance: Variance
+
+
+def of_chain(
+    reverse: Reverse,
+    params: Any,
+    key: Array,
+    images: Array,
+    label: Array | None,
+    times: Array,
+    decoder: bounds.Decoder,
+    conditioned_too: bool,
+) -> dict[str, Figure]:
+    """The reverse process and its estimates of x_0, an interpolation, and the rate-distortion curve.
+
+    images (n, H, W, C) are data, label (n,) their classes or None, and times all those of the chain, ascending.
+    """
+    process, shape = reverse.process, images.shape[1:]
+    film_key, mix_key, curve_key = jax.random.split(key, 3)
+    some = None if label is None else label[:16]
+
+    def drawn(params: Any, key: Array) -> tuple[Array, Array]:
+        num = 16 if some is None else len(some)
+        return film(reverse.stepper, process, reverse.predict(params, some), key, reverse.times, (num, *shape))
+
+    def costs(params: Any, key: Array, images: Array, label: Array | None) -> bounds.DiffusionTerms:
+        return bounds.diffusion(process, reverse.predict(params, label), key, images, times, reverse.variance, decoder)
+
+    x, x0 = jax.jit(drawn)(params, film_key)
+    mixes = jax.jit(partial(interpolation, reverse))(params, mix_key, images, label)
+    rate, distortion = bounds.rate_distortion(jax.jit(costs)(params, curve_key, images, label), shape)
+    found: dict[str, Figure] = {}
+    if conditioned_too:
+        predict = reverse.predict(params, None if label is None else label[:8])
+        found = conditioned(mix_key, process, predict, images[:8], reverse.times, reverse.variance, lambda x: x)
+    every = max(1, len(x0) // 10)
+    progress = x0[every - 1 :: every, :8].swapaxes(0, 1)
+    return found | {
+        "reverse_process": Film(x),
+        "progressive_generation": Grid(progress.reshape(-1, *shape), progress.shape[1]),
+        "interpolation": Grid(mixes.reshape(-1, *shape), mixes.shape[1]),
+        "rate_distortion": Curves(
+            {"rate and distortion": (rate, 127.5 * distortion)}, "rate (bits/dim)", "RMSE (pixels in [0, 255])"
+        ),
+    }
+
+
+def interpolation(
+    reverse: Reverse, params: Any, key: Array, images: Array, label: Array | None, rows: int = 4
+) -> Array:
+    """Rows of: an image, seven mixtures of it and another at half the chain (DDPM's t = 500), the other image."""
+    half = reverse.times[(len(reverse.times) - 2) // 2 :]
+    weights = jnp.linspace(0.1, 0.9, 7)
+
+    def row(item: tuple[Array, Array]) -> Array:
+        i, (a, b) = item[0], images[item[1]]
+        # One class for the whole row, that of its first image: a mixture of classes is not a class.
+        predict = reverse.predict(params, None if label is None else label[item[1][:1]])
+        key_of_row = jax.random.fold_in(key, i)
+        mixed = samplers.interpolate(reverse.process, reverse.stepper, predict, key_of_row, a, b, weights, half)
+        return jnp.concatenate([a[None], mixed, b[None]])
+
+    rows = min(rows, len(images) // 2)
+    return jax.lax.map(row, (jnp.arange(rows), jnp.arange(2 * rows).reshape(rows, 2)))
+
+
+def of_score(
+    reverse: Reverse, params: Any, key: Array, draw: Callable[[Array], Array], conditioning_steps: int
+) -> dict[str, Figure]:
+    """The reverse process, its frames in rows, images mixed in the latents of the probability flow and, with
+    `conditioning_steps`, what is denoised and filled in.
+
+    draw(key) -> (n, H, W, C), data.
+    """
+    film_key, latent_key, key = jax.random.split(key, 3)
+    x0 = draw(latent_key)
+    shape = x0.shape[1:]
+
+    @jax.jit
+    def frames(params: Any, key: Array) -> Array:
+        predict = reverse.predict(params, None)
+        return film(reverse.stepper, reverse.process, predict, key, reverse.times, (16, *shape))[0]
+
+    x = frames(params, film_key)
+    every = max(1, len(x) // 10)
+    # What noise levels up to 50 make of pixels is looked at on a scale of its own.
+    scale = jnp.sqrt((x[every - 1 :: every, :8] ** 2).mean((1, 2, 3, 4), keepdims=True)).clip(1.0)
+    rows = jnp.concatenate([x[every - 1 :: every, :8] / scale, x[-1:, :8]]).swapaxes(0, 1)
+    drawn: dict[str, Figure] = {
+        "reverse_process": Film(x),
+        "denoising_sequence": Grid(rows.reshape(-1, *shape), rows.shape[1]),
+        "latent_interpolation": latent_interpolation(reverse, params, x0),
+    }
+    if conditioning_steps:
+        some, times = draw(key)[:8], sde.times(reverse.process.schedule, conditioning_steps)
+        # What leaves the data's range at high noise would be guided further out of it.
+        predict = predictions.clip(reverse.predict(params, None), reverse.process)
+        drawn |= conditioned(key, reverse.process, predict, some, times, "posterior", lambda x: x)
+    return drawn
+
+
+def latent_interpolation(reverse: Reverse, params: Any, x0: Array, rows: int = 4) -> Grid:
+    """Rows of: an image, it and another mixed in the latents of the probability flow, from one to the other."""
+    process, shape, rows = reverse.process, x0.shape[1:], min(rows, len(x0) // 2)
+
+    @jax.jit
+    def mixed(params: Any, x0: Array) -> Array:
+        predict = reverse.predict(params, None)
+        latents = sde.encode(process, predict, x0)
+        mix = jax.vmap(lambda a, b: sde.interpolate_latents(a, b, jnp.linspace(0.0, 1.0, 9)))
+        between = mix(latents[0::2], latents[1::2]).reshape(-1, *shape)
+        return sde.decode(process, predict, between, denoise=True).reshape(rows, -1, *shape)
+
+    x0 = x0[: 2 * rows]
+    images = jnp.concatenate([x0[0::2, None], mixed(params, x0), x0[1::2, None]], axis=1)
+    return Grid(images.reshape(-1, *shape), images.shape[1])
 
 
 def film(

@@ -13,7 +13,6 @@ bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the ex
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,8 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
+from diffjax import bounds, losses, predictions, processes, randomness, registry, samplers, schedules, sde
+from diffjax import time_sampling as times_of
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
@@ -31,55 +31,68 @@ from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
 from diffjax.nets.vectors import TimeMLP
 from diffjax.zoo.diffusion import ddpm, pictures, score_toy
-from diffjax.zoo.figures import Figure, Figures, Film, Grid, picture_of
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.figures import Figure, Figures, picture_of
+from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
-PREDICTORS: dict[str, Callable[[processes.Gaussian], samplers.Stepper]] = {
-    "ancestral": samplers.ancestral,
-    "euler_maruyama": sde.euler_maruyama,
-    "reverse_diffusion": sde.reverse_diffusion,
-    "ddim": samplers.ddim,
-    "heun": samplers.heun,
-    "none": sde.still,
-}
-SAMPLERS = ("annealed_langevin", "predictor_corrector", "probability_flow")
+WEIGHTINGS = ("simple", "likelihood")
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, sde, net, sampling, evaluation}`, see configs/ncsn_toy.py and configs/ncsn_digits.py.
+def score_model(
+    process: processes.Gaussian,
+    network: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    levels: int = 0,
+    num_levels: int = 0,
+    weighting: str = "simple",
+    stepper: samplers.Stepper | None = None,
+    times: Array | None = None,
+    bound_steps: int = 1000,
+    num_terms: int | None = None,
+    conditioning_steps: int = 0,
+    toy: score_toy.Toy | None = None,
+) -> Model:
+    """A score model of vectors or images of `shape`.
 
-    Raises:
-        InputError: on an unknown choice, or values that cannot be.
+    Args:
+        process: of a continuous schedule: `schedules.ve`, `vp`, `sub_vp`.
+        network: (x/√(alpha² + sigma²), 999 t) -> (batch, *shape); of images also label (None) and dropout keys.
+        levels: of data of levels; 0 for real numbers.
+        num_levels: noise levels of `ve` that are trained on; 0 for all times.
+        weighting: of the loss: "simple", sigma² on the squared error of the score, or "likelihood", g² (Song, Durkan
+            et al. 2021).
+        stepper, times: what samples are drawn by, times descending from 1 to 0; 1000 steps of `reverse_diffusion`,
+            ended by the estimate of x_0, unless given.
+        bound_steps: steps of the chain whose bound is reported, where there are no `num_levels`.
+        num_terms: of these steps, drawn for each example; all unless given.
+        conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
+        toy: the mixture in the plane that the data are of; its figures and its table are made then.
     """
-    setting = config.sde
-    _check(config)
-    schedule = _schedule(setting)
-    process = processes.gaussian(schedule)
-    shape = tuple(config.data.shape)
-    net = _network(config)
-    images = len(shape) == 3
-    half = (config.data.levels - 1) / 2
-    units = math.prod(shape) * math.log(half) if config.data.levels else 0.0
-    stepper, times = _sampler(config, process)
-    num_levels = setting.levels
-    grid_times = _bound_times(schedule, num_levels or config.evaluation.bound_steps)
-    time_sampler = time_sampling.low_discrepancy(num_levels) if num_levels else time_sampling.continuous(sde.TRAIN_FROM)
+    schedule, images = process.schedule, len(shape) == 3
+    half = (levels - 1) / 2
+    units = math.prod(shape) * math.log(half) if levels else 0.0
+    stepper = samplers.denoised(process, samplers.reverse_diffusion(process)) if stepper is None else stepper
+    times = sde.times(schedule, 1000) if times is None else times
+    grid_times = _bound_times(schedule, num_levels or bound_steps)
+    time_sampler = times_of.low_discrepancy(num_levels) if num_levels else times_of.continuous(sde.TRAIN_FROM)
+    # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
+    weight = None if weighting == "simple" else partial(sde.squared_diffusion, schedule)
 
     def init(key: Array) -> Any:
-        return net.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
+        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
 
-    def predict_with(params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
+    def predict(params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
         def score(xt: Array, t: Array) -> Array:
             alpha, sigma = (schedules.broadcast_to(a, xt) for a in (schedule.alpha(t), schedule.sigma(t)))
             inputs = xt / jnp.sqrt(alpha**2 + sigma**2)
             rest = (None, dropout) if images else ()
-            return -jnp.asarray(net.apply({"params": params}, inputs, 999.0 * t, *rest)) / sigma
+            return -jnp.asarray(network.apply({"params": params}, inputs, 999.0 * t, *rest)) / sigma
 
         return predictions.score(score)
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
-        if not config.data.levels:
+        x = image_of(batch)
+        if not levels:
             return x
         level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
         return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
@@ -91,86 +104,44 @@ def make(config: Any) -> Model:
         t = _own_times(time_key, len(x0), num_levels) if given is None else given
         if num_levels:
             t = (jnp.round(t * num_levels) - 1) / (num_levels - 1)  # from i/L, i = 1 .. L, to (i - 1)/(L - 1)
-        predict = predict_with(params, dropout_key)
-        # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
-        weight = None if setting.weighting == "simple" else partial(sde.squared_diffusion, schedule)
-        return losses.weighted_score_matching(process, predict, noise_key, x0, t, weight) / math.prod(shape)
+        error = losses.weighted_score_matching(process, predict(params, dropout_key), noise_key, x0, t, weight)
+        return error / math.prod(shape)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
         x0 = encode(encode_key, batch)
-        num_terms = config.evaluation.num_terms or None
-        costs = bounds.diffusion(process, predict_with(params), key, x0, grid_times, "posterior", None, num_terms)
+        costs = bounds.diffusion(process, predict(params), key, x0, grid_times, "posterior", None, num_terms)
         parts = {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
         return parts | ({"units": jnp.full(len(x0), units)} if units else {})
 
-    def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return -jnp.stack(list(terms(params, key, batch).values())).sum(0)
-
     def log_prob(params: Any, key: Array, batch: Batch) -> Array:
         encode_key, key = jax.random.split(key)
-        x0 = encode(encode_key, batch)
-        return sde.log_prob(process, predict_with(params), key, x0) - units
+        return sde.log_prob(process, predict(params), key, encode(encode_key, batch)) - units
 
-    def draw(params: Any, key: Array, num: int) -> Array:
-        if config.sampling.sampler == "probability_flow":
-            latents = process.prior((num, *shape)).sample(key)
-            return sde.decode(process, predict_with(params), latents, denoise=True)
-        return samplers.sample(stepper, predict_with(params), key, times, (num, *shape))
+    def sample(params: Any, key: Array, num: int) -> Array:
+        return samplers.sample(stepper, predict(params), key, times, (num, *shape))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        if toy is not None:
+            return score_toy.figures(toy, process, predict(params), key)
         if not images:
-            return score_toy.figures(config, process, predict_with(params), key)
-        film_key, latent_key, key = jax.random.split(key, 3)
-
-        @jax.jit
-        def film(params: Any, key: Array) -> Array:
-            return pictures.film(stepper, process, predict_with(params), key, times, (16, *shape))[0]
-
-        x = film(params, film_key)
-        every = max(1, len(x) // 10)
-        # What noise levels up to 50 make of pixels is looked at on a scale of its own.
-        scale = jnp.sqrt((x[every - 1 :: every, :8] ** 2).mean((1, 2, 3, 4), keepdims=True)).clip(1.0)
-        rows = jnp.concatenate([x[every - 1 :: every, :8] / scale, x[-1:, :8]]).swapaxes(0, 1)
-        drawn: dict[str, Figure] = {
-            "reverse_process": Film(x),
-            "denoising_sequence": Grid(rows.reshape(-1, *shape), rows.shape[1]),
-            "latent_interpolation": latent_interpolation(params, encode(latent_key, batch)),
-        }
-        if config.evaluation.conditioning:
-            some, rest = encode(key, batch)[:8], sde.times(schedule, config.sampling.conditioning_steps)
-            # What leaves the data's range at high noise would be guided further out of it.
-            predict = predictions.clip(predict_with(params), process)
-            drawn |= pictures.conditioned(key, process, predict, some, rest, "posterior", lambda x: x)
-        return drawn
-
-    def latent_interpolation(params: Any, x0: Array, rows: int = 4) -> Grid:
-        """Rows of: an image, it and another mixed in the latents of the probability flow, from one to the other."""
-        rows = min(rows, len(x0) // 2)
-
-        @jax.jit
-        def mixed(params: Any, x0: Array) -> Array:
-            latents = sde.encode(process, predict_with(params), x0)
-            mix = jax.vmap(lambda a, b: sde.interpolate_latents(a, b, jnp.linspace(0.0, 1.0, 9)))
-            between = mix(latents[0::2], latents[1::2]).reshape(-1, *shape)
-            return sde.decode(process, predict_with(params), between, denoise=True).reshape(rows, -1, *shape)
-
-        x0 = x0[: 2 * rows]
-        images = jnp.concatenate([x0[0::2, None], mixed(params, x0), x0[1::2, None]], axis=1)
-        return Grid(images.reshape(-1, *shape), images.shape[1])
+            return {}
+        shown = times if len(times) > 2 else sde.times(schedule, 10)
+        reverse = pictures.Reverse(process, lambda params, _: predict(params), stepper, shown, "posterior")
+        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch), conditioning_steps)
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        return score_toy.table(config, process, predict_with(params), key, batch["image"])
+        assert toy is not None
+        return score_toy.table(toy, process, predict(params), key, batch["image"])
 
-    measures = (Bound(terms), Flow(log_prob), *([Table(table)] if config.data.name == "mixture" else []))
     return Model(
         init,
         loss,
-        bound,
-        draw,
-        lambda params: (process, predict_with(params)),
+        bound_of(terms),
+        sample,
+        lambda params: (process, predict(params)),
         of_times(time_sampler),
-        measures=measures,
+        measures=(Bound(terms), Flow(log_prob), *([] if toy is None else [Table(table)])),
         figures=Figures(picture_of(shape), figures),
     )
 
@@ -189,33 +160,38 @@ def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
 
 def _own_times(key: randomness.Keys, num: int, num_levels: int) -> Array:
     if num_levels:
-        return time_sampling.uniform(num_levels).sample((), key, num)[0]
+        return times_of.uniform(num_levels).sample((), key, num)[0]
     return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(key, (num,))
 
 
-def _schedule(setting: Any) -> schedules.Schedule:
-    match setting.name:
-        case "ve":
-            return schedules.ve(setting.sigma_min, setting.sigma_max)
-        case "vp":
-            return schedules.vp(setting.beta_min, setting.beta_max)
-        case "sub_vp":
-            return schedules.sub_vp(setting.beta_min, setting.beta_max)
-    raise InputError(f"sde.name must be ve, vp or sub_vp, not {setting.name!r}")
+def make(config: Any) -> Model:
+    """The Model of `config.{data, sde, net, sampling, evaluation}`, see configs/ncsn_toy.py and configs/ncsn_digits.py.
 
-
-def _sampler(config: Any, process: processes.Gaussian) -> tuple[samplers.Stepper, Array]:
-    """The stepper and its times, descending from 1 to 0."""
-    setting = config.sampling
-    if setting.sampler == "annealed_langevin":
-        stepper = sde.annealed_langevin(process, setting.step_size, setting.corrector_steps)
-        return stepper, jnp.linspace(1.0, 0.0, setting.steps)
-    times = sde.times(process.schedule, setting.steps)
-    if setting.sampler in PREDICTORS:
-        return sde.denoised(process, PREDICTORS[setting.sampler](process)), times
-    # The flow has no steps: what its pictures are drawn by is predictor and corrector.
-    predictor = sde.denoised(process, PREDICTORS[setting.predictor](process))
-    return sde.predictor_corrector(process, predictor, setting.snr, setting.corrector_steps), times
+    Raises:
+        InputError: on an unknown choice, or values that cannot be.
+    """
+    setting, sampling = config.sde, config.sampling
+    _check(config)
+    process = processes.gaussian(schedules.make(setting.name, setting, schedules.CONTINUOUS, "sde.name"))
+    stepper = samplers.make(sampling.sampler, process, sampling, denoise=True)
+    grids = {
+        "annealed_langevin": jnp.linspace(1.0, 0.0, sampling.steps),  # the noise levels
+        "probability_flow": jnp.array([1.0, 0.0]),  # its solver chooses steps of its own
+    }
+    return score_model(
+        process,
+        _network(config),
+        tuple(config.data.shape),
+        levels=config.data.levels,
+        num_levels=setting.levels,
+        weighting=setting.weighting,
+        stepper=stepper,
+        times=grids.get(sampling.sampler, sde.times(process.schedule, sampling.steps)),
+        bound_steps=config.evaluation.bound_steps,
+        num_terms=config.evaluation.num_terms or None,
+        conditioning_steps=sampling.conditioning_steps if config.evaluation.conditioning else 0,
+        toy=score_toy.of_config(config) if config.data.name == "mixture" else None,
+    )
 
 
 def _network(config: Any) -> nn.Module:
@@ -233,17 +209,11 @@ def _check(config: Any) -> None:
         raise InputError(
             f"net.name must be {right!r} for data of shape {tuple(config.data.shape)}: {config.net.name!r}"
         )
-    if setting.weighting not in ("simple", "likelihood"):
-        raise InputError(f"sde.weighting must be 'simple' or 'likelihood', not {setting.weighting!r}")
+    registry.choose("sde.weighting", setting.weighting, WEIGHTINGS)
     if setting.levels and (setting.name != "ve" or setting.levels < 2):
         raise InputError(
             f"sde.levels={setting.levels} must be 0, for all times, or at least 2, and those of sde.name='ve', not "
             f"{setting.name!r}"
         )
-    if sampling.sampler not in (*PREDICTORS, *SAMPLERS) or sampling.sampler == "none":
-        choices = ", ".join([*SAMPLERS, *(name for name in PREDICTORS if name != "none")])
-        raise InputError(f"sampling.sampler must be one of {choices}, not {sampling.sampler!r}")
-    if sampling.predictor not in PREDICTORS:
-        raise InputError(f"sampling.predictor must be one of {', '.join(PREDICTORS)}, not {sampling.predictor!r}")
     if not isinstance(sampling.steps, int) or sampling.steps < 2:
         raise InputError(f"sampling.steps must be an integer of at least 2, not {sampling.steps!r}")

@@ -5,7 +5,7 @@ those of its starting points; through falling noise levels it finds the weights 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,27 @@ NUM = 4000  # samples behind every number of the table
 START = 8.0  # Langevin starts uniformly in the square of this half-width, as in the paper
 
 
+class Toy(NamedTuple):
+    """The data, and the dynamics that they are compared by.
+
+    mixture: its first component is the mode whose weight is measured
+    std: of each component
+    has_levels: whether the schedule has the noise levels that annealed Langevin dynamics goes through
+    sigma_min: the lowest level
+    step_size, steps, corrector_steps: of annealed Langevin dynamics, `steps` levels and `corrector_steps` at each
+    snr: of the correctors
+    """
+
+    mixture: GaussianMixture
+    std: float
+    has_levels: bool
+    sigma_min: float
+    step_size: float
+    steps: int
+    corrector_steps: int
+    snr: float
+
+
 def truth(data: Any) -> GaussianMixture:
     """The mixture that `config.data` describes."""
     means = jnp.asarray(data.means, float)
@@ -30,26 +51,41 @@ def truth(data: Any) -> GaussianMixture:
     return GaussianMixture(jnp.asarray(data.weights, float), means, covs)
 
 
-def figures(config: Any, process: Gaussian, predict: Predict, key: Array) -> dict[str, Figure]:
+def of_config(config: Any) -> Toy:
+    """The toy of `config.{data, sde, sampling}`."""
+    setting, sampling, data = config.sde, config.sampling, config.data
+    return Toy(
+        truth(data),
+        data.std,
+        setting.name == "ve",
+        setting.sigma_min,
+        sampling.step_size,
+        sampling.steps,
+        sampling.corrector_steps,
+        sampling.snr,
+    )
+
+
+def figures(toy: Toy, process: Gaussian, predict: Predict, key: Array) -> dict[str, Figure]:
     """Densities and scores at three noise levels, true and learned; Langevin dynamics without and with levels; the
     probability flow."""
-    mixture = truth(config.data)
+    mixture = toy.mixture
     langevin_key, flow_key = jax.random.split(key)
     return {
         "scores": _scores(process, mixture, predict),
-        "langevin": _langevin(config, process, mixture, predict, langevin_key),
+        "langevin": _langevin(toy, process, mixture, predict, langevin_key),
         "probability_flow": _flow(process, mixture, predict, flow_key),
     }
 
 
-def table(config: Any, process: Gaussian, predict: Predict, key: Array, x: Array) -> dict[str, dict[str, float]]:
+def table(toy: Toy, process: Gaussian, predict: Predict, key: Array, x: Array) -> dict[str, dict[str, float]]:
     """The first mode's weight and the energy distance of samples by several ways; log p of x (batch, 2) in nats."""
-    mixture = truth(config.data)
+    mixture = toy.mixture
     data_key, other_key, likelihood_key, key = jax.random.split(key, 4)
     real = mixture.sample(data_key, 4 * NUM)
     rows = {"exact draws": _quality(mixture, mixture.sample(other_key, NUM), real)}
     for name, score in (("true score", mixture.predict(process.schedule)), ("learned score", predict)):
-        for kind, draw in _ways(config, process).items():
+        for kind, draw in _ways(toy, process).items():
             rows[f"{kind}, {name}"] = _quality(mixture, jax.jit(draw, static_argnums=1)(key, score), real)
     flow = sde.log_prob(process, predict, likelihood_key, x)
     noised = mixture.at(process.schedule.alpha(sde.LIKELIHOOD_FROM), process.schedule.sigma(sde.LIKELIHOOD_FROM))
@@ -64,37 +100,31 @@ def table(config: Any, process: Gaussian, predict: Predict, key: Array, x: Array
     return rows
 
 
-def plain_langevin(config: Any, process: Gaussian, key: Array, predict: Predict, start: Array) -> Array:
+def plain_langevin(toy: Toy, process: Gaussian, key: Array, predict: Predict, start: Array) -> Array:
     """The path (num_steps, *start) of Langevin dynamics at the lowest level, of as many steps as the annealed.
 
     A step is the part of the data's variance here that it is of a level's variance there.
     """
-    setting = config.sampling
     score = sde.score(process, predict)
-    h = setting.step_size / config.sde.sigma_min**2 * config.data.std**2
+    h = toy.step_size / toy.sigma_min**2 * toy.std**2
     kernel = mcmc.langevin(None, h, score=lambda x: score(x, sde.TRAIN_FROM))
-    return mcmc.run(kernel, key, start, setting.steps * setting.corrector_steps)[0].position
+    return mcmc.run(kernel, key, start, toy.steps * toy.corrector_steps)[0].position
 
 
-def has_levels(config: Any) -> bool:
-    return config.sde.name == "ve"
-
-
-def _ways(config: Any, process: Gaussian) -> dict[str, Callable[[Array, Predict], Array]]:
+def _ways(toy: Toy, process: Gaussian) -> dict[str, Callable[[Array, Predict], Array]]:
     """Name -> (key, predict) -> samples (NUM, 2)."""
-    setting = config.sampling
-    levels, grid = jnp.linspace(1.0, 0.0, setting.steps), sde.times(process.schedule, 10 * setting.steps)
+    levels, grid = jnp.linspace(1.0, 0.0, toy.steps), sde.times(process.schedule, 10 * toy.steps)
 
     def started(key: Array) -> Array:
         return jax.random.uniform(key, (NUM, 2), minval=-START, maxval=START)
 
     def plain(key: Array, predict: Predict) -> Array:
         start_key, key = jax.random.split(key)
-        return plain_langevin(config, process, key, predict, started(start_key))[-1]
+        return plain_langevin(toy, process, key, predict, started(start_key))[-1]
 
     def annealed(key: Array, predict: Predict) -> Array:
         start_key, key = jax.random.split(key)
-        stepper = sde.annealed_langevin(process, setting.step_size, setting.corrector_steps, denoise=False)
+        stepper = samplers.annealed_langevin(process, toy.step_size, toy.corrector_steps, denoise=False)
         return samplers.denoise(stepper, predict, key, started(start_key), levels)
 
     def by(stepper: samplers.Stepper) -> Callable[[Array, Predict], Array]:
@@ -104,19 +134,19 @@ def _ways(config: Any, process: Gaussian) -> dict[str, Callable[[Array, Predict]
         return sde.decode(process, predict, process.prior((NUM, 2)).sample(key))
 
     predictors = {
-        "no predictor": sde.still(process),
-        "Euler-Maruyama": sde.euler_maruyama(process),
-        "reverse diffusion": sde.reverse_diffusion(process),
+        "no predictor": samplers.still(process),
+        "Euler-Maruyama": samplers.euler_maruyama(process),
+        "reverse diffusion": samplers.reverse_diffusion(process),
         "ancestral": samplers.ancestral(process),
         "DDIM": samplers.ddim(process),
     }
     ways: dict[str, Callable[[Array, Predict], Array]] = {"plain Langevin": plain}
-    if has_levels(config):
+    if toy.has_levels:
         ways["annealed Langevin"] = annealed
     for name, stepper in predictors.items():
         if name != "no predictor":
             ways[name] = by(stepper)
-        ways[f"{name} + Langevin"] = by(sde.predictor_corrector(process, stepper, setting.snr))
+        ways[f"{name} + Langevin"] = by(samplers.predictor_corrector(process, stepper, toy.snr))
     return ways | {"Heun": by(samplers.heun(process)), "flow by diffrax": flow}
 
 
@@ -141,25 +171,24 @@ def _scores(process: Gaussian, mixture: GaussianMixture, predict: Predict) -> Pa
     return Panels(rows)
 
 
-def _langevin(config: Any, process: Gaussian, mixture: GaussianMixture, predict: Predict, key: Array) -> Panels:
+def _langevin(toy: Toy, process: Gaussian, mixture: GaussianMixture, predict: Predict, key: Array) -> Panels:
     """Samples, and the paths of twelve of them, with the learned score."""
-    setting = config.sampling
     data_key, start_key, plain_key, key = jax.random.split(key, 4)
     start = jax.random.uniform(start_key, (1500, 2), minval=-START, maxval=START)
-    levels = jnp.linspace(1.0, 0.0, setting.steps)
+    levels = jnp.linspace(1.0, 0.0, toy.steps)
 
     @jax.jit
     def annealed(key: Array, start: Array) -> Array:
-        stepper = sde.annealed_langevin(process, setting.step_size, setting.corrector_steps, denoise=False)
+        stepper = samplers.annealed_langevin(process, toy.step_size, toy.corrector_steps, denoise=False)
         return samplers.denoise(stepper, predict, key, start, levels, lambda state: state.x)[1]
 
     @jax.jit
     def plain(key: Array, start: Array) -> Array:
-        return plain_langevin(config, process, key, predict, start)[:: setting.corrector_steps // 2 or 1]
+        return plain_langevin(toy, process, key, predict, start)[:: toy.corrector_steps // 2 or 1]
 
     rows: list[list[Mark | list[Mark]]] = [[Points("data", mixture.sample(data_key, 1500))], [Points("start", start)]]
     dynamics = {"without levels": plain(plain_key, start)}
-    if has_levels(config):
+    if toy.has_levels:
         dynamics["with levels"] = annealed(key, start)
     for name, path in dynamics.items():
         paths = jnp.concatenate([start[None], path])[:, :12].swapaxes(0, 1)

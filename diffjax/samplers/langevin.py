@@ -24,10 +24,10 @@ from diffjax.mcmc.hmc import check_step_size
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
-from diffjax.samplers import State, Stepper
+from diffjax.samplers.driver import State, Stepper
+from diffjax.samplers.stochastic import langevin_step, require_gaussian, still
 from diffjax.schedules import VariancePreserving
 from diffjax.sde import equations
-from diffjax.sde.solvers import langevin_step, require_gaussian, still
 
 
 def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, denoise: bool = True) -> Stepper:

@@ -1,13 +1,4 @@
-"""Samplers: steppers from time t to time s < t, and one driver.
-
-With (x_0, eps) the pair that the prediction implies at (x_t, t):
-
-    ancestral  x_s ~ p(x_s | x_t)                                                  (Ho et al. 2020, algorithm 2)
-    ddim       x_s = alpha_s x_0 + √(sigma_s² - η²β̃) eps + η√β̃ z                  (Song et al. 2021, eq. 12)
-    heun       d(x/alpha)/d(sigma/alpha) = eps by Heun's second-order rule        (Karras et al. 2022, algorithm 1):
-               ddim's x_s, plus ½ (sigma_s - sigma_t alpha_s/alpha_t) (eps(x_s) - eps)
-    dpmpp_2m   x_s = (sigma_s/sigma_t) x_t - alpha_s expm1(-h) D, D extrapolated
-               from the last two x_0, h = ½(λ_s - λ_t)                             (Lu et al. 2022, algorithm 2)
+"""The driver of all samplers: a stepper goes from time t to time s < t, and `sample` follows a sequence of times.
 
 Steppers get explicit (t, s) pairs: any decreasing sequence of times is a sampler, and there is no "previous timestep".
 A sample keeps the floating type of the x_1 that it began with.
@@ -20,15 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from diffjax import eager, schedules
-from diffjax.distributions import Distribution, Normal
+from diffjax.distributions import Distribution
 from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
-from diffjax.predictions import Predict, Prediction, convert, pair
-from diffjax.processes import Gaussian, Process, Variance
+from diffjax.predictions import Predict, Prediction
+from diffjax.processes import Gaussian
 from diffjax.schedules import Schedule, broadcast_to
 
 
@@ -123,80 +113,6 @@ def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " 
     return jnp.sort(jnp.asarray(times))[index]
 
 
-def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
-    """Draws from the reverse kernel; a Gaussian step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
-
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
-        prediction = predict(state.x, t)
-        kernel = process.reverse(prediction, state.x, s, t, variance)
-        x0 = convert(prediction, "x0", process, state.x, t)
-        if not isinstance(kernel, Normal):
-            return State(kernel.sample(key), x0, process.schedule.log_snr(t))
-        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit. The variance of
-        # a last step that is also the first is 0, and the gradient of its root infinite: none of it is used.
-        noisy = kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance))
-        return State(jnp.where(s == 0, kernel.mean, noisy.sample(key)), x0, process.schedule.log_snr(t))
-
-    return Stepper(process.prior, _init, step)
-
-
-def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
-    """Non-Markovian sampler with the same marginals: deterministic at eta = 0, `ancestral("posterior")` at eta = 1."""
-    # numpy, because jnp would trace the comparison of even a concrete eta under jit
-    deterministic = not isinstance(eta, jax.core.Tracer) and bool((np.asarray(eta) == 0).all())
-
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
-        schedule = process.schedule
-        x0, eps = pair(predict(state.x, t), schedule, state.x, t)
-        alpha_s, sigma_s = _at(schedule, s, state.x)
-        if deterministic:
-            return State(alpha_s * x0 + sigma_s * eps, x0, schedule.log_snr(t))
-        posterior = process.posterior(x0, state.x, s, t).variance
-        scale = broadcast_to(eta, state.x)
-        kept = jnp.maximum(sigma_s**2 - scale**2 * posterior, 0.0)
-        noise = scale * schedules.sqrt(posterior) * jax.random.normal(key, state.x.shape, state.x.dtype)
-        return State(alpha_s * x0 + schedules.sqrt(kept) * eps + noise, x0, schedule.log_snr(t))
-
-    return Stepper(process.prior, _init, step)
-
-
-def heun(process: Gaussian) -> Stepper:
-    """Second order in the step for smooth densities, two evaluations a step, one in the step to s = 0."""
-
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
-        schedule = process.schedule
-        x0, eps = pair(predict(state.x, t), schedule, state.x, t)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = _at(schedule, t, state.x), _at(schedule, s, state.x)
-        euler = alpha_s * x0 + sigma_s * eps
-
-        def corrected() -> Array:
-            _, end = pair(predict(euler, s), schedule, euler, s)
-            # x/alpha is large where alpha is small: corrected for Heun's rule, Euler's step keeps its digits.
-            return euler + 0.5 * (sigma_s - sigma_t * alpha_s / alpha_t) * (end - eps)
-
-        return State(jax.lax.cond(s > 0, corrected, lambda: euler), x0, schedule.log_snr(t))
-
-    return Stepper(process.prior, _init, step)
-
-
-def dpmpp_2m(process: Gaussian) -> Stepper:
-    """DPM-Solver++(2M): second order from one evaluation a step; the first and the last step are of first order."""
-
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
-        schedule = process.schedule
-        x0, _ = pair(predict(state.x, t), schedule, state.x, t)
-        (_, sigma_t), (alpha_s, sigma_s) = _at(schedule, t, state.x), _at(schedule, s, state.x)
-        log_snr, log_snr_s = (jnp.asarray(schedule.log_snr(time), state.x.dtype) for time in (t, s))
-        h = 0.5 * (log_snr_s - log_snr)  # +inf in the step to s = 0
-        last_h = 0.5 * (log_snr - state.log_snr)  # +inf before there is a last estimate: no extrapolation
-        ratio = jnp.where(jnp.isfinite(h), h, 0.0) / last_h
-        direction = x0 + 0.5 * ratio * (x0 - state.x0)
-        x = sigma_s / sigma_t * state.x - alpha_s * jnp.expm1(-h) * direction
-        return State(x, x0, log_snr)
-
-    return Stepper(process.prior, _init, step)
-
-
 def interpolate(
     process: Gaussian,
     stepper: Stepper,
@@ -228,6 +144,16 @@ def interpolate(
     return eager.once(run, key, *(jnp.asarray(value, dtype) for value in (a, b, weights, times)))
 
 
+def start(x: Float[Array, "batch *event"]) -> State:
+    """The state before any step."""
+    return State(x, jnp.zeros_like(x), jnp.full((), -jnp.inf, x.dtype))
+
+
+def at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
+    """alpha and sigma at t, to multiply x."""
+    return broadcast_to(schedule.alpha(t), x), broadcast_to(schedule.sigma(t), x)
+
+
 def _check_times(times: Array) -> None:
     if jnp.ndim(times) != 1 or len(times) < 2:
         raise InputError(f"times must be a vector of at least 2 times, not of shape {jnp.shape(times)}")
@@ -235,12 +161,3 @@ def _check_times(times: Array) -> None:
     if not isinstance(times, jax.core.Tracer) and not (np.diff(np.asarray(times)) < 0).all():
         raise InputError("times must decrease strictly, from 1 towards 0: reverse them with times[::-1]")
     schedules.check_times("times", times)
-
-
-def _at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
-    """alpha and sigma at t, to multiply x."""
-    return broadcast_to(schedule.alpha(t), x), broadcast_to(schedule.sigma(t), x)
-
-
-def _init(x: Array) -> State:
-    return State(x, jnp.zeros_like(x), jnp.full((), -jnp.inf, x.dtype))

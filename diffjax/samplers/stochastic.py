@@ -34,7 +34,7 @@ from diffjax.mcmc.integrators import check_num_steps
 from diffjax.mcmc.langevin import langevin
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Binomial, Gaussian, Process
-from diffjax.samplers import State, Stepper
+from diffjax.samplers.driver import State, Stepper, start
 from diffjax.schedules import broadcast_to
 from diffjax.sde import equations
 
@@ -57,7 +57,7 @@ def euler_maruyama(process: Gaussian) -> Stepper:
         x = _noised(key, mean, squared * length, s)
         return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
 
-    return Stepper(process.prior, _init, step)
+    return Stepper(process.prior, start, step)
 
 
 def reverse_diffusion(process: Gaussian) -> Stepper:
@@ -79,7 +79,7 @@ def reverse_diffusion(process: Gaussian) -> Stepper:
         x = _noised(key, mean, forward.variance, s)
         return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
 
-    return Stepper(process.prior, _init, step)
+    return Stepper(process.prior, start, step)
 
 
 def still(process: Process) -> Stepper:
@@ -88,7 +88,7 @@ def still(process: Process) -> Stepper:
     def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
         return State(state.x, state.x, _log_snr(process, t, state.x))
 
-    return Stepper(process.prior, _init, step)
+    return Stepper(process.prior, start, step)
 
 
 def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
@@ -172,7 +172,3 @@ def _noised(key: PRNGKeyArray, mean: Array, variance: Array, s: Array) -> Array:
 
 def _log_snr(process: Process, t: Array, x: Array) -> Array:
     return process.schedule.log_snr(t).astype(x.dtype)
-
-
-def _init(x: Array) -> State:
-    return State(x, jnp.zeros_like(x), jnp.full((), -jnp.inf, x.dtype))

@@ -9,15 +9,15 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from diffjax import predictions, processes, reference, samplers, schedules, sde
+from diffjax import predictions, processes, reference, samplers, schedules
 from diffjax.errors import InputError
 from diffjax.predictions import Prediction
 
 M0, S2 = 0.7, 0.25  # mean and variance of the 1-D Gaussian data
 SCHEDULES = {"vp": schedules.vp(), "sub_vp": schedules.sub_vp(), "ve": schedules.ve(0.2, 5.0)}
 SOLVERS = {
-    "euler_maruyama": sde.euler_maruyama,
-    "reverse_diffusion": sde.reverse_diffusion,
+    "euler_maruyama": samplers.euler_maruyama,
+    "reverse_diffusion": samplers.reverse_diffusion,
     "ancestral": samplers.ancestral,
 }
 
@@ -144,7 +144,7 @@ def test_solvers_agree_to_first_order(monkeypatch, schedule, other):
 
         a, b = (
             np.asarray(jax.jit(jax.vmap(lambda s, make=make: step(make, s)))(jnp.asarray(0.5 - dt)))
-            for make in (sde.reverse_diffusion, SOLVERS[other])
+            for make in (samplers.reverse_diffusion, SOLVERS[other])
         )
     gap = np.abs(b - a - [[[[0.0]], [[1.0]]]] * (b - a)[:, :1]).mean((2, 3))  # (dt, mean or noise)
     slopes = np.log2(gap[:-1] / gap[1:])
@@ -188,15 +188,15 @@ def test_against_the_printed_solvers(monkeypatch):
 
     with jax.enable_x64(True):
         for name, (f, g2) in terms.items():
-            got = one(sde.euler_maruyama(processes.gaussian(SCHEDULES[name])), batched, jnp.asarray(x), t, s)
+            got = one(samplers.euler_maruyama(processes.gaussian(SCHEDULES[name])), batched, jnp.asarray(x), t, s)
             want = x - (f * x - g2 * score) * (t - s) + np.sqrt(g2 * (t - s)) * z
             np.testing.assert_allclose(got, want, rtol=1e-10)
 
-        got = one(sde.reverse_diffusion(processes.gaussian(SCHEDULES["ve"])), batched, jnp.asarray(x), t, s)
+        got = one(samplers.reverse_diffusion(processes.gaussian(SCHEDULES["ve"])), batched, jnp.asarray(x), t, s)
         added = sigma**2 - below**2
         np.testing.assert_allclose(got, x + added * score + np.sqrt(added) * z, rtol=1e-10)
 
-        chain = sde.reverse_diffusion(processes.gaussian(schedules.linear()))
+        chain = samplers.reverse_diffusion(processes.gaussian(schedules.linear()))
         b = np.linspace(1e-4, 0.02, 1000)[599]
         got = one(chain, batched, jnp.asarray(x), 0.6, 0.599)
         np.testing.assert_allclose(got, (2 - np.sqrt(1 - b)) * x + b * score + np.sqrt(b) * z, rtol=1e-6)
@@ -219,12 +219,12 @@ def test_against_the_printed_corrector(monkeypatch, schedule, event):
         want = want + h * grad + np.sqrt(2 * h) * z
     with jax.enable_x64(True):
         process = processes.gaussian(SCHEDULES[schedule])
-        stepper = sde.predictor_corrector(process, sde.still(process), 0.3, 2)
+        stepper = samplers.predictor_corrector(process, samplers.still(process), 0.3, 2)
         predict = predictions.score(lambda xt, t: jnp.sin(xt) - xt)
         np.testing.assert_allclose(one(stepper, predict, jnp.asarray(x), t, s), want, rtol=1e-10)
 
         # Then the predictor steps, from the corrected x.
-        stepper = sde.predictor_corrector(process, samplers.ddim(process), 0.3, 2)
+        stepper = samplers.predictor_corrector(process, samplers.ddim(process), 0.3, 2)
         got = one(stepper, predict, jnp.asarray(x), t, s)
         np.testing.assert_allclose(got, one(samplers.ddim(process), predict, jnp.asarray(want), t, s), rtol=1e-10)
 
@@ -237,7 +237,7 @@ def test_the_corrector_s_mean_leaves_out_what_is_not_finite(monkeypatch):
     h = 2 * (0.3 * scipy.stats.chi(2).mean() / np.linalg.norm(grad[kept], axis=1).mean()) ** 2
     x[1, 0], x[4, 1] = np.nan, np.inf
     process = processes.gaussian(SCHEDULES["ve"])
-    stepper = sde.predictor_corrector(process, sde.still(process), 0.3)
+    stepper = samplers.predictor_corrector(process, samplers.still(process), 0.3)
     predict = predictions.score(lambda xt, t: jnp.sin(xt) - xt)
     got = one(stepper, predict, jnp.asarray(x), 0.5, 0.4)
     np.testing.assert_allclose(got[kept], (x + h * grad)[kept], rtol=1e-5)
@@ -253,7 +253,7 @@ def test_stationary_variance_of_the_corrector(schedule):
     n, t, s, snr = 100_000, 0.6, 0.5, 0.8
     process = processes.gaussian(SCHEDULES[schedule])
     variance = law(process.schedule, t)[1]
-    stepper = sde.predictor_corrector(process, sde.still(process), snr, 30)
+    stepper = samplers.predictor_corrector(process, samplers.still(process), snr, 30)
     predict = predictions.score(lambda xt, t: -xt / variance)
     x = jax.jit(lambda key: samplers.denoise(stepper, predict, key, jnp.ones((n // 2, 2)), jnp.array([t, s])))(
         jax.random.key(0)
@@ -276,11 +276,11 @@ def test_correcting_helps_on_a_coarse_grid(schedule, name):
     n, times = 20_000, jnp.linspace(1, 0, 17)
     process = processes.gaussian({"vp": schedules.vp(), "ve": schedules.ve(0.01, 20.0)}[schedule])
     predict = mixture().predict(process.schedule)
-    predictor = sde.denoised(process, {**SOLVERS, "ddim": samplers.ddim}[name](process))
+    predictor = samplers.denoised(process, {**SOLVERS, "ddim": samplers.ddim}[name](process))
 
     @jax.jit
     def run(snr):
-        stepper = sde.predictor_corrector(process, predictor, snr)
+        stepper = samplers.predictor_corrector(process, predictor, snr)
         return samplers.sample(stepper, predict, jax.random.key(1), times, (n, 1))
 
     alone, corrected = (energy(np.float64(run(snr))[:, 0]) for snr in (1e-6, 0.16))
@@ -303,8 +303,8 @@ def test_only_the_last_step_has_no_noise(schedule, name):
 @pytest.mark.parametrize("schedule", ["vp", "ve"])
 def test_denoised_ends_on_the_estimate(schedule):
     process, x = processes.gaussian(SCHEDULES[schedule]), jnp.array([[0.3], [-0.2]])
-    predict, inner = optimal(process.schedule), sde.euler_maruyama(process)
-    stepper = sde.denoised(process, inner)
+    predict, inner = optimal(process.schedule), samplers.euler_maruyama(process)
+    stepper = samplers.denoised(process, inner)
     state = jax.jit(lambda s: stepper.step(jax.random.key(0), predict, stepper.init(x), jnp.asarray(0.05), s))(0.0)
     alpha, (mean, variance) = float(process.schedule.alpha(0.05)), np.float64(law(process.schedule, 0.05))
     want = M0 + alpha * S2 / variance * (np.float64(x) - mean)  # E[x_0 | x_t]
@@ -316,7 +316,7 @@ def test_denoised_ends_on_the_estimate(schedule):
 @pytest.mark.parametrize(("name", "kind"), [("euler_maruyama", "eps"), ("reverse_diffusion", "x0"), ("corrector", "v")])
 def test_any_kind_of_prediction_serves(name, kind):
     process = processes.gaussian(SCHEDULES["vp"])
-    corrector = sde.predictor_corrector(process, sde.still(process))
+    corrector = samplers.predictor_corrector(process, samplers.still(process))
     stepper = corrector if name == "corrector" else SOLVERS[name](process)
     scored, x = optimal(process.schedule), jnp.array([[2.0], [-0.7]])
 
@@ -331,7 +331,7 @@ def test_a_corrector_costs_one_evaluation():
     # Correcting and predicting ask for the score at the same corrected x, and langevin's kernel for one at its end:
     # compiled, a step has two evaluations, as published. A sort stands for the network, since it is easy to count.
     process = processes.gaussian(schedules.vp())
-    stepper = sde.predictor_corrector(process, sde.reverse_diffusion(process))
+    stepper = samplers.predictor_corrector(process, samplers.reverse_diffusion(process))
     predict = predictions.eps(lambda xt, t: jnp.sort(xt))
     run = jax.jit(lambda key: samplers.sample(stepper, predict, key, jnp.linspace(1, 0, 11), (2, 3)))
     assert run.lower(jax.random.key(0)).compile().as_text().count(" sort(") == 2
@@ -340,10 +340,10 @@ def test_a_corrector_costs_one_evaluation():
 def test_bad_input():
     process, bits = processes.gaussian(SCHEDULES["vp"]), processes.binomial(schedules.linear(10))
     for name, make in {
-        "euler_maruyama": sde.euler_maruyama,
-        "reverse_diffusion": sde.reverse_diffusion,
-        "predictor_corrector": lambda process: sde.predictor_corrector(process, samplers.ancestral(process)),
-        "denoised": lambda gaussian: sde.denoised(gaussian, sde.euler_maruyama(process)),
+        "euler_maruyama": samplers.euler_maruyama,
+        "reverse_diffusion": samplers.reverse_diffusion,
+        "predictor_corrector": lambda process: samplers.predictor_corrector(process, samplers.ancestral(process)),
+        "denoised": lambda gaussian: samplers.denoised(gaussian, samplers.euler_maruyama(process)),
     }.items():
         with pytest.raises(InputError, match=f"{name} needs a Gaussian process"):
             make(bits)
@@ -351,14 +351,14 @@ def test_bad_input():
             one(make(process), predictions.logits(lambda xt, t: xt), jnp.ones((2, 1)), 0.5, 0.0)
     for snr in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="snr must be positive"):
-            sde.predictor_corrector(process, sde.still(process), snr)
+            samplers.predictor_corrector(process, samplers.still(process), snr)
     with pytest.raises(InputError, match="num_steps"):
-        sde.predictor_corrector(process, sde.still(process), num_steps=0)
+        samplers.predictor_corrector(process, samplers.still(process), num_steps=0)
 
 
 STEPPERS = SOLVERS | {
-    "denoised": lambda process: sde.denoised(process, sde.euler_maruyama(process)),
-    "corrector": lambda process: sde.predictor_corrector(process, sde.reverse_diffusion(process), 0.1),
+    "denoised": lambda process: samplers.denoised(process, samplers.euler_maruyama(process)),
+    "corrector": lambda process: samplers.predictor_corrector(process, samplers.reverse_diffusion(process), 0.1),
 }
 
 
@@ -371,7 +371,7 @@ def test_gradients_to_the_schedule_are_those_of_differences(kind):
         "ve": lambda a: schedules.ve(0.2 * a, 5.0),
         "chain": lambda a: schedules.from_betas(a * jnp.array([0.02, 0.2, 0.4])),
     }
-    steppers = STEPPERS | ({"annealed": lambda p: sde.annealed_langevin(p, 0.01, 2)} if kind == "ve" else {})
+    steppers = STEPPERS | ({"annealed": lambda p: samplers.annealed_langevin(p, 0.01, 2)} if kind == "ve" else {})
 
     def ends(a):
         process, found = processes.gaussian(makes[kind](a)), []

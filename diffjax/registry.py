@@ -1,0 +1,30 @@
+"""Choices by name: a registry is a dict from names to values or to factories."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar, overload
+
+from diffjax.errors import InputError
+
+T = TypeVar("T")
+
+
+@overload
+def choose(field: str, name: Any, choices: Mapping[str, T]) -> T: ...
+@overload
+def choose(field: str, name: Any, choices: Collection[str]) -> str: ...
+def choose(field: str, name: Any, choices: Any) -> Any:
+    """choices[name], or `name` itself where the choices are names alone.
+
+    Raises:
+        InputError: if it is none of them; `field` is what the user set.
+    """
+    if not isinstance(name, str) or name not in choices:
+        raise InputError(f"{field} must be one of {', '.join(choices)}, not {name!r}")
+    return choices[name] if isinstance(choices, Mapping) else name
+
+
+def build(factory: Callable[..., T], *args: Any, settings: Mapping[str, Any]) -> T:
+    """factory(*args, ...) with those of `settings` that its signature names. The others are another factory's."""
+    names = list(inspect.signature(factory).parameters)[len(args) :]
+    return factory(*args, **{name: settings[name] for name in names if name in settings})

@@ -1,0 +1,56 @@
+"""Samplers of the chain itself. With (x_0, eps) the pair that the prediction implies at (x_t, t):
+
+ancestral  x_s ~ p(x_s | x_t)                                                  (Ho et al. 2020, algorithm 2)
+ddim       x_s = alpha_s x_0 + √(sigma_s² - η²β̃) eps + η√β̃ z                  (Song et al. 2021, eq. 12)
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import PRNGKeyArray
+
+from diffjax import schedules
+from diffjax.distributions import Normal
+from diffjax.predictions import Predict, convert, pair
+from diffjax.processes import Gaussian, Process, Variance
+from diffjax.samplers.driver import State, Stepper, at, start
+from diffjax.schedules import broadcast_to
+
+
+def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
+    """Draws from the reverse kernel; a Gaussian step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        prediction = predict(state.x, t)
+        kernel = process.reverse(prediction, state.x, s, t, variance)
+        x0 = convert(prediction, "x0", process, state.x, t)
+        if not isinstance(kernel, Normal):
+            return State(kernel.sample(key), x0, process.schedule.log_snr(t))
+        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit. The variance of
+        # a last step that is also the first is 0, and the gradient of its root infinite: none of it is used.
+        noisy = kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance))
+        return State(jnp.where(s == 0, kernel.mean, noisy.sample(key)), x0, process.schedule.log_snr(t))
+
+    return Stepper(process.prior, start, step)
+
+
+def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
+    """Non-Markovian sampler with the same marginals: deterministic at eta = 0, `ancestral("posterior")` at eta = 1."""
+    # numpy, because jnp would trace the comparison of even a concrete eta under jit
+    deterministic = not isinstance(eta, jax.core.Tracer) and bool((np.asarray(eta) == 0).all())
+
+    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+        schedule = process.schedule
+        x0, eps = pair(predict(state.x, t), schedule, state.x, t)
+        alpha_s, sigma_s = at(schedule, s, state.x)
+        if deterministic:
+            return State(alpha_s * x0 + sigma_s * eps, x0, schedule.log_snr(t))
+        posterior = process.posterior(x0, state.x, s, t).variance
+        scale = broadcast_to(eta, state.x)
+        kept = jnp.maximum(sigma_s**2 - scale**2 * posterior, 0.0)
+        noise = scale * schedules.sqrt(posterior) * jax.random.normal(key, state.x.shape, state.x.dtype)
+        return State(alpha_s * x0 + schedules.sqrt(kept) * eps + noise, x0, schedule.log_snr(t))
+
+    return Stepper(process.prior, start, step)

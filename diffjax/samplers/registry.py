@@ -1,0 +1,91 @@
+"""All samplers by name: what every system, every configuration and --sampler know.
+
+A new sampler is a factory process -> Stepper in one of this package's files, and a line in `SAMPLERS`. The parameters
+of a factory are called as the fields of a configuration's section `sampling`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from diffjax import registry
+from diffjax.processes import Gaussian, Process
+from diffjax.samplers.diffusion import ancestral, ddim
+from diffjax.samplers.driver import Stepper
+from diffjax.samplers.langevin import annealed_langevin
+from diffjax.samplers.ode import dpmpp_2m, heun, probability_flow
+from diffjax.samplers.stochastic import (
+    denoised,
+    euler_maruyama,
+    predictor_corrector,
+    require_gaussian,
+    reverse_diffusion,
+    still,
+)
+
+RELATIVE_STEP = 0.062  # of Langevin steps at a level, in units of its variance: the published 6.2e-6 at sigma 0.01
+
+
+def _corrected(
+    process: Gaussian,
+    predictor: str = "reverse_diffusion",
+    snr: ArrayLike = 0.16,
+    corrector_steps: int = 1,
+    denoise: bool = False,
+) -> Stepper:
+    """`predictor_corrector` by the name of its predictor."""
+    require_gaussian("predictor_corrector", process)
+    stepper = registry.choose("sampling.predictor", predictor, PREDICTORS)(process)
+    return predictor_corrector(process, denoised(process, stepper) if denoise else stepper, snr, corrector_steps)
+
+
+def _annealed(
+    process: Gaussian, step_size: ArrayLike | None = None, corrector_steps: int = 5, denoise: bool = True
+) -> Stepper:
+    """`annealed_langevin`, by default with a step that is the same part of each level's variance."""
+    require_gaussian("annealed_langevin", process)
+    step_size = RELATIVE_STEP * process.schedule.sigma(jnp.zeros(())) ** 2 if step_size is None else step_size
+    return annealed_langevin(process, step_size, corrector_steps, denoise)
+
+
+def _flow(process: Gaussian, denoise: bool = True) -> Stepper:
+    """`probability_flow`, which always ends in the estimate of x_0."""
+    require_gaussian("probability_flow", process)
+    return probability_flow(process)
+
+
+SAMPLERS: dict[str, Callable[..., Stepper]] = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "euler_maruyama": euler_maruyama,
+    "reverse_diffusion": reverse_diffusion,
+    "predictor_corrector": _corrected,
+    "annealed_langevin": _annealed,
+    "probability_flow": _flow,
+}
+# Steppers that look at x alone, between which a corrector may move x.
+PREDICTORS: dict[str, Callable[..., Stepper]] = {
+    name: SAMPLERS[name] for name in ("ancestral", "euler_maruyama", "reverse_diffusion", "ddim", "heun")
+} | {"none": still}
+
+
+def make(name: str, process: Process, settings: Mapping[str, Any], denoise: bool = False) -> Stepper:
+    """SAMPLERS[name](process, ...) with those of `settings` that it takes, e.g. a configuration's section `sampling`.
+
+    Args:
+        denoise: whether to end in the estimate of x_0 (`denoised`), as the papers of score models do.
+
+    Raises:
+        InputError: on an unknown name, a setting out of range, or a sampler that does not suit the process.
+    """
+    factory = registry.choose("sampling.sampler", name, SAMPLERS)
+    if name != "ancestral":
+        require_gaussian(name, process)
+    stepper = registry.build(factory, process, settings={**settings, "denoise": denoise})
+    ends_clean = "denoise" in inspect.signature(factory).parameters
+    return stepper if ends_clean or not denoise else denoised(process, stepper)  # type: ignore[arg-type]
