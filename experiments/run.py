@@ -23,7 +23,7 @@ from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.loop import abstract_state
 from diffjax.training.loop import train as train_loop
 from diffjax.training.sharding import check_batch_size, parallelize
-from diffjax.training.state import init_state, optimizer
+from diffjax.training.state import check_parts, init_state, optimizer
 from diffjax.training.step import make_step
 from experiments import evaluation, pictures
 from experiments import report as report_of
@@ -57,6 +57,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     evaluation.standardise(config, train_set)
     model = zoo.make(config)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
+    check_parts(settings, shapes)
     given = {} if any((workdir / "checkpoints").glob("[0-9]*")) else _given(config, shapes)
     evaluation.check(model, config, train_set, test_set)
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
@@ -99,7 +100,6 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 settings,
                 make_batches,
                 workdir / "checkpoints",
-                time_sampler=model.time_sampler,
                 meta=meta,
                 on_start=on_start,
                 on_log=on_log,
@@ -178,7 +178,7 @@ def restore_ema(config: ConfigDict, workdir: str | Path, step: int | None) -> tu
 def _wanted(model: zoo.Model, settings: TrainingConfig) -> Any:
     """The shapes of the state, and where on the configuration's mesh it lies."""
     layout = parallelize(make_step(model, optimizer(settings), settings), settings.parallel, axes=settings.mesh)
-    return abstract_state(layout, model, settings, model.time_sampler)
+    return abstract_state(layout, model, settings)
 
 
 def _start(
@@ -194,7 +194,7 @@ def _start(
         if checkpointer.latest_step() is not None:
             return
         key = jax.random.key(settings.seed, impl="threefry2x32")
-        state = jax.jit(lambda key: init_state(key, model, optimizer(settings), model.time_sampler))(key)
+        state = jax.jit(lambda key: init_state(key, model, optimizer(settings)))(key)
         params = state.params
         if model.fit is not None:
             params = model.fit(params, train_set.gather(np.arange(len(train_set))))

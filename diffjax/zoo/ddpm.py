@@ -15,6 +15,7 @@ from jax import Array
 from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
+from diffjax.memory import of_times
 from diffjax.nets.unet import UNet
 from diffjax.zoo import pictures
 from diffjax.zoo.model import Batch, Curves, Figure, Film, Grid, Model, labels
@@ -164,7 +165,7 @@ def make(config: Any) -> Model:
         sample,
         terms,
         figures,
-        sampler,
+        of_times(sampler),
         kernels=kernels,
         log_prob=log_prob,
         classes=("net.num_classes", config.net.num_classes) if config.net.num_classes else None,

@@ -152,7 +152,7 @@ def make(config: Any) -> Model:
         sample,
         lambda params, key, batch: base_terms(params["model"], key, batch),
         figures,
-        base.time_sampler,
+        base.memory,
         picture,
         kernels=kernels,
         table=table,

@@ -15,6 +15,7 @@ from jax import Array
 
 from diffjax import bounds, losses, randomness, samplers, time_sampling
 from diffjax.errors import InputError
+from diffjax.memory import of_times
 from diffjax.predictions import Predict
 from diffjax.processes import Process, Variance
 from diffjax.zoo.model import Batch, Figure, Model
@@ -103,7 +104,17 @@ def make_model(
         return chain.decode(samplers.sample(stepper, predict, key, times[::-1], (num, *shape)))
 
     return Model(
-        chain.init, loss, bound, sample, terms, figures, time_sampler, picture, log_weight, chain.kernels, null
+        chain.init,
+        loss,
+        bound,
+        sample,
+        terms,
+        figures,
+        of_times(time_sampler),
+        picture,
+        log_weight,
+        chain.kernels,
+        null,
     )
 
 

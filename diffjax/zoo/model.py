@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 
 from diffjax.errors import InputError
+from diffjax.memory import Memory
 from diffjax.predictions import Predict
 from diffjax.processes import Process
-from diffjax.time_sampling import TimeSampler
 
 Batch = Any
 Decode = Callable[[Array], Array]  # from what the chain runs on to what is looked at, images in [-1, 1]
@@ -107,7 +107,8 @@ class Model(NamedTuple):
     terms(params, key, batch) -> {name: (batch,)}, the costs of which -bound is the sum. "units", if there, is what
         rescaling to unit variance costs: the bound on the density of the rescaled data is that of the other terms
     figures(params, key, batch) -> {name: Figure}, the system's own pictures, made once at the end of a run
-    time_sampler: how the trainer should draw batch["t"]; None if the loss has no times
+    memory: what the system carries from step to step beside its parameters, of which the trainer draws batch["t"]; None
+        if there is nothing
     picture(samples) -> Figure, how samples are to be looked at
     log_weight(params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), of which `importance_weighted` makes
         tighter bounds; None where a system has none
@@ -139,7 +140,7 @@ class Model(NamedTuple):
     sample: Callable[[Any, Array, int], Array] | None
     terms: Callable[[Any, Array, Batch], dict[str, Array]] | None
     figures: Callable[[Any, Array, Batch], dict[str, Figure]]
-    time_sampler: TimeSampler | None = None
+    memory: Memory | None = None
     picture: Callable[[Array], Figure] = grid
     log_weight: Callable[[Any, Array, Batch], Array] | None = None
     kernels: Callable[[Any], tuple[Process, Predict]] | None = None

@@ -25,6 +25,7 @@ from jax import Array
 
 from diffjax import bounds, losses, predictions, processes, randomness, samplers, schedules, sde, time_sampling
 from diffjax.errors import InputError
+from diffjax.memory import of_times
 from diffjax.nets.vectors import TimeMLP
 from diffjax.zoo import ddpm, pictures, score_toy
 from diffjax.zoo.model import Batch, Figure, Film, Grid, Model, grid
@@ -164,7 +165,7 @@ def make(config: Any) -> Model:
         draw,
         terms,
         figures,
-        time_sampler,
+        of_times(time_sampler),
         grid if images else pictures.plane,
         kernels=lambda params: (process, predict_with(params)),
         table=table if config.data.name == "mixture" else None,
