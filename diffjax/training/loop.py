@@ -157,7 +157,7 @@ def _batch(feed: Feed, step: int, config: TrainingConfig, check: bool) -> dict[s
 
 def _save(checkpointer: Checkpointer, state: TrainState, meta: dict[str, Any]) -> None:
     if not _all_finite((state.params, state.ema, state.opt_state, state.memory)):
-        what = "the parameters, the optimiser's moments or what the system remembers are not finite"
+        what = "the parameters or the optimiser's moments, or the memory, are not finite"
         raise TrainingDiverged(meta["step"], what, checkpointer)
     checkpointer.save(meta["step"], state, meta)
 
