@@ -1,55 +1,54 @@
-"""What a system carries from step to step beside its parameters, as three pure functions.
+"""What a system carries from step to step beside its parameters: the losses seen at each time, chains, a codebook.
 
-Persistent chains, a codebook, running statistics, the history of losses at each time: each is a memory, any pytree of
-arrays. It is part of the training state: saved and restored with it, and the same whatever devices share a batch.
+The state m of a memory is any pytree of arrays. In a step with parameters θ and a batch x of num examples
 
-A step with memory m, key k and parameters θ:
+    d_i  = draw(m, key, num)_i           fields of its own for each example: its time, its chain
+    L_i  = loss(θ, x_i, d_i, m)          the loss may read the whole of m, and is not differentiated by it
+    θ'   = θ - ∇_θ (1/num) Σ_i w_i L_i   w = d["weight"] if it is drawn, else 1
+    m'   = update(m, key', θ', (x, d), L)
 
-    fields  = draw(m, k, num)                      for the whole batch, e.g. {"t": (num,)}
-    losses  = loss(θ, keys, batch | fields | {"memory": m})
-    θ'      = the optimiser's step
-    m'      = update(m, k', θ', batch | fields, losses)
+All three functions see the batch and the memory as a whole, however many devices share them.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.time_sampling import TimeSampler
 
 
 class Memory(NamedTuple):
-    """A kind of memory.
+    """Three pure functions; `memory` is any pytree of arrays, () where there is nothing to remember.
 
-    init(params) -> memory
-    draw(memory, key, num) -> {name: (num, ...)}, what the examples of a batch get of it. "weight" (num,), if there,
-        weighs the loss of each example
-    update(memory, key, params, batch, losses) -> memory, after a step: the whole batch, with what was drawn for it, the
-        new parameters, and the losses (num,) of the step
+    init(params) -> memory, before the first step
+    draw(memory, key, num) -> {name: (num, ...)}, further fields of a batch of num examples, {} if there are none.
+        "weight" (num,), if it is drawn, weighs the loss of each example
+    update(memory, key, params, batch, losses) -> memory, after a step: with the new parameters, the whole batch with
+        what was drawn for it, and its losses (num,), not weighted
 
-    A loss finds the whole memory as batch["memory"]. Nothing is differentiated through it.
+    The loss finds the memory as batch["memory"], and what was drawn under its name.
     """
 
     init: Callable[[Any], Any]
-    draw: Callable[[Any, Array, int], dict[str, Array]]
-    update: Callable[[Any, Array, Any, Any, Array], Any]
-
-
-def nothing(memory: Any, key: Array, num: int) -> dict[str, Array]:
-    """`Memory.draw` of a memory that examples get nothing of."""
-    return {}
+    draw: Callable[[Any, PRNGKeyArray, int], dict[str, Array]]
+    update: Callable[[Any, PRNGKeyArray, Any, dict[str, Array], Float[Array, " num"]], Any]
 
 
 def of_times(sampler: TimeSampler) -> Memory:
-    """The memory of a time sampler: the losses that it has seen. Examples get times "t" and their weights."""
+    """The memory of a time sampler: it draws batch["t"] (num,) with weights, and learns from the losses seen there.
 
-    def draw(memory: Any, key: Array, num: int) -> dict[str, Array]:
+    The step descends (1/num) Σ_i w_i L_i(t_i). That is an unbiased estimate of E_t[L] when w_i is one over the density
+    from which t_i came (Nichol & Dhariwal 2021, section 3.3).
+    """
+
+    def draw(memory: Any, key: PRNGKeyArray, num: int) -> dict[str, Array]:
         t, weight = sampler.sample(memory, key, num)
         return {"t": t, "weight": weight}
 
-    def update(memory: Any, key: Array, params: Any, batch: Any, losses: Array) -> Any:
-        return sampler.update(memory, batch["t"], jnp.asarray(losses))
-
-    return Memory(lambda params: sampler.init(), draw, update)
+    return Memory(
+        init=lambda params: sampler.init(),
+        draw=draw,
+        update=lambda memory, key, params, batch, losses: sampler.update(memory, batch["t"], losses),
+    )

@@ -17,7 +17,7 @@ from diffjax.errors import InputError
 from diffjax.training.loop import abstract_state
 from diffjax.training.plan import Costs, OutOfMemory, Program, abstract_batch, bytes_of, compile_step, costs, largest
 from diffjax.training.sharding import check_batch_size, parallelize
-from diffjax.training.state import optimizer
+from diffjax.training.state import optimizer, part_of
 from diffjax.training.step import make_step
 from experiments.opened import settings_of
 
@@ -62,6 +62,9 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
     print(f"{_axes(mesh)}: {mesh.size} devices ({devices[0].device_kind}), {parameters:,} parameters")
+    for name in settings.parts:
+        moved = ", ".join(f"{field} {value:g}" for field, value in part_of(settings, name)._asdict().items())
+        print(f"  part {name}: {sum(x.size for x in jax.tree.leaves(state.params[name])):,} parameters, {moved}")
     print(f"a step of {size} examples, {size // mesh.size} on each device{parts}")
     by_shapes = costs_of(size)
     print("\nby shapes, on each device")

@@ -11,11 +11,9 @@ when a newer one is finished.
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,12 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 
 from diffjax.errors import InputError
 from diffjax.paths import local
-from diffjax.training.checksum import checksums, names
+from diffjax.training.checksum import Differs, checksums, names, unwrap, wrap
 from diffjax.training.event_loops import patient_loops
 from diffjax.training.state import is_narrow
 
-_WRAPPING = {"meta", "state_checksums", "meta_crc32"}
+_ONCE = {"memory": "times"}  # what fields of the state were called in earlier checkpoints
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-class _Differs(Exception):
-    """What was read is not what was written; says what."""
 
 
 class Checkpointer:
@@ -54,10 +48,11 @@ class Checkpointer:
         if read_only and not self.directory.is_dir():
             raise InputError(f"there are no checkpoints in {self.directory}: no such directory")
         self._read_only = read_only
+        self._first = jax.process_index() == 0  # of several processes, the one that moves, removes and speaks
         self._skipped: set[int] = set()  # damaged, and still there
         self._saving: int | None = None
         self._reader = ocp.StandardCheckpointHandler()
-        if not read_only and jax.process_index() == 0:
+        if not read_only and self._first:
             self._remove_half_written()
         keep = [LatestN(2), *([EveryNSteps(keep_every)] if keep_every else [])]
         try:
@@ -102,7 +97,7 @@ class Checkpointer:
         self.wait()
         if step in self._manager.all_steps():
             return
-        wrapped = _wrap(meta, checksums(state))
+        wrapped = wrap(meta, checksums(state))
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(wrapped))
         self._saving = step
         try:
@@ -165,26 +160,35 @@ class Checkpointer:
         path = epath.Path(self.directory / str(step))
         problem = None
         try:
-            saved = self._as_saved(step, abstract_state)
-            meta, written = _unwrap(ocp.JsonCheckpointHandler().restore(path / "meta"))
-            state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(saved))
+            saved, once = self._as_saved(step, abstract_state)
+            meta, written = unwrap(ocp.JsonCheckpointHandler().restore(path / "meta"))
+            asked = {once.get(name, name): x for name, x in saved._asdict().items()} if once else saved
+            state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(asked))
+            if once:
+                state = type(saved)(*(state[once.get(name, name)] for name in saved._fields))
         except Exception as error:
             problem = error
         failed = np.array(problem is not None)
         if jax.process_count() > 1:
             failed = multihost_utils.process_allgather(failed)
         if failed.any():
-            raise problem or _Differs("another process cannot read it")
+            raise problem or Differs("another process cannot read it")
         if written is not None:
-            read = checksums(state)
+            read, written = checksums(state), _renamed(written, once)
             for name in sorted(read.keys() | written.keys()):
                 if read.get(name) != written.get(name):
-                    raise _Differs(f"{name} differs from its checksum")
+                    raise Differs(f"{name} differs from its checksum")
         return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), state, abstract_state), meta
 
-    def _as_saved(self, step: int, abstract_state: Any) -> Any:
-        """`abstract_state` with the types of the checkpoint; raises `InputError` where it does not fit."""
-        saved = _arrays(self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree)
+    def _as_saved(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, str]]:
+        """`abstract_state` with the types of the checkpoint, and {field: the name it has there} where that is another.
+
+        Raises `InputError` where it does not fit.
+        """
+        tree = self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree
+        fields = getattr(abstract_state, "_fields", ())
+        once = {name: old for name, old in _ONCE.items() if name in fields and old in tree and old not in fields}
+        saved = _renamed(_arrays(tree), once)
         wanted = _arrays(ocp.tree.serialize_tree(abstract_state, keep_empty_nodes=True))
         for name in sorted(saved.keys() | wanted.keys()):
             there, here = saved.get(name), wanted.get(name)
@@ -195,16 +199,17 @@ class Checkpointer:
                     "use the configuration it was trained with, or another workdir"
                 )
         types = iter([saved[name].dtype for name in names(abstract_state)])
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, next(types), sharding=x.sharding), abstract_state)
+        typed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, next(types), sharding=x.sharding), abstract_state)
+        return typed, once
 
     def _set_aside(self, problems: dict[int, Exception], used: int) -> None:
         for step, problem in problems.items():
             place = "it is left where it is"
             if self._read_only:
                 self._skipped.add(step)
-            elif jax.process_index() == 0:
+            elif self._first:
                 place = f"it was moved to {self._move(step)}"
-            if jax.process_index() == 0:
+            if self._first:
                 print(
                     f"warning: checkpoint {step} in {self.directory} is damaged ({_sentence(problem)}); {place}, "
                     f"and checkpoint {used} is used instead",
@@ -256,6 +261,15 @@ def _arrays(tree: Any) -> dict[str, Any]:
     return dict(zip(names(tree), jax.tree.leaves(tree), strict=True))
 
 
+def _renamed(arrays: dict[str, Any], once: dict[str, str]) -> dict[str, Any]:
+    """By their names of today: "memory/seen" for "times/seen"."""
+    now = {old: name for name, old in once.items()}
+    parts = [name.split("/", 1) for name in arrays]
+    return {
+        "/".join([now.get(first, first), *rest]): x for (first, *rest), x in zip(parts, arrays.values(), strict=True)
+    }
+
+
 def _words(x: Any) -> str:
     return "absent" if x is None else f"{x.dtype}{list(x.shape)}"
 
@@ -263,27 +277,6 @@ def _words(x: Any) -> str:
 def _fits(name: str, saved: Any, wanted: Any) -> bool:
     """The mean and the moments of 16-bit parameters were once of that type, too: they fit, and become float32."""
     return saved == wanted or (is_narrow(saved) and wanted == np.float32 and not name.startswith("params"))
-
-
-def _wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[str, Any]:
-    # As it will be read: tuples as lists, the names of fields as strings. JSON has no number that is not finite.
-    meta = json.loads(json.dumps(meta), parse_constant=lambda _: None)
-    return {"meta": meta, "state_checksums": state_checksums, "meta_crc32": _crc32(meta)}
-
-
-def _unwrap(saved: Any) -> tuple[dict[str, Any], dict[str, list[int]] | None]:
-    """The meta, and the checksums of the state: None in a checkpoint from before there were any."""
-    if not isinstance(saved, dict):
-        raise _Differs("its meta is not what was written")
-    if not saved.keys() & _WRAPPING:  # one damaged name is not taken for a checkpoint of that time
-        return saved, None
-    if saved.keys() != _WRAPPING or _crc32(saved["meta"]) != saved["meta_crc32"]:
-        raise _Differs("its meta differs from its checksum")
-    return saved["meta"], saved["state_checksums"]
-
-
-def _crc32(meta: Any) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def _error_code(error: BaseException) -> int | None:
@@ -294,7 +287,7 @@ def _error_code(error: BaseException) -> int | None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, InputError):
         return "its metadata does not fit the configuration"
-    if isinstance(error, _Differs):
+    if isinstance(error, Differs):
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return f"it cannot be read: {text if len(text) <= 120 else text[:120] + '...'}"

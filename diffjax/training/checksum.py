@@ -10,8 +10,14 @@ Whatever changes a single word changes both. Anything else escapes with probabil
 f is not linear: b_i times a number that depends on i would not notice x and -x changing places, for x - (-x) is 2^31
 in the bits and the difference of two odd multipliers even. Integer sums do not depend on their order, so every device
 can sum what it holds.
+
+Beside the arrays of a checkpoint they are written with what else it has to say, `meta`, and a checksum of that:
+
+    {"meta": ..., "state_checksums": {"params/w": [c_1, c_2], ...}, "meta_crc32": ...}
 """
 
+import json
+import zlib
 from functools import partial
 from typing import Any
 
@@ -22,6 +28,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, UInt32
 
 Words = UInt32[Array, "..."]
+_WRAPPING = {"meta", "state_checksums", "meta_crc32"}
+
+
+class Differs(Exception):
+    """What was read is not what was written; says what."""
 
 
 def checksums(tree: Any) -> dict[str, list[int]]:
@@ -39,6 +50,24 @@ def checksums(tree: Any) -> dict[str, list[int]]:
 def names(tree: Any) -> list[str]:
     """What the leaves of `tree` are called, in the order of `jax.tree.leaves`."""
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+def wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[str, Any]:
+    """What is written of `meta`."""
+    # As it will be read: tuples as lists, the names of fields as strings. JSON has no number that is not finite.
+    meta = json.loads(json.dumps(meta), parse_constant=lambda _: None)
+    return {"meta": meta, "state_checksums": state_checksums, "meta_crc32": _crc32(meta)}
+
+
+def unwrap(saved: Any) -> tuple[dict[str, Any], dict[str, list[int]] | None]:
+    """The meta, and the checksums of the state: None in a checkpoint from before there were any."""
+    if not isinstance(saved, dict):
+        raise Differs("its meta is not what was written")
+    if not saved.keys() & _WRAPPING:  # one damaged name is not taken for a checkpoint of that time
+        return saved, None
+    if saved.keys() != _WRAPPING or _crc32(saved["meta"]) != saved["meta_crc32"]:
+        raise Differs("its meta differs from its checksum")
+    return saved["meta"], saved["state_checksums"]
 
 
 def _bits(x: Array) -> Array:
@@ -100,3 +129,7 @@ def _scramble(x: Words, first: int, second: int) -> Words:
     x = (x ^ (x >> 16)) * jnp.uint32(first)
     x = (x ^ (x >> 15)) * jnp.uint32(second)
     return x ^ (x >> 16)
+
+
+def _crc32(meta: Any) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())

@@ -10,6 +10,15 @@ from diffjax.mesh import DATA_PARALLEL, Axes, check_axes
 from diffjax.randomness import check_seed
 
 
+class Part(NamedTuple):
+    """How Adam moves one part of the parameters."""
+
+    learning_rate: float  # 0 = the part stays as it is
+    warmup: int
+    b1: float = 0.9
+    b2: float = 0.999
+
+
 class TrainingConfig(NamedTuple):
     """Counts are in optimiser steps unless said otherwise. The defaults are DDPM's for CIFAR-10 (Ho et al. 2020, B)."""
 
@@ -31,6 +40,7 @@ class TrainingConfig(NamedTuple):
     data_timeout: float = 600.0  # seconds to wait for a batch before giving up
     parallel: str = "jit"  # "jit" over a mesh, or "pmap"
     mesh: Axes = DATA_PARALLEL  # see diffjax.mesh
+    parts: Mapping[str, Mapping[str, Any]] = {}  # {top-level name of the parameters: the fields of its own `Part`}
 
 
 _LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
@@ -47,10 +57,11 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
             near = difflib.get_close_matches(name, TrainingConfig._fields, n=1) or [", ".join(TrainingConfig._fields)]
             raise InputError(f"training.{name} is not a field of the training section; did you mean {near[0]}?")
     config = TrainingConfig(**{name: fields[name] for name in fields})
+    config = config._replace(parts=_parts(config.parts))
     for name, least in _LEAST.items():
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"training.{name} = {value!r} must be an integer of at least {least}")
+        _check_integer(f"training.{name}", getattr(config, name), least)
+    for name, part in config.parts.items():
+        _check_part(f"training.parts.{name}", part)
     check_seed("training.seed", config.seed)
     if not (_is_number(config.learning_rate) and 0 < config.learning_rate < math.inf):
         raise InputError(f"training.learning_rate = {config.learning_rate!r} must be a finite number above 0")
@@ -70,6 +81,33 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
     if config.parallel not in ("jit", "pmap"):
         raise InputError(f"parallel = {config.parallel!r} must be 'jit' or 'pmap'")
     return config
+
+
+def _parts(value: Any) -> dict[str, dict[str, Any]]:
+    """As plain dicts, whatever mappings they are."""
+    try:
+        return {str(name): dict(part) for name, part in dict(value).items()}
+    except (TypeError, ValueError):
+        raise InputError(
+            f"training.parts = {value!r} must map names of parameters to fields, as dict(decoder=dict(learning_rate="
+            "1e-4))"
+        ) from None
+
+
+def _check_part(name: str, part: Mapping[str, Any]) -> None:
+    for field, value in part.items():
+        if field not in Part._fields:
+            raise InputError(f"{name}.{field} is not a field of a part; its fields are {', '.join(Part._fields)}")
+        if field == "warmup":
+            _check_integer(f"{name}.{field}", value, 0)
+        elif not (_is_number(value) and 0 <= value < (math.inf if field == "learning_rate" else 1)):
+            limits = "a finite number of at least 0" if field == "learning_rate" else "at least 0 and below 1"
+            raise InputError(f"{name}.{field} = {value!r} must be {limits}")
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} = {value!r} must be an integer of at least {least}")
 
 
 def _is_number(value: object) -> bool:

@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.training.config import TrainingConfig
 
 Batch = dict[str, np.ndarray]
 
@@ -24,22 +22,18 @@ class DataTimeout(InputError):
 
 
 class Feed:
-    """The batches of a training, with one fetched ahead; `waited` is the sum of seconds spent waiting."""
+    """`next(batch_of_step)` with one batch fetched ahead; `waited` is the sum of seconds spent waiting."""
 
-    def __init__(self, batches: Iterator[Batch], config: TrainingConfig):
+    def __init__(self, batches: Iterator[Batch], timeout: float):
         self.waited = 0.0
-        self._config = config
-        self._timeout = config.data_timeout
+        self._timeout = timeout
         self._wanted = threading.Semaphore(1)
         self._fetched: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._closed = False
         threading.Thread(target=self._fetch, args=(batches,), daemon=True).start()
 
-    def get(self, step: int, first: bool = False) -> Batch:
-        """The batch of `step`; the first one is checked.
-
-        Raises what the data raised, `DataTimeout`, and `InputError` if there is none or it does not suit the training.
-        """
+    def get(self, step: int) -> Batch | None:
+        """The batch of `step`, None after the last. Raises what the data raised, or `DataTimeout`."""
         began = time.perf_counter()
         try:
             batch = self._fetched.get(timeout=min(self._timeout, threading.TIMEOUT_MAX))
@@ -51,10 +45,6 @@ class Feed:
         self.waited += time.perf_counter() - began
         if isinstance(batch, BaseException):
             raise batch
-        if batch is None:
-            raise InputError(f"the data ended before step {step}, but training.steps = {self._config.steps}")
-        if first:
-            _check_batch(batch, self._config)
         self._wanted.release()
         return batch
 
@@ -73,16 +63,3 @@ class Feed:
             except BaseException as error:  # it belongs to the thread that waits for the batch
                 self._fetched.put(error)
                 return
-
-
-def _check_batch(batch: dict[str, np.ndarray], config: TrainingConfig) -> None:
-    for name, x in batch.items():
-        if x.shape[0] * jax.process_count() != config.batch_size:
-            raise InputError(
-                f"the data gives {x.shape[0]} examples of {name!r} in each of {jax.process_count()} processes, "
-                f"but training.batch_size = {config.batch_size}"
-            )
-    if config.flip and ("image" not in batch or batch["image"].ndim != 4):
-        raise InputError(
-            "training.flip = True needs batches with image (batch, height, width, channels); set it to False"
-        )

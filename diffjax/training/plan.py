@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from diffjax.mesh import divided, whole
 from diffjax.training.config import TrainingConfig
 from diffjax.training.sharding import Layout
-from diffjax.training.state import TrainState, widened
+from diffjax.training.state import Trainable, TrainState, widened
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OPERATION = re.compile(rf"({'|'.join(KINDS)})(-start)?\(")
@@ -41,7 +41,7 @@ class Costs(NamedTuple):
 
     parameters: int
     ema: int
-    optimizer: int  # and the two numbers beside it: the step, the model's memory
+    optimizer: int  # its moments, and what stands beside them: the step, what the system remembers
     batch: int
     gathered: int
     gradients: int
@@ -77,18 +77,21 @@ def abstract_batch(mesh: Mesh, shape: tuple[int, ...], levels: int, size: int) -
 
 def costs(
     mesh: Mesh,
-    model: Any,
+    model: Trainable,
     config: TrainingConfig,
     state: TrainState,
     batch: dict[str, jax.ShapeDtypeStruct],
 ) -> Costs:
     """What one device needs for a step; `state` and `batch` are shapes with shardings on the mesh."""
     held, full = bytes_of(state.params), sum(map(_size, jax.tree.leaves(state.params)))
-    num = len(batch["label"]) // (mesh.size * config.accumulate)
-    part = {name: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for name, x in batch.items()}
-    if model.memory is not None:
-        drawn = jax.eval_shape(lambda memory: model.memory.draw(memory, jax.random.key(0), num), state.memory)
-        part |= {name: x for name, x in drawn.items() if name != "weight"} | {"memory": state.memory}
+    size = len(batch["label"])
+    num = size // (mesh.size * config.accumulate)
+    memory = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.memory)
+    drawn: dict[str, Any] = {}
+    if (remembers := model.memory) is not None:
+        drawn = jax.eval_shape(lambda memory: remembers.draw(memory, jax.random.key(0), size), memory)
+    part = {name: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for name, x in (batch | drawn).items()}
+    part |= {"memory": memory}
     wide = jax.eval_shape(widened, state.params)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num))
     weights = jax.ShapeDtypeStruct((num,), jnp.float32)

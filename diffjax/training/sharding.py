@@ -47,62 +47,67 @@ def parallelize(
     from `place_batch` for a batch which the devices cannot share equally.
     """
     mesh = make_mesh(axes, devices)
-
     if mode == "jit":
+        return _by_jit(step, mesh)
+    if mode != "pmap":
+        raise InputError(f"parallel = {mode!r} must be 'jit' or 'pmap'")
+    if mesh.shape["model"] > 1:
+        raise InputError(f"mesh = {tuple(axes)} divides the state, and parallel = 'pmap' cannot; use 'jit'")
+    return _by_pmap(step, mesh)
 
-        def place_batch(batch):
-            check_batch_size(_size(batch) * jax.process_count(), mesh.size)
-            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided(mesh), x), batch)
 
-        def run(state, key, batch):
-            new, metrics = step(state, key, batch, gather=partial(_gather, mesh))
-            return jax.lax.with_sharding_constraint(new, _shardings(mesh, new)), gather(mesh, metrics)
+def _by_jit(step: Step, mesh: Mesh) -> Layout:
+    def place_batch(batch):
+        check_batch_size(_size(batch) * jax.process_count(), mesh.size)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(divided(mesh), x), batch)
 
-        return Layout(
-            mesh=mesh,
-            shardings=partial(_shardings, mesh),
-            place_state=lambda state: jax.device_put(state, _shardings(mesh, state)),
-            place_batch=place_batch,
-            run=jax.jit(run, donate_argnums=0),
-            fetch_state=lambda state: state,
-        )
+    def run(state, key, batch):
+        new, metrics = step(state, key, batch, gather=partial(_gather, mesh))
+        return jax.lax.with_sharding_constraint(new, _shardings(mesh, new)), gather(mesh, metrics)
 
-    if mode == "pmap":
-        if mesh.shape["model"] > 1:
-            raise InputError(f"mesh = {tuple(axes)} divides the state, and parallel = 'pmap' cannot; use 'jit'")
-        # pmap takes and returns the arrays of this process only, with a leading axis over its devices.
-        local = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
-        split_local = NamedSharding(Mesh(np.array(local), ("data",)), P("data"))
-        replicated = whole(mesh)
+    return Layout(
+        mesh=mesh,
+        shardings=partial(_shardings, mesh),
+        place_state=lambda state: jax.device_put(state, _shardings(mesh, state)),
+        place_batch=place_batch,
+        run=jax.jit(run, donate_argnums=0),
+        fetch_state=lambda state: state,
+    )
 
-        def place_leaf(x):
-            shards = [s.data[None] for s in jax.device_put(x, replicated).addressable_shards]
-            return jax.make_array_from_single_device_arrays((len(local), *x.shape), split_local, shards)
 
-        def fetch_leaf(x):
-            shards = [s.data[0] for s in x.addressable_shards]
-            return jax.make_array_from_single_device_arrays(x.shape[1:], replicated, shards)
+def _by_pmap(step: Step, mesh: Mesh) -> Layout:
+    # pmap takes and returns the arrays of this process only, with a leading axis over its devices.
+    local = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+    split_local = NamedSharding(Mesh(np.array(local), ("data",)), P("data"))
+    replicated = whole(mesh)
 
-        def place_batch_pmap(batch):
-            check_batch_size(_size(batch) * jax.process_count(), mesh.size)
-            return jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
+    def place_leaf(x):
+        shards = [s.data[None] for s in jax.device_put(x, replicated).addressable_shards]
+        return jax.make_array_from_single_device_arrays((len(local), *x.shape), split_local, shards)
 
-        return Layout(
-            mesh=mesh,
-            shardings=lambda state: jax.tree.map(lambda x: replicated, state),
-            place_state=lambda state: jax.tree.map(place_leaf, state),
-            place_batch=place_batch_pmap,
-            run=jax.pmap(
-                partial(step, axis_name="data"),
-                axis_name="data",
-                in_axes=(0, None, 0),
-                out_axes=(0, None),
-                devices=list(mesh.devices.flat),
-                donate_argnums=0,
-            ),
-            fetch_state=lambda state: jax.tree.map(fetch_leaf, state),
-        )
-    raise InputError(f"parallel = {mode!r} must be 'jit' or 'pmap'")
+    def fetch_leaf(x):
+        shards = [s.data[0] for s in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape[1:], replicated, shards)
+
+    def place_batch(batch):
+        check_batch_size(_size(batch) * jax.process_count(), mesh.size)
+        return jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), batch)
+
+    return Layout(
+        mesh=mesh,
+        shardings=lambda state: jax.tree.map(lambda x: replicated, state),
+        place_state=lambda state: jax.tree.map(place_leaf, state),
+        place_batch=place_batch,
+        run=jax.pmap(
+            partial(step, axis_name="data"),
+            axis_name="data",
+            in_axes=(0, None, 0),
+            out_axes=(0, None),
+            devices=list(mesh.devices.flat),
+            donate_argnums=0,
+        ),
+        fetch_state=lambda state: jax.tree.map(fetch_leaf, state),
+    )
 
 
 def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None:

@@ -4,7 +4,8 @@ With n = 0, 1, ... the number of updates made so far, an update is
 
     g      <- g min(1, c / |g|)                                  clip by the global norm c
     params <- params - lr_n Adam(g)                              Kingma & Ba 2015; beta = (0.9, 0.999), eps = 1e-8
-    lr_n   =  learning_rate min(1, (n + 1) / warmup)             linear warm-up; the first step already moves
+    lr_n   =  learning_rate min(1, (n + 1) / warmup)             linear warm-up; the first step already moves; a part
+                                                                 of the parameters may have an lr and a beta of its own
     ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
 
 The mean, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
@@ -14,7 +15,7 @@ The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`
 random initial parameters for 1 / (1 - ema_decay) steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,17 +23,25 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from diffjax.errors import InputError
 from diffjax.memory import Memory
-from diffjax.training.config import TrainingConfig
+from diffjax.training.config import Part, TrainingConfig
 
 
 class Trainable(Protocol):
-    """What training needs of a model."""
+    """What training needs of a system.
+
+    init(key) -> params
+    loss(params, keys, batch) -> (batch,), what training descends; keys is one key for each example
+    memory: what it carries from step to step, which the loss finds as batch["memory"]; None if there is nothing
+    """
 
     @property
-    def init(self) -> Callable[[Array], Any]: ...
+    def init(self) -> Callable[[PRNGKeyArray], Any]: ...
+
     @property
-    def loss(self) -> Callable[[Any, Any, Any], Array]: ...
+    def loss(self) -> Callable[[Any, Array, Any], Array]: ...
+
     @property
     def memory(self) -> Memory | None: ...
 
@@ -44,11 +53,11 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any  # the running mean of params, float32 at least: what one evaluates and samples from
     opt_state: Any
-    memory: Any  # what the model carries beside its parameters, None without any
+    memory: Any  # what the system carries beside its parameters, None if there is nothing
 
 
 def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step; `ema` is a copy of the parameters, since both will be donated."""
+    """The state before the first step; `ema` and `memory` hold copies of parameters, since all will be donated."""
     params = model.init(key)
     wide = widened(params)
     return TrainState(
@@ -56,19 +65,63 @@ def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransforma
         params=params,
         ema=jax.tree.map(jnp.copy, wide),
         opt_state=tx.init(wide),
-        memory=None if model.memory is None else model.memory.init(params),
+        memory=None if model.memory is None else jax.tree.map(jnp.copy, model.memory.init(params)),
     )
 
 
-def learning_rate(config: TrainingConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
+def learning_rate(config: TrainingConfig | Part, step: Int[Array, ""] | int) -> Float[Array, ""]:
     """The learning rate of the update which follows `step` updates."""
     return config.learning_rate * jnp.minimum(1.0, (jnp.asarray(step) + 1) / max(config.warmup, 1))
 
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """Clipping by the global norm (`grad_clip`, 0 = off), then Adam with the warmed-up `learning_rate`."""
+    """Clipping by the global norm (`grad_clip`, 0 = off), then Adam, with settings of their own for `config.parts`.
+
+    The norm is that of the gradient of all parts together. A frozen part has no gradient and no moments.
+    `init` raises `InputError` where the parameters have no part of such a name.
+    """
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
-    return optax.chain(clip, optax.adam(lambda step: learning_rate(config, step)))
+    return optax.chain(clip, _by_part(config) if config.parts else _adam(part_of(config)))
+
+
+def part_of(config: TrainingConfig, name: str = "") -> Part:
+    """The settings of the part of the parameters of that name: its own where it has some, else those of the run."""
+    return Part(config.learning_rate, config.warmup)._replace(**config.parts.get(name, {}))
+
+
+def _adam(part: Part) -> optax.GradientTransformation:
+    if part.learning_rate == 0:
+        return optax.set_to_zero()
+    return optax.adam(lambda step: learning_rate(part, step), part.b1, part.b2)
+
+
+def _by_part(config: TrainingConfig) -> optax.GradientTransformation:
+    """Each top-level part of the parameters moved by itself."""
+
+    def init(params: Any) -> dict[str, Any]:
+        check_parts(config, params)
+        return {name: _adam(part_of(config, name)).init(part) for name, part in params.items()}
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        moved = {name: _adam(part_of(config, name)).update(grads[name], state[name]) for name in grads}
+        return {name: updates for name, (updates, _) in moved.items()}, {name: new for name, (_, new) in moved.items()}
+
+    return optax.GradientTransformation(init, update)
+
+
+def check_parts(config: TrainingConfig, params: Any) -> None:
+    """Raises `InputError` unless `config.parts` are all among the top-level names of `params` (arrays or shapes)."""
+    there = list(params) if isinstance(params, Mapping) else []
+    for name in config.parts:
+        if name not in there:
+            parts = f"its parts are {', '.join(map(str, there))}" if there else "it has one part without a name"
+            raise InputError(f"training.parts.{name} is no part of this system's parameters; {parts}")
+
+
+def without_frozen(config: TrainingConfig, params: Any) -> Any:
+    """`params` whose gradient leaves out the frozen parts, those of learning rate 0."""
+    frozen = [name for name in config.parts if part_of(config, name).learning_rate == 0]
+    return {**params, **jax.lax.stop_gradient({name: params[name] for name in frozen})} if frozen else params
 
 
 def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, params: Any) -> Any:

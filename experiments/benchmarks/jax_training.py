@@ -38,12 +38,12 @@ class Worker:
         config.net.remat = variant == "remat"
         settings = settings_of(config)
         model, tx = zoo.make(config), optimizer(settings)
-        step = make_step(model, tx, settings, time_sampler=model.time_sampler)
+        step = make_step(model, tx, settings)
         layout = parallelize(step, "jit", jax.devices()[:1])
         self.key = jax.random.key(0)
-        shapes = abstract_state(layout, model, settings, model.time_sampler)
+        shapes = abstract_state(layout, model, settings)
         self.size = sum(x.size for x in jax.tree.leaves(shapes.params))
-        init = jax.jit(lambda key: init_state(key, model, tx, model.time_sampler))
+        init = jax.jit(lambda key: init_state(key, model, tx))
         self.state = layout.place_state(init(self.key))
         levels = config.data.levels
         image = np.random.default_rng(0).integers(0, levels, (batch, *config.data.shape), np.uint8)

@@ -59,9 +59,7 @@ def test_no_flipped_bit_is_restored(trained, tmp_path, capfd):
     config = read_config(trained)
     settings = training_config(config.training)
     model = zoo.make(config)
-    shapes = jax.eval_shape(
-        lambda key: init_state(key, model, optimizer(settings), model.time_sampler), jax.random.key(0)
-    )
+    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(settings)), jax.random.key(0))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
     with Checkpointer(directory, read_only=True) as checkpointer:

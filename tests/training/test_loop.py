@@ -1,5 +1,6 @@
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from tiny import DEVICES
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.feed import DataTimeout, Feed
-from diffjax.training.loop import PATIENCE, TrainingDiverged, TrainingStopped, train
+from diffjax.training.loop import TrainingDiverged, TrainingStopped, train
+from diffjax.training.metrics import PATIENCE
 
 
 def recorded(seen):
@@ -33,7 +35,7 @@ def recorded(seen):
 def run(
     directory,
     make_batches=tiny.make_batches,
-    model=tiny.model,
+    model=tiny.mean,
     on_start=None,
     on_log=None,
     on_eval=None,
@@ -46,7 +48,6 @@ def run(
         {**tiny.CONFIG, **config},
         make_batches,
         directory,
-        time_sampler=tiny.time_sampler,
         on_start=on_start,
         on_log=on_log,
         on_eval=on_eval,
@@ -60,7 +61,7 @@ def run(
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
     seen_once, seen_after = [], []
-    expected = run(tmp_path / "once", recorded(seen_once), parallel=mode)
+    expected = run(tmp_path / "once", recorded(seen_once), tiny.denoiser, flip=True, parallel=mode)
 
     script = str(Path(tiny.__file__))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -77,7 +78,7 @@ def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
     # The pipe may be behind the child, but not by much: it cannot have come to the end of this test's 20 steps.
     assert kept and set(kept) <= {5, 10, 15}
 
-    resumed = run(tmp_path / "killed", recorded(seen_after), parallel=mode)
+    resumed = run(tmp_path / "killed", recorded(seen_after), tiny.denoiser, flip=True, parallel=mode)
     assert jax.tree.structure(resumed) == jax.tree.structure(expected)
     for got, want in zip(jax.tree.leaves(resumed), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -87,48 +88,65 @@ def test_a_killed_run_resumes_to_the_very_same_state(tmp_path, mode):
         np.testing.assert_array_equal(got, want)
 
 
-def test_what_is_logged_saved_and_evaluated(tmp_path):
-    logs, evaluations, starts = {}, {}, []
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 11 steps that moves so little that losses and gradients are those of its first parameters, 0."""
+    directory = tmp_path_factory.mktemp("run") / "checkpoints"
+    seen = {"logs": {}, "evaluations": {}, "starts": []}
     final = run(
-        tmp_path,
-        on_start=starts.append,
-        on_log=logs.__setitem__,
-        on_eval=lambda step, state: evaluations.__setitem__(step, jax.device_get(state)),
+        directory,
+        on_start=seen["starts"].append,
+        on_log=seen["logs"].__setitem__,
+        on_eval=lambda step, state: seen["evaluations"].__setitem__(step, jax.device_get(state)),
         steps=11,
+        learning_rate=1e-9,
         log_every=4,
         eval_every=3,
         save_every=4,
         meta={"config": {"name": "tiny"}},
     )
-    every = {}
-    run(tmp_path / "again", on_log=every.__setitem__, steps=11)
+    return directory, final, seen
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "checkpoints")
+
+
+def test_what_is_logged_saved_and_evaluated(finished):
+    directory, final, seen = finished
+    logs, evaluations = seen["logs"], seen["evaluations"]
     assert list(logs) == [4, 8, 11]
-    assert starts == [0]
+    assert seen["starts"] == [0]
+    images = {n: tiny.batch_of_step(n)["image"].reshape(tiny.BATCH, -1) / 127.5 - 1 for n in range(1, 12)}
     for step, window in {4: range(1, 5), 8: range(5, 9), 11: range(9, 12)}.items():
-        for name in ("loss", "grad_norm"):
-            np.testing.assert_allclose(logs[step][name], np.mean([every[n][name] for n in window]), rtol=1e-5)
-        np.testing.assert_allclose(logs[step]["learning_rate"], 1e-2 * min(1, step / 6), rtol=1e-6)
+        losses = [0.5 * np.sum(images[n] ** 2, axis=1).mean() for n in window]
+        norms = [np.linalg.norm(images[n].mean(axis=0)) for n in window]
+        np.testing.assert_allclose(logs[step]["loss"], np.mean(losses), rtol=1e-5)
+        np.testing.assert_allclose(logs[step]["grad_norm"], np.mean(norms), rtol=1e-5)
+        np.testing.assert_allclose(logs[step]["learning_rate"], 1e-9 * min(1, step / 6), rtol=1e-6)
         assert logs[step]["images_per_second"] > 0
     assert list(evaluations) == [3, 6, 9, 11]
     for step, state in evaluations.items():
         assert state.step == step
+        total = sum(0.5 * np.sum(images[n] ** 2) for n in range(1, step + 1))
+        np.testing.assert_allclose(state.memory, total, rtol=1e-5)
     for got, want in zip(jax.tree.leaves(evaluations[11]), jax.tree.leaves(final), strict=True):
         np.testing.assert_array_equal(got, want)
-    with Checkpointer(tmp_path, read_only=True) as checkpointer:
+    with Checkpointer(directory, read_only=True) as checkpointer:
         assert checkpointer.steps() == [8, 11]
         _, meta = checkpointer.restore(jax.eval_shape(lambda: final))
     assert meta == {"config": {"name": "tiny"}, "step": 11, "examples_seen": 11 * tiny.BATCH}
 
 
-def test_a_finished_run_is_only_evaluated_and_a_shorter_one_refused(tmp_path):
-    first = run(tmp_path, steps=3)
+def test_a_finished_run_is_only_evaluated_and_a_shorter_one_refused(finished, copied):
     steps = []
-    again = run(tmp_path, steps=3, on_start=steps.append, on_eval=lambda step, state: steps.append(step))
-    assert steps == [3, 3]
-    for got, want in zip(jax.tree.leaves(again), jax.tree.leaves(first), strict=True):
+    again = run(copied, steps=11, on_start=steps.append, on_eval=lambda step, state: steps.append(step))
+    assert steps == [11, 11]
+    for got, want in zip(jax.tree.leaves(again), jax.tree.leaves(finished[1]), strict=True):
         np.testing.assert_array_equal(got, want)
-    with pytest.raises(InputError, match=r"training.steps = 2 lies before the checkpoint of step 3"):
-        run(tmp_path, steps=2)
+    with pytest.raises(InputError, match=r"training.steps = 2 lies before the checkpoint of step 11"):
+        run(copied, steps=2)
 
 
 @pytest.mark.slow
@@ -166,15 +184,15 @@ def test_parameters_which_are_not_finite_are_not_saved_though_the_loss_was(tmp_p
         assert checkpointer.steps() == []
 
 
-def test_data_which_does_not_fit_is_refused(tmp_path):
+def test_data_which_does_not_fit_is_refused(copied):
     with pytest.raises(InputError, match=r"gives 8 examples of 'image'.*training.batch_size = 16"):
-        run(tmp_path, lambda start: iter([tiny.batch_of_step(0, 8)]))
-    with pytest.raises(InputError, match=r"ended before step 3, but training.steps = 20"):
-        run(tmp_path, lambda start: iter([tiny.batch_of_step(0)] * 2))
+        run(copied, lambda start: iter([tiny.batch_of_step(0, 8)]))
+    with pytest.raises(InputError, match=r"ended before step 12, but training.steps = 20"):
+        run(copied, lambda start: iter([]))
     with pytest.raises(InputError, match=r"training.flip = True needs"):
-        run(tmp_path, lambda start: iter([{"x": np.zeros((16, 2))}]))
+        run(copied, lambda start: iter([{"x": np.zeros((16, 2))}]), flip=True)
     with pytest.raises(InputError, match=r"15 cannot be divided equally between 2 devices"):
-        run(tmp_path, batch_size=15)
+        run(copied, batch_size=15)
 
 
 def poisoned(*steps):
@@ -194,13 +212,14 @@ def test_bad_steps_are_skipped_as_if_they_had_not_been(tmp_path, capsys):
     after = run(tmp_path, poisoned(1, 2), on_log=logs.__setitem__, **options)
     with Checkpointer(tmp_path, read_only=True) as checkpointer:
         skipped, _ = checkpointer.restore(jax.eval_shape(lambda: after), 2)
-    start = jax.jit(tiny.model.init)(jax.random.split(jax.random.key(0, impl="threefry2x32"))[0])
+    start = tiny.mean.init(None)
     for got, want in zip(jax.tree.leaves((skipped.params, skipped.ema)), jax.tree.leaves((start, start)), strict=True):
         np.testing.assert_array_equal(got, want)
     assert all(not np.any(x) for x in jax.tree.leaves(skipped.opt_state)) and skipped.step == 2
-    np.testing.assert_array_equal(skipped.times, tiny.time_sampler.init())
+    assert skipped.memory == 0
     for got, want in zip(jax.tree.leaves(after.params), jax.tree.leaves(start), strict=True):
         np.testing.assert_allclose(np.abs(got - want), 1e-2, rtol=1e-3)
+    assert after.memory > 0
     assert [logs[n]["skipped"] for n in (1, 2, 3)] == [1, 1, 0]
     err = capsys.readouterr().err
     assert "step 1 was skipped: its loss is nan" in err and "step 2 was skipped" in err and "step 3" not in err

@@ -28,6 +28,7 @@ class Mlp(NamedTuple):
 
     init: object
     loss: object
+    memory: object = None
 
 
 def _mlp(remat=False, dtype=jnp.float32):

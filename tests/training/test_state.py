@@ -1,24 +1,16 @@
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import System
 
 from diffjax.errors import InputError
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.state import init_state, learning_rate, optimizer, update_ema
 from diffjax.training.step import make_step
 
-
-class Model(NamedTuple):
-    init: Callable
-    loss: Callable
-
-
 # loss_i = |params - x_i|^2 / 2, so the gradient of the mean is params - mean(x).
-Quadratic = Model(
+Quadratic = System(
     init=lambda key: {"a": jnp.array([0.5, -1.0]), "b": jnp.array(2.0)},
     loss=lambda params, key, batch: (
         0.5 * jnp.sum((params["a"] - batch["a"]) ** 2, axis=1)
@@ -94,7 +86,7 @@ def test_narrow_parameters_take_adam_s_steps_in_32_bits():
     """
     values = np.array([[1.0, -0.5, 2.0], [1.0078125, -0.5, 0.25]])
 
-    model = Model(
+    model = System(
         init=lambda key: jnp.ones(3, jnp.bfloat16),
         loss=lambda params, key, batch: batch["x"].astype(jnp.bfloat16) @ params,
     )

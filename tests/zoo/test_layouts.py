@@ -25,11 +25,11 @@ def losses_of(mode="jit", devices=8, mesh=DATA, net=None, **training):
     config.training.update(batch_size=16, flip=True, **training)
     settings = training_config(config.training)
     model, tx = zoo.make(config), optimizer(settings)
-    step = make_step(model, tx, settings, time_sampler=model.time_sampler)
+    step = make_step(model, tx, settings)
     layout = parallelize(step, mode, jax.devices()[:devices], mesh)
-    wanted = abstract_state(layout, model, settings, model.time_sampler)
+    wanted = abstract_state(layout, model, settings)
     shardings = jax.tree.map(lambda x: x.sharding, wanted)
-    init = jax.jit(lambda key: init_state(key, model, tx, model.time_sampler), out_shardings=shardings)
+    init = jax.jit(lambda key: init_state(key, model, tx), out_shardings=shardings)
     state = layout.place_state(init(jax.random.key(0)))
     batches = data.batches(data.load(config.data, "train"), 16, seed=0)
     losses = []
@@ -57,7 +57,7 @@ def one_device():
 def test_a_layout_changes_nothing(how, one_device):
     losses, state = losses_of(**how)
     np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
-    history, expected = (jax.device_get(s.times) for s in (state, one_device[1]))
+    history, expected = (jax.device_get(s.memory) for s in (state, one_device[1]))
     assert (history.seen == expected.seen).all()
     assert history.seen.sum() == 160
     np.testing.assert_allclose(history.losses, expected.losses, rtol=1e-4, atol=1e-5)

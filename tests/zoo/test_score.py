@@ -104,8 +104,8 @@ def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
     config.training.update(steps=2500, warmup=50)
     model, settings = zoo.make(config), training_config({**config.training, "parallel": "jit"})
     tx = optimizer(settings)
-    state = init_state(jax.random.key(0), model, tx, model.time_sampler)
-    step = make_step(model, tx, settings, time_sampler=model.time_sampler)
+    state = init_state(jax.random.key(0), model, tx)
+    step = make_step(model, tx, settings)
     data = jnp.asarray(evaluation.load(config, "train").gather(np.arange(100_000))["image"])
 
     @jax.jit
