@@ -88,7 +88,7 @@ def bound_of(terms: Callable[[Any, Array, Batch], dict[str, Array]]) -> Callable
 
 def image_of(batch: Batch) -> Array:
     """The examples of a batch, as they come."""
-    return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+    return batch["image"] if isinstance(batch, dict) else batch
 
 
 def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: int = -1) -> Array:

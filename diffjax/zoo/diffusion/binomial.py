@@ -55,7 +55,7 @@ def binomial_diffusion(
         return process, predictions.logits(fn)
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
-        bits = image_of(batch)
+        bits = jnp.asarray(image_of(batch))
         if not isinstance(bits, jax.core.Tracer) and not ((bits == 0) | (bits == 1)).all():
             raise InputError("a binomial diffusion takes bits, but the batch has values other than 0 and 1")
         return bits.astype(float)

@@ -78,7 +78,7 @@ def gaussian_diffusion(
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
         if not discrete:
-            return image_of(batch)
+            return jnp.asarray(image_of(batch))
         image = levels_of(batch)
         return (image + randomness.uniform(key, image.shape, image.dtype) - 0.5 - mean) / std
 

@@ -91,7 +91,7 @@ def score_model(
         return predictions.score(score)
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = image_of(batch)
+        x = jnp.asarray(image_of(batch))
         if not levels:
             return x
         level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
@@ -189,7 +189,7 @@ def make(config: Any) -> Model:
         times=grids.get(sampling.sampler, sde.times(process.schedule, sampling.steps)),
         bound_steps=config.evaluation.bound_steps,
         num_terms=config.evaluation.num_terms or None,
-        conditioning_steps=sampling.conditioning_steps if config.evaluation.conditioning else 0,
+        conditioning_steps=sampling.conditioning_steps if config.evaluation.get("conditioning") else 0,
         toy=score_toy.of_config(config) if config.data.name == "mixture" else None,
     )
 
