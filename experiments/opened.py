@@ -107,13 +107,17 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     train_set = load(config, "train")
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
-    test_set = run.test_set()
+    check(run, train_set, run.test_set())
+    return run
+
+
+def check(run: Run, train_set: data.Dataset, test_set: data.Dataset) -> None:
+    """Raises `InputError` if labels do not suit the system, or a measure asked for cannot be had."""
     if classes := run.model.examples.classes:
         labels.check_labelled(train_set, *classes)
         for dataset in (train_set, test_set):
             labels.check_classes(dataset, *classes)
     measure.check(run.model, run.system, run.options, train_set, test_set)
-    return run
 
 
 def open_saved(directory: str | Path, field: str = "workdir") -> Run:

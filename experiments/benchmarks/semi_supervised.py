@@ -120,13 +120,14 @@ def codes(config: ConfigDict, workdir: Path) -> Split:
     """The means of q(z | x) of the M1 in workdir."""
     import jax
 
-    from diffjax import data, zoo
+    from diffjax import data
+    from diffjax.evaluation.probe import Probe
     from experiments import run
+    from experiments.opened import open_run
 
-    model = zoo.make(config)
-    _, params = run.restore_ema(config, workdir, None)
-    assert model.features is not None
-    encode = jax.jit(model.features)
+    opened = open_run(config, workdir)
+    _, params = run.restore_ema(opened, None)
+    encode = jax.jit(opened.model.measure(Probe).features)
     parts = []
     for split in ("train", "test"):
         dataset = data.load(config.data, split)

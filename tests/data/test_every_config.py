@@ -15,7 +15,8 @@ from tiny_sets import everything
 from diffjax import data, zoo
 from diffjax.data.embedded import EMBEDDED
 from diffjax.errors import InputError
-from experiments import evaluation
+from diffjax.evaluation.bound import Bound
+from experiments import opened
 
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))
 SHAPES = ((), (0,), (5,), (20, 2), (9, 9, 1), (8, 8, 3), (8, 8, -1), (8.0, 8, 1), "8")
@@ -65,7 +66,7 @@ def test_every_set_is_loaded_as_the_configuration_has_it_or_the_field_is_named(t
                 config.data.name = other
                 if "dir" in config.data and other.startswith("tiny"):
                     config.data.dir = str(tiny)
-                dataset, sentence = said(lambda config=config, split=split: evaluation.load(config, split))
+                dataset, sentence = said(lambda config=config, split=split: opened.load(config, split))
                 if sentence is None:
                     assert dataset.shape == tuple(config.data.shape) and dataset.levels == config.data.levels
                 else:
@@ -81,7 +82,7 @@ def test_the_sentences_lead_to_the_other_set(name, tiny):
     config.data.update(name="tiny_flat", dir=str(tiny))
     fixes = []
     for _ in range(6):
-        dataset, sentence = said(lambda: evaluation.load(config, "train"))
+        dataset, sentence = said(lambda: opened.load(config, "train"))
         if sentence is None:
             break
         if (field := re.search(r"set data\.(\w+)=(.*?)\.?$", sentence)) is not None:
@@ -96,7 +97,7 @@ def test_the_sentences_lead_to_the_other_set(name, tiny):
     np.testing.assert_array_equal(np.sort(examples["image"][:, 0, 0, 0]), np.arange(20))
     np.testing.assert_array_equal(examples["label"], examples["image"][:, 0, 0, 0] % 3)
     config.data.test_split = "test"
-    assert len(evaluation.load(config, "test")) == 7
+    assert len(opened.load(config, "test")) == 7
 
 
 @pytest.fixture
@@ -113,12 +114,12 @@ def test_each_texture_is_standardised_by_its_own_mean_and_deviation(name, folder
     """Σ (x - mean)²/std² over all training pixels is then their number, and log p under the prior known."""
     config = get("sohl_dickstein_texture")
     config.data.update(name=name, dir=folder, shape=(8, 8, 1), num_train=300)
-    train_set = evaluation.load(config, "train")
-    assert evaluation.standardise(config, train_set)
+    train_set = opened.load(config, "train")
+    assert opened.standardise(config, train_set)
     pixels = everything(train_set)["image"].astype(float)
     np.testing.assert_allclose([config.data.mean, config.data.std], [pixels.mean(), pixels.std()], rtol=1e-12)
-    assert not evaluation.standardise(config, train_set)  # a run that is continued finds what it wrote
-    null = zoo.make(config).null({"image": everything(train_set)["image"]})
+    assert not opened.standardise(config, train_set)  # a run that is continued finds what it wrote
+    null = zoo.make(config).measure(Bound).null({"image": everything(train_set)["image"]})
     std = pixels.std()
     expected = -0.5 * 64 * (np.log(2 * np.pi) + 1 + 1 / 12 / std**2) - 64 * np.log(std)
     np.testing.assert_allclose(np.mean(null, dtype=float), expected, rtol=1e-5)
@@ -128,19 +129,19 @@ def test_another_set_s_mean_and_deviation_are_refused():
     config = get("sohl_dickstein_mnist")
     config.data.update(name="gravel", shape=(8, 8, 1), train_split="", test_split="")
     config.data.num_train = 50
-    train_set = evaluation.load(config, "train")
+    train_set = opened.load(config, "train")
     mean, std = data.mean_and_std(train_set)
     says = f"data.mean=33.32 and data.std=78.57, but .* 'gravel' have {mean:.2f} and {std:.2f}: set these"
     with pytest.raises(InputError, match=says):
-        evaluation.standardise(config, train_set)
+        opened.standardise(config, train_set)
     config.data.update(mean=round(mean, 2), std=round(std, 2))
-    assert not evaluation.standardise(config, train_set)
+    assert not opened.standardise(config, train_set)
 
 
 def test_without_the_training_examples_costs_are_nan_and_never_another_set_s(folder):
     config = get("sohl_dickstein_texture")
     model = zoo.make(config)
-    assert np.isnan(model.null({"image": np.zeros((2, 32, 32, 1), np.uint8)})).all()
+    assert np.isnan(model.measure(Bound).null({"image": np.zeros((2, 32, 32, 1), np.uint8)})).all()
     jax.eval_shape(model.init, jax.random.key(0))
     config.data.std = 3.0
     with pytest.raises(InputError, match=r"data.mean=None and data.std=3.0"):
@@ -150,13 +151,13 @@ def test_without_the_training_examples_costs_are_nan_and_never_another_set_s(fol
 def test_labels_are_compared_with_a_system_s_classes_before_training():
     config = get("guided_digits")
     config.classifier.num_classes = 9
-    digits = evaluation.load(config, "train")
+    digits = opened.load(config, "train")
     others = data.from_arrays("others", np.zeros((5, 8, 8, 1), np.uint8), np.array([3, 1, 7, -1, 0]), 17)
     for train_set, test_set in ((digits, others), (others, digits)):
         with pytest.raises(InputError, match=r"classifier.num_classes=9, but 'digits' has the label 9"):
-            evaluation.check(zoo.make(config), config, train_set, test_set)
-    evaluation.check(zoo.make(config), config, others, others)
+            opened.check(opened.open_run(config, "runs"), train_set, test_set)
+    opened.check(opened.open_run(config, "runs"), others, others)
     blank = data.from_arrays("blank", np.zeros((5, 8, 8, 1), np.uint8), levels=17)
     with pytest.raises(InputError, match=r"'blank' has no labels, or one class only"):
-        evaluation.check(zoo.make(config), config, blank, others)
-    evaluation.check(zoo.make(get("digits")), config, blank, blank)  # which looks at no label
+        opened.check(opened.open_run(config, "runs"), blank, others)
+    opened.check(opened.open_run(get("digits"), "runs"), blank, blank)  # which looks at no label

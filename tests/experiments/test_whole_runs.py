@@ -68,10 +68,11 @@ def test_the_default_model_inpaints_and_denoises_digits(default):
     """Guided by E[r(x_0) | x_t], holes are filled with what belongs there; noise is taken off by starting in it."""
     from diffjax import conditioning, samplers, zoo
     from experiments import run as runs
+    from experiments.opened import open_run
     from experiments.workdir import read_config
 
     config = read_config(default)
-    _, params = runs.restore_ema(config, default, None)
+    _, params = runs.restore_ema(open_run(config, default), None)
     process, predict = zoo.make(config).kernels(params)
     train = data.load(config.data, "train").gather(np.arange(1500))
     test = data.load(config.data, "test").gather(np.arange(100))

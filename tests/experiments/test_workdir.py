@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 import experiments
 from diffjax.errors import InputError
 from experiments import main
-from experiments import run as runs
+from experiments import report as reports
 from experiments import workdir as workdirs
-from experiments.workdir import Log, claim, read_config, write_json
+from experiments.workdir import Log, plain, read_config, write_json
 
 HOLD = """
 import fcntl, sys, time
@@ -27,6 +27,10 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 time.sleep(100)
 """
+
+
+def claim(workdir, config, **options):
+    return workdirs.claim(workdir, plain(config), **options)
 
 
 def once(*arguments, **options):
@@ -129,10 +133,10 @@ def test_modules_of_unix_are_imported_only_where_they_may_be_missing(tmp_path, m
 
     for name in found:
         monkeypatch.setitem(sys.modules, name, None)
-    for module in (workdirs, runs):
+    for module in (workdirs, reports):
         monkeypatch.delitem(sys.modules, module.__name__)
         monkeypatch.setattr(experiments, module.__name__.split(".")[1], module)  # to be put back, too
-    run, there = (importlib.import_module(module.__name__) for module in (runs, workdirs))
-    assert run._peak_memory() is None
-    with there.claim(tmp_path, ConfigDict({"a": 1})):
+    report, there = (importlib.import_module(module.__name__) for module in (reports, workdirs))
+    assert report._peak_memory() is None
+    with there.claim(tmp_path, there.plain(ConfigDict({"a": 1}))):
         assert there.read_config(Path(tmp_path)).a == 1

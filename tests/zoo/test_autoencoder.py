@@ -19,6 +19,9 @@ from sklearn.decomposition import PCA, sparse_encode
 
 from diffjax import zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.probe import Probe
+from diffjax.evaluation.reconstruction import Reconstruction
+from diffjax.evaluation.table import Table
 from diffjax.nets import lista
 from diffjax.zoo.autoencoders import kinds
 
@@ -57,7 +60,7 @@ def test_at_its_minimum_the_linear_one_is_pca():
         params = unravel(jnp.asarray(found.x))
         angles = subspace_angles(np.asarray(params["decoder"]).T, pca.components_.T)
         assert angles.max() < 1e-4
-        y = 0.5 * (np.asarray(linear.reconstruct(params, key, jnp.asarray(x))) + 1)
+        y = 0.5 * (np.asarray(linear.measure(Reconstruction).reconstruct(params, key, jnp.asarray(x))) + 1)
         np.testing.assert_allclose(y, pca.inverse_transform(pca.transform(x)), atol=1e-4)
         np.testing.assert_allclose(found.fun, ((x - y) ** 2).sum(1).mean(), rtol=1e-6)
 
@@ -68,7 +71,7 @@ def test_at_its_minimum_the_linear_one_is_pca():
 def test_at_scikit_learns_centres_the_one_hot_code_has_k_means_loss_and_no_gradient():
     with jax.enable_x64(True):
         kmeans = model("kmeans", code=10)
-        params = jax.tree.map(jnp.asarray, kmeans.fit(kmeans.init(jax.random.key(0)), {"image": DIGITS}))
+        params = jax.tree.map(jnp.asarray, kmeans.examples.fit(kmeans.init(jax.random.key(0)), {"image": DIGITS}))
         centres = np.asarray(params["centres"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one iteration, so that it stays where it is
@@ -80,14 +83,16 @@ def test_at_scikit_learns_centres_the_one_hot_code_has_k_means_loss_and_no_gradi
         np.testing.assert_allclose(oracle.cluster_centers_, centres, atol=1e-10)  # a fixed point of Lloyd's step
         np.testing.assert_allclose(total(params), oracle.inertia_, rtol=1e-10)
         np.testing.assert_allclose(kmeans.loss(params, None, DIGITS), oracle.transform(PIXELS).min(1) ** 2, rtol=1e-9)
-        codes = np.asarray(kmeans.features(params, DIGITS))
+        codes = np.asarray(kmeans.measure(Probe).features(params, DIGITS))
         np.testing.assert_array_equal(codes.argmax(1), oracle.predict(PIXELS))
         np.testing.assert_array_equal(np.sort(codes, 1)[:, -2:], np.tile([0.0, 1.0], (400, 1)))
         assert jnp.abs(jax.grad(total)(params)["centres"]).max() < 1e-9
         elsewhere = jnp.asarray(centres[::-1]) * 0.9
         assert jnp.abs(jax.grad(total)({"centres": elsewhere})["centres"]).max() > 1  # it can tell
         np.testing.assert_allclose(
-            kmeans.reconstruct(params, None, DIGITS).reshape(400, 64), 2 * centres[oracle.labels_] - 1, atol=1e-10
+            kmeans.measure(Reconstruction).reconstruct(params, None, DIGITS).reshape(400, 64),
+            2 * centres[oracle.labels_] - 1,
+            atol=1e-10,
         )
 
 
@@ -100,7 +105,7 @@ def test_a_gradient_step_is_a_step_of_lloyd():
             lloyd = KMeans(10, init=start, n_init=1, max_iter=1).fit(PIXELS).cluster_centers_
         params = {"centres": jnp.asarray(start)}
         slope = jax.grad(lambda params: kmeans.loss(params, None, DIGITS).sum())(params)["centres"]
-        sizes = np.asarray(kmeans.features(params, DIGITS)).sum(0)
+        sizes = np.asarray(kmeans.measure(Probe).features(params, DIGITS)).sum(0)
         assert np.abs(lloyd - start).max() > 0.1
         np.testing.assert_allclose(start - np.asarray(slope) / (2 * sizes[:, None]), lloyd, atol=1e-10)
 
@@ -113,7 +118,7 @@ SPARSITY = 0.2
 @pytest.fixture(scope="module")
 def sparse():
     coding = model("sparse", code=12, sparsity=SPARSITY, iterations=2)
-    fitted = coding.fit(coding.init(jax.random.key(0)), {"image": DIGITS})
+    fitted = coding.examples.fit(coding.init(jax.random.key(0)), {"image": DIGITS})
     return coding, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), fitted)
 
 
@@ -159,7 +164,7 @@ def test_before_training_lista_is_ista(sparse):
         v = z - (z @ D - x) @ D.T / largest
         z = np.maximum(v - SPARSITY / largest, 0) - np.maximum(-v - SPARSITY / largest, 0)
         if iteration == 2:
-            np.testing.assert_allclose(coding.features(params, DIGITS), z, atol=1e-5)
+            np.testing.assert_allclose(coding.measure(Probe).features(params, DIGITS), z, atol=1e-5)
         values.append(0.5 * ((x - z @ D) ** 2).sum() + SPARSITY * np.abs(z).sum())
     assert (np.diff(values) <= 0).all()
     np.testing.assert_allclose(lista.lista(params["lista"], jnp.asarray(x), 29), z, atol=1e-4)
@@ -177,19 +182,19 @@ def test_lista_learns_codes_that_ista_takes_longer_for(sparse):
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state
 
-    before, learned, opt_state = coding.table(params, None, {"image": test}), params, tx.init(params)
+    before, learned, opt_state = coding.measure(Table).table(params, None, {"image": test}), params, tx.init(params)
     for i in range(150):
         learned, opt_state = step(learned, opt_state, i)
     np.testing.assert_array_equal(learned["dictionary"], params["dictionary"])
     np.testing.assert_array_equal(learned["centre"], params["centre"])
-    table = coding.table(learned, None, {"image": test})
+    table = coding.measure(Table).table(learned, None, {"image": test})
     assert before["LISTA, 2 steps"] == before["ISTA, 2 steps"] == table["ISTA, 2 steps"]
     assert table["LISTA, 2 steps"]["code error"] < 0.5 * table["ISTA, 2 steps"]["code error"]
     assert table["optimum"]["lasso"] <= table["LISTA, 2 steps"]["lasso"]
     x = (test.reshape(100, 64) / 16.0 - np.asarray(params["centre"])).astype(np.float64)
     D = np.asarray(params["dictionary"], np.float64)
     oracle = sparse_encode(x, D, algorithm="lasso_lars", alpha=SPARSITY)
-    codes = np.asarray(coding.features(learned, test))
+    codes = np.asarray(coding.measure(Probe).features(learned, test))
     error = ((codes - oracle) ** 2).sum() / (oracle**2).sum()
     np.testing.assert_allclose(table["LISTA, 2 steps"]["code error"], error, rtol=1e-2)
 
@@ -219,8 +224,10 @@ def test_decoders_take_the_encoders_weights_transposed():
     code = expit(np.logaddexp(0, h @ p["kernel_1"] + p["up_1"]) @ p["kernel_2"] + p["up_2"])
     h = np.logaddexp(0, code @ p["kernel_2"].T + p["down_2"])
     y = expit(np.logaddexp(0, h @ p["kernel_1"].T + p["down_1"]) @ p["kernel_0"].T + p["down_0"])
-    np.testing.assert_allclose(plain.features(params, DIGITS), code, atol=1e-5)
-    np.testing.assert_allclose(plain.reconstruct(params, key, DIGITS).reshape(400, 64), 2 * y - 1, atol=1e-5)
+    np.testing.assert_allclose(plain.measure(Probe).features(params, DIGITS), code, atol=1e-5)
+    np.testing.assert_allclose(
+        plain.measure(Reconstruction).reconstruct(params, key, DIGITS).reshape(400, 64), 2 * y - 1, atol=1e-5
+    )
     np.testing.assert_allclose(plain.loss(params, key, DIGITS), ((PIXELS - y) ** 2).sum(1), rtol=1e-4)
 
 
@@ -234,7 +241,7 @@ def test_the_contraction_is_that_of_the_jacobian(features):
     np.testing.assert_allclose(without, model("mlp", features=features).loss(params, key, batch), rtol=1e-6)
 
     def code(x):
-        return systems[0].features(params, 16 * x[None])[0]
+        return systems[0].measure(Probe).features(params, 16 * x[None])[0]
 
     jacobians = jax.vmap(jax.jacobian(code))(jnp.asarray(PIXELS[:9], jnp.float32))
     assert jacobians.shape == (9, 4, 64)
@@ -260,7 +267,7 @@ def test_denoising_asks_for_the_clean_example():
     key, plain = jax.random.key(0), model("mlp")
     params = plain.init(key)
     all_masked = model("denoising", corruption="masking", noise=1.0)
-    nothing = 0.5 * (np.asarray(plain.reconstruct(params, key, np.zeros((1, 64)))).ravel() + 1)
+    nothing = 0.5 * (np.asarray(plain.measure(Reconstruction).reconstruct(params, key, np.zeros((1, 64)))).ravel() + 1)
     want = ((PIXELS - nothing) ** 2).sum(1)
     np.testing.assert_allclose(all_masked.loss(params, key, DIGITS), want, rtol=1e-4)
     for corruption in kinds.CORRUPTIONS:
@@ -283,16 +290,18 @@ def test_an_examples_noise_does_not_depend_on_its_neighbours():
 def test_pictures(kind):
     system, key = model(kind, corruption="masking", noise=1.0), jax.random.key(0)
     params = system.init(key)
-    pictures = system.figures(params, key, {"image": DIGITS[:3]})
+    pictures = system.figures.own(params, key, {"image": DIGITS[:3]})
     rows = np.asarray(pictures["reconstructions"].images).reshape(-1, 3, 8, 8, 1)
     np.testing.assert_allclose(rows[0], DIGITS[:3] / 8.0 - 1, atol=1e-6)
     if kind == "denoising":
         assert (rows[1] == -1).all()
     shown = rows[1] if kind == "denoising" else rows[0]
-    np.testing.assert_allclose(rows[-1], system.reconstruct(params, key, 8.0 * (shown + 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        rows[-1], system.measure(Reconstruction).reconstruct(params, key, 8.0 * (shown + 1)), atol=1e-5
+    )
     assert np.abs(pictures["filters"].images).max() <= 1 + 1e-6
     vectors = model(kind, shape=(64,), corruption="masking", noise=1.0)
-    assert vectors.figures(params, key, {"image": DIGITS[:3].reshape(3, 64)}) == {}
+    assert vectors.figures.own(params, key, {"image": DIGITS[:3].reshape(3, 64)}) == {}
 
 
 @pytest.mark.parametrize(
@@ -320,14 +329,14 @@ def test_bad_input(kind, fields, says):
 def test_more_centres_than_examples():
     kmeans = model("kmeans", code=401)
     with pytest.raises(InputError, match=r"autoencoder\.code=401 is more than the 400 training examples"):
-        kmeans.fit(None, {"image": DIGITS})
+        kmeans.examples.fit(None, {"image": DIGITS})
 
 
 def with_seed(kind, seed, **fields):
     setting = config(kind, **fields)
     setting.training = {"seed": seed}
     system = zoo.make(setting)
-    return system.fit(system.init(jax.random.key(0)), {"image": DIGITS[:100]})
+    return system.examples.fit(system.init(jax.random.key(0)), {"image": DIGITS[:100]})
 
 
 def test_the_seed_of_the_run_is_that_of_the_fit():

@@ -12,6 +12,7 @@ from configs import hvi_beta_binomial
 from diffjax import zoo
 from diffjax.data.toys import stomach_cancer
 from diffjax.errors import InputError
+from diffjax.evaluation.table import Table
 from diffjax.vi import LinearNormal
 from diffjax.zoo.markov import beta_binomial, counts
 
@@ -174,7 +175,7 @@ def test_the_bound_ends_between_the_best_gaussian_and_log_z():
 
     keys = jax.random.split(jax.random.key(1), 400)
     (params, _), _ = jax.jit(lambda carry, keys: jax.lax.scan(step, carry, keys))((params, tx.init(params)), keys)
-    table = model.table(params, jax.random.key(2), batch[:1])
+    table = model.measure(Table).table(params, jax.random.key(2), batch[:1])
     gaussian, chain = table["0 leapfrog steps"], table["4 leapfrog steps"]
     np.testing.assert_allclose(table["exact"]["log Z"], exact, atol=2e-4)
 

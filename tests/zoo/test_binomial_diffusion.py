@@ -9,6 +9,7 @@ import pytest
 from configs import sohl_dickstein_heartbeat
 from diffjax import bounds, predictions, processes, zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
 
 BITS = 1 / np.log(2)
 
@@ -70,7 +71,7 @@ def test_the_optimum_nears_the_entropy_as_the_chain_grows():
 
 def test_the_null_is_independent_bits_of_the_prior():
     model = zoo.make(small())
-    np.testing.assert_allclose(model.null(data(50)), 4 * np.log(0.2) + 16 * np.log(0.8), rtol=1e-6)
+    np.testing.assert_allclose(model.measure(Bound).null(data(50)), 4 * np.log(0.2) + 16 * np.log(0.8), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_what_is_not_bits_is_refused():
     with pytest.raises(InputError, match="other than 0 and 1"):
         model.bound(jax.jit(model.init)(jax.random.key(0)), jax.random.key(0), 2 * data(4))
     with pytest.raises(InputError, match="other than 0 and 1"):
-        model.null(0.5 * data(4))
+        model.measure(Bound).null(0.5 * data(4))
     config = small()
     config.sampling.steps = 10
     with pytest.raises(InputError, match=r"sampling\.steps"):

@@ -11,6 +11,7 @@ from configs import mcvi_bivariate_gaussian
 from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
+from diffjax.evaluation.table import Table
 from diffjax.zoo.markov import bivariate_gaussian
 
 SIGMAS = (1.0, 10.0)
@@ -128,7 +129,7 @@ def trained():
         return jax.lax.scan(step, (params, tx.init(params)), keys)[0][0]
 
     params = train(model.init(jax.random.key(0)))
-    return model, params, model.table(params, jax.random.key(1), np.zeros((10, 2)))
+    return model, params, model.measure(Table).table(params, jax.random.key(1), np.zeros((10, 2)))
 
 
 def test_learned_inverse_models_reach_the_closed_form(trained):
@@ -167,7 +168,7 @@ def test_bound_weights_and_samples_are_the_longest_chain_s(trained):
 def test_figures_show_the_exact_curves_and_the_learned_dashes(trained):
     model, params, table = trained
     data = toys.correlated(np.random.default_rng(0), 50, SIGMAS)
-    figures = model.figures(params, jax.random.key(1), {"image": data})
+    figures = model.figures.own(params, jax.random.key(1), {"image": data})
     lines = figures["bound"].lines
     for way in ("Gibbs", "a = -0.76"):
         steps, curve = lines[f"exact, {way}"]

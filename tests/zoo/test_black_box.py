@@ -14,6 +14,8 @@ import scipy.stats
 from configs import bbvi_normal_gamma
 from diffjax import data, vi, zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
 from diffjax.zoo.markov import black_box
 from diffjax.zoo.markov.black_box import NormalGamma, Params
 
@@ -148,7 +150,7 @@ def test_the_table_and_the_pictures_know_the_closed_forms():
     prior = NormalGamma(*map(float, PRIOR))
     best = black_box.coordinate_ascent(prior, jnp.asarray(X, jnp.float32))
     params = dict.fromkeys(config.posterior.estimators, best)
-    table = model.table(params, jax.random.key(0), batch)
+    table = model.measure(Table).table(params, jax.random.key(0), batch)
     log_z = table["exact"]["log evidence"]
     limit = table["coordinate ascent"]["bound"]
     variances = [table[name]["gradient variance"] for name in config.posterior.estimators]
@@ -163,7 +165,7 @@ def test_the_table_and_the_pictures_know_the_closed_forms():
     np.testing.assert_allclose(variances[0], limit**2 * fisher / 8, rtol=0.15)
 
     many = {"image": np.repeat(X[None].astype(np.float32), 4000, 0)}
-    weights = np.asarray(jax.jit(model.log_weight)(params, jax.random.key(1), many), np.float64)
+    weights = np.asarray(jax.jit(model.measure(ManySamples).log_weight)(params, jax.random.key(1), many), np.float64)
     assert abs(weights.mean() - limit) < 5 * weights.std() / 4000**0.5
     ratio = np.exp(weights - log_z)
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / 4000**0.5
@@ -172,7 +174,7 @@ def test_the_table_and_the_pictures_know_the_closed_forms():
     assert scipy.stats.kstest(draws[:, 0], normal.cdf).pvalue > 1e-6
     assert scipy.stats.kstest(draws[:, 1], gamma.cdf).pvalue > 1e-6
 
-    rows = model.figures(params, jax.random.key(0), batch)["posterior"].rows
+    rows = model.figures.own(params, jax.random.key(0), batch)["posterior"].rows
     for panel in [mark for row in rows for mark in row]:
         area = (panel.x[1] - panel.x[0]) * (panel.y[1] - panel.y[0])
         np.testing.assert_allclose(panel.density.sum() * area, 1, atol=0.01)

@@ -8,6 +8,7 @@ import pytest
 from configs import cifar10, digits
 from diffjax import zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
 
 
 def small(**diffusion):
@@ -89,7 +90,7 @@ def test_levels_and_floats_in_a_dict_or_alone_are_the_same_batch(images):
 def test_terms_sum_to_minus_the_bound(images):
     model = zoo.make(small())
     params = init(model)
-    terms = jax.jit(model.terms)(params, jax.random.key(2), images[:4])
+    terms = jax.jit(model.measure(Bound).terms)(params, jax.random.key(2), images[:4])
     np.testing.assert_allclose(
         sum(terms.values()), -jax.jit(model.bound)(params, jax.random.key(2), images[:4]), rtol=1e-6
     )
@@ -174,7 +175,7 @@ def test_labels_that_are_no_class_are_refused_before_anything_is_computed(images
     config = small()
     config.net.num_classes = 10
     model = zoo.make(config)
-    assert model.classes == ("net.num_classes", 10) and zoo.make(small()).classes is None
+    assert model.examples.classes == ("net.num_classes", 10) and zoo.make(small()).examples.classes is None
     for cost in (model.loss, model.bound):
         with pytest.raises(InputError, match=says):
             cost({}, jax.random.key(2), {"image": images[:2], "label": jnp.array([3, label])})
@@ -183,7 +184,7 @@ def test_labels_that_are_no_class_are_refused_before_anything_is_computed(images
 @pytest.mark.slow
 def test_figures_show_the_reverse_process(images):
     model = zoo.make(small(clip=True))
-    figures = model.figures(init(model), jax.random.key(2), {"image": images[:8]})
+    figures = model.figures.own(init(model), jax.random.key(2), {"image": images[:8]})
     x0 = unit(images)
     rows = np.asarray(figures["interpolation"].images).reshape(4, 9, 8, 8, 1)
     np.testing.assert_allclose(rows[:, 0], x0[0:8:2], atol=1e-6)  # the ends of a row are the images themselves

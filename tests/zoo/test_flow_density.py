@@ -13,6 +13,8 @@ from configs import flow_digits, flow_swiss_roll
 from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
 from diffjax.zoo.flows import layers as flow_layers
 
 
@@ -79,7 +81,9 @@ def test_probabilities_of_levels_sum_to_one(margin):
         params = params | {"shift": params["shift"] + jnp.array([0.3, 0.6])}
     every = np.array(list(itertools.product(range(3), range(3))), np.uint8).reshape(9, 1, 2, 1)
     num = 4000
-    log_w = jax.jit(lambda key: model.log_weight(params, key, {"image": np.repeat(every, num, 0)}))(jax.random.key(1))
+    log_w = jax.jit(
+        lambda key: model.measure(ManySamples).log_weight(params, key, {"image": np.repeat(every, num, 0)})
+    )(jax.random.key(1))
     w = np.exp(np.asarray(log_w, float)).reshape(9, num)
     error = np.sqrt((w.var(1) / num).sum())
     edge = np.log(0.95 / 0.05)
@@ -103,7 +107,7 @@ def test_levels_and_images_are_the_same_data():
     bound = jax.jit(model.bound)
     found = bound(params, jax.random.key(0), {"image": levels})
     np.testing.assert_allclose(found, bound(params, jax.random.key(0), levels / 8.0 - 1.0), atol=2e-4)
-    terms = jax.jit(model.terms)(params, jax.random.key(0), {"image": levels})
+    terms = jax.jit(model.measure(Bound).terms)(params, jax.random.key(0), {"image": levels})
     np.testing.assert_allclose(terms["units"], 4 * np.log(17))
     np.testing.assert_allclose(-sum(terms.values()), found, rtol=1e-5)
 

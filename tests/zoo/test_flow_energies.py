@@ -10,6 +10,7 @@ from scipy.special import expit
 from configs import flow_energies
 from diffjax import zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.table import Table
 from diffjax.zoo.flows import targets as energies
 
 
@@ -71,8 +72,8 @@ def test_kl_by_draws_is_kl_by_quadrature():
 
     params = moved(jax.random.key(0))
     batch = np.zeros((10, 2), np.float32)
-    rows = model.table(params, jax.random.key(1), batch)
-    panels = model.figures(params, jax.random.key(2), batch)["densities"].rows
+    rows = model.measure(Table).table(params, jax.random.key(1), batch)
+    panels = model.figures.own(params, jax.random.key(2), batch)["densities"].rows
     for energy, (row, log_z) in enumerate(zip(panels, energies.log_z(), strict=True)):
         for panel, n in zip(row[1:], (3,), strict=True):
             weights = panel.density * (panel.x[1] - panel.x[0]) ** 2
@@ -131,7 +132,7 @@ def test_kl_falls_with_the_length_and_both_modes_are_found():
     keys = jax.random.split(jax.random.key(1), 2500)
     start = (params, tx.init(params), params)
     (_, _, params), _ = jax.jit(lambda carry, keys: jax.lax.scan(step, carry, keys))(start, keys)
-    rows = model.table(params, jax.random.key(2), batch)
+    rows = model.measure(Table).table(params, jax.random.key(2), batch)
     for u in range(1, 5):
         short, long = (rows[f"U{u}, {n} layers"] for n in (2, 16))
         assert 0 < long["KL"] < short["KL"] - 5 * (short["standard error"] + long["standard error"])

@@ -9,6 +9,8 @@ from scipy import integrate, stats
 from configs import sohl_dickstein_cifar10, sohl_dickstein_swiss_roll
 from diffjax import bounds, zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
 from diffjax.zoo.diffusion import gaussian as gaussian_diffusion
 from diffjax.zoo.diffusion.learned_chain import Chain
 
@@ -71,8 +73,8 @@ def test_every_trajectory_of_the_untrained_chain_weighs_what_its_start_weighs():
     model = zoo.make(roll())
     x0 = 2 * jax.random.normal(jax.random.key(0), (100, 2))
     want = stats.norm.logpdf(np.asarray(x0, np.float64)).sum(1)
-    np.testing.assert_allclose(model.null(x0), want, rtol=1e-5)
-    log_w = jax.jit(model.log_weight)(init(model), jax.random.key(2), x0)
+    np.testing.assert_allclose(model.measure(Bound).null(x0), want, rtol=1e-5)
+    log_w = jax.jit(model.measure(ManySamples).log_weight)(init(model), jax.random.key(2), x0)
     np.testing.assert_allclose(log_w, want, atol=1e-3)
 
 
@@ -83,12 +85,17 @@ def test_pixels_are_weighed_as_levels():
     model = zoo.make(config)
     x = np.array([0, 2, 5, 7], np.uint8).reshape(1, 2, 2, 1)
     cells = [integrate.quad(stats.norm(3.0, 2.0).pdf, k - 0.5, k + 0.5)[0] for k in (0, 2, 5, 7)]
-    w = np.exp(np.asarray(jax.jit(model.log_weight)(init(model), jax.random.key(0), np.repeat(x, 20_000, 0)), float))
+    w = np.exp(
+        np.asarray(
+            jax.jit(model.measure(ManySamples).log_weight)(init(model), jax.random.key(0), np.repeat(x, 20_000, 0)),
+            float,
+        )
+    )
     assert abs(w.mean() - np.prod(cells)) < 5 * w.std() / len(w) ** 0.5
     mean_log = [integrate.quad(lambda u, k=k: stats.norm.logpdf(k + u, 3.0, 2.0), -0.5, 0.5)[0] for k in (0, 2, 5, 7)]
-    np.testing.assert_allclose(model.null(x), sum(mean_log), rtol=1e-6)
+    np.testing.assert_allclose(model.measure(Bound).null(x), sum(mean_log), rtol=1e-6)
     # Floats in [-1, 1] are the same levels.
-    np.testing.assert_allclose(model.null(x / 3.5 - 1.0), sum(mean_log), rtol=1e-5)
+    np.testing.assert_allclose(model.measure(Bound).null(x / 3.5 - 1.0), sum(mean_log), rtol=1e-5)
 
 
 def test_the_rates_begin_with_equal_ratios_of_signal_to_noise_and_the_first_stays():

@@ -15,6 +15,7 @@ from sklearn.svm import SVC
 from configs import guided_digits, sde_digits
 from diffjax import conditioning, data, predictions, processes, reference, schedules, zoo
 from diffjax.errors import InputError
+from diffjax.evaluation.table import Table
 from diffjax.nets.classifier import Classifier
 from diffjax.zoo.diffusion import guided
 
@@ -167,7 +168,7 @@ def test_ancestral_draws_with_the_variance_that_the_base_has_learned(monkeypatch
 
 @pytest.mark.slow
 def test_the_table_s_judge_is_the_nearest_neighbour(params, batch):
-    table = zoo.make(small()).table(params[0], jax.random.key(4), batch)
+    table = zoo.make(small()).measure(Table).table(params[0], jax.random.key(4), batch)
     first = np.mean(batch["label"] == 0)  # all classes are equally likely, and the first is taken
     for t in (0.1, 0.9):
         row = table[f"classifier at t = {t}"]

@@ -10,6 +10,8 @@ from diffjax import zoo
 from diffjax.bounds import importance_weighted
 from diffjax.distributions import Bernoulli, Normal
 from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.many_samples import ManySamples
 from diffjax.nets.autoencoders import Dense
 
 SHAPE = (6, 5, 1)
@@ -61,7 +63,9 @@ def test_weights_have_the_likelihood_as_their_mean(num_leapfrog, inference_netwo
     model = zoo.make(configuration(num_leapfrog, inference_network, iterations))
     params, x, num = randomized(model), images(3), 4000
     log_p = exact(params, x)
-    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.log_weight(params, key, {"image": x}))(keys))
+    draw = jax.jit(
+        lambda keys: jax.vmap(lambda key: model.measure(ManySamples).log_weight(params, key, {"image": x}))(keys)
+    )
     log_w = draw(jax.random.split(jax.random.key(3), num))
     w = np.exp(np.float64(log_w - log_p))
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
@@ -76,7 +80,9 @@ def test_annealing_agrees_with_quadrature():
     model = zoo.make(config)
     params, x, num = randomized(model), images(3), 2000
     log_p = exact(params, x)
-    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.annealed(params, key, {"image": x}))(keys))
+    draw = jax.jit(
+        lambda keys: jax.vmap(lambda key: model.measure(ManySamples).annealed(params, key, {"image": x}))(keys)
+    )
     w = np.exp(np.float64(draw(jax.random.split(jax.random.key(4), num)) - log_p))
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
 
@@ -85,7 +91,9 @@ def test_annealing_agrees_with_quadrature():
 def test_fitted_proposals_agree_with_quadrature_to_a_hundredth():
     model = zoo.make(configuration(2))
     params, x, num = randomized(model), images(3), 1000
-    log_w = jax.jit(model.log_weights, static_argnums=3)(params, jax.random.key(5), {"image": x}, num)
+    log_w = jax.jit(model.measure(ManySamples).log_weights, static_argnums=3)(
+        params, jax.random.key(5), {"image": x}, num
+    )
     w = np.exp(np.float64(log_w - exact(params, x)))
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
     assert (w.std(0) / num**0.5 < 0.01).all()
@@ -101,7 +109,7 @@ def test_without_leapfrog_it_is_the_auto_encoder_whose_bound_is_known():
     z = q.mean + jnp.sqrt(q.variance) * nodes[:, None]
     log_likelihood = Bernoulli(decode(params, z[..., None])).log_prob(x.astype(float)).sum((2, 3, 4))
     wanted = (weights @ log_likelihood) / weights.sum() - q.kl(Normal(0.0, 1.0))
-    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.terms(params, key, {"image": x}))(keys))
+    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.measure(Bound).terms(params, key, {"image": x}))(keys))
     terms = draw(jax.random.split(jax.random.key(6), num))
     log_w = -np.float64(terms["reconstruction"] + terms["latent"])
     assert (np.abs(log_w.mean(0) - np.asarray(wanted)) < 5 * log_w.std(0) / num**0.5).all()
@@ -140,7 +148,9 @@ def test_the_convolutional_model_is_one_too():
     x = np.ones((3, 5, 4, 1), np.uint8)
     gradient = jax.jit(jax.grad(lambda params: model.loss(params, jax.random.key(1), {"image": x}).mean()))(params)
     assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradient))
-    figure = jax.jit(lambda params: model.figures(params, jax.random.key(2), {"image": x})["reconstructions"].images)
+    figure = jax.jit(
+        lambda params: model.figures.own(params, jax.random.key(2), {"image": x})["reconstructions"].images
+    )
     np.testing.assert_array_equal(figure(params)[:3], 2.0 * x - 1.0)
 
 

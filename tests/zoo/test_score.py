@@ -11,7 +11,10 @@ import scipy.stats
 from configs import ncsn_toy, sde_digits
 from diffjax import zoo
 from diffjax.errors import InputError
-from experiments import evaluation
+from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.flow import Flow
+from diffjax.evaluation.table import Table
+from experiments import opened
 
 
 def digits(**fields):
@@ -49,7 +52,7 @@ def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
     model = zoo.make(config)
     params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).integers(0, 17, (500, 8)).astype(np.uint8)
-    value = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": x}))
+    value = np.asarray(jax.jit(model.measure(Flow).log_prob)(params, jax.random.key(1), {"image": x}))
     rate = {"vp": 10.05, "sub_vp": 10.05, "ve": 0.0}[name]
     std = {"vp": 1.0, "sub_vp": 1.0, "ve": config.sde.sigma_max}[name]
     alpha = math.exp(-0.5 * rate)
@@ -65,8 +68,8 @@ def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
     model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).integers(0, 17, (50, 8)).astype(np.uint8)
-    flow = np.asarray(jax.jit(model.log_prob)(params, jax.random.key(1), {"image": x}))
-    terms = jax.jit(model.terms)(params, jax.random.key(2), {"image": x})
+    flow = np.asarray(jax.jit(model.measure(Flow).log_prob)(params, jax.random.key(1), {"image": x}))
+    terms = jax.jit(model.measure(Bound).terms)(params, jax.random.key(2), {"image": x})
     np.testing.assert_allclose(terms["units"], 8 * math.log(8.0))
     bound = -sum(np.asarray(term) for term in terms.values())
     assert (bound < flow).all()
@@ -106,7 +109,7 @@ def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
     tx = optimizer(settings)
     state = init_state(jax.random.key(0), model, tx)
     step = make_step(model, tx, settings)
-    data = jnp.asarray(evaluation.load(config, "train").gather(np.arange(100_000))["image"])
+    data = jnp.asarray(opened.load(config, "train").gather(np.arange(100_000))["image"])
 
     @jax.jit
     def run(state):
@@ -117,8 +120,8 @@ def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
         return jax.lax.scan(body, state, jnp.arange(config.training.steps))[0]
 
     params = run(state).ema
-    batch = evaluation.load(config, "test").gather(np.arange(1000))
-    table = model.table(params, jax.random.key(3), batch)
+    batch = opened.load(config, "test").gather(np.arange(1000))
+    table = model.measure(Table).table(params, jax.random.key(3), batch)
     for name, row in table.items():
         print(name, row)
     error = math.sqrt(0.2 * 0.8 / 4000)

@@ -9,6 +9,8 @@ from configs import ssl_digits
 from diffjax import data, zoo
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
+from diffjax.evaluation.classification import Classification
+from diffjax.evaluation.probe import Probe
 from diffjax.nets.by_class import SCALE
 from diffjax.training.config import training_config
 from diffjax.training.state import init_state, optimizer
@@ -119,7 +121,9 @@ def test_m2_bounds_log_p(built):
     model, params = built["m2"]
     x = images(4)
     labelled, log_class, unlabelled, log_p = exact(params["m2"], x.reshape(4, DIM))
-    np.testing.assert_allclose(model.class_log_probs(params, {"image": x}), log_class, atol=1e-5)
+    np.testing.assert_allclose(
+        model.measure(Classification).class_log_probs(params, {"image": x}), log_class, atol=1e-5
+    )
     assert (-unlabelled < log_p).all()
     assert (-np.min(labelled, 1) < log_p).all()
     close(many(lambda key: model.bound(params, key, x)), -unlabelled)
@@ -161,7 +165,7 @@ def test_m1_bounds_log_p(built):
     assert (bound < log_p).all()
     close(many(lambda key: model.bound(params, key, x)), bound)
     means = dense(params["m1"]["encoder"], np.float64(x.reshape(4, DIM)))[:, :1]
-    np.testing.assert_allclose(model.features(params, {"image": x}), means, atol=1e-5)
+    np.testing.assert_allclose(model.measure(Probe).features(params, {"image": x}), means, atol=1e-5)
 
 
 def chain(params, x, log_prior):
@@ -181,9 +185,11 @@ def test_both_bound_log_p(built):
     _, log_p = chain(params["m1"], x, log_code)
     assert (bound < log_p).all()
     close(many(lambda key: model.bound(params, key, x)), bound)
-    log_class = dense(params["m2"]["classifier"], np.float64(model.features(params, {"image": x})))
+    log_class = dense(params["m2"]["classifier"], np.float64(model.measure(Probe).features(params, {"image": x})))
     log_class -= np.logaddexp.reduce(log_class, 1, keepdims=True)
-    np.testing.assert_allclose(model.class_log_probs(params, {"image": x}), log_class, atol=1e-5)
+    np.testing.assert_allclose(
+        model.measure(Classification).class_log_probs(params, {"image": x}), log_class, atol=1e-5
+    )
 
 
 def test_samples_of_both(built):
@@ -262,7 +268,7 @@ def test_samples_and_pictures_of_a_mixture(mixture):
     means = (2 / (1 + np.exp(-logits)) - 1).reshape(CLASSES, *SHAPE)
     samples = jax.jit(lambda key: model.sample(params, key, 3000))(jax.random.key(1))
     close(samples.reshape(3000, DIM), means.mean(0).ravel())
-    figures = model.figures(params, jax.random.key(2), {"image": images(5)})
+    figures = model.figures.own(params, jax.random.key(2), {"image": images(5)})
     analogies = figures["analogies"].images.reshape(5, CLASSES + 1, *SHAPE)
     np.testing.assert_allclose(analogies[:, 0], 2.0 * images(5) - 1.0)
     np.testing.assert_allclose(analogies[:, 1:], np.broadcast_to(means, (5, *means.shape)), atol=1e-5)
@@ -285,9 +291,9 @@ def test_greys_are_probabilities(mixture):
     assert abs(high - low) > 0.01
     assert abs(is_high.mean() - 0.25) < 5 * (0.25 * 0.75 / len(bounds)) ** 0.5
     # The classifier of a mixture is linear in x.
-    evidence = [np.asarray(bits_model.class_log_probs(params, {"image": x})) for x in (off, on)]
+    evidence = [np.asarray(bits_model.measure(Classification).class_log_probs(params, {"image": x})) for x in (off, on)]
     linear = 0.75 * evidence[0] + 0.25 * evidence[1]
-    got = np.asarray(model.class_log_probs(params, {"image": grey}))
+    got = np.asarray(model.measure(Classification).class_log_probs(params, {"image": grey}))
     np.testing.assert_allclose(got - got[:, :1], linear - linear[:, :1], atol=1e-4)
 
 
@@ -349,7 +355,7 @@ def wrong(name, seeds, steps):
     model, tx = zoo.make(config), optimizer(settings)
     step = jax.jit(make_step(model, tx, settings), donate_argnums=0)
     start = jax.jit(lambda key: init_state(key, model, tx))
-    log_probs = jax.jit(model.class_log_probs)
+    log_probs = jax.jit(model.measure(Classification).class_log_probs)
     test = data.load(config.data, "test").gather(np.arange(297))
     rows = []
     for seed in range(seeds):

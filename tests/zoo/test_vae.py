@@ -13,6 +13,7 @@ from configs import vae_mnist
 from diffjax import zoo
 from diffjax.bounds import importance_weighted
 from diffjax.errors import InputError
+from diffjax.evaluation.many_samples import ManySamples
 
 DIM, LATENT, SIGMA = 5, 2, 0.6
 
@@ -171,7 +172,9 @@ def test_weights_have_the_likelihood_as_their_mean_and_bounds_rise_to_it(latents
     model = zoo.make(configuration(BITS, 2, "bernoulli", latents, features))
     params, x, num = randomized(model, 0.5), bits(3), 20_000
     log_p = log_evidence(params, x)
-    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.log_weight(params, key, {"image": x}))(keys))
+    draw = jax.jit(
+        lambda keys: jax.vmap(lambda key: model.measure(ManySamples).log_weight(params, key, {"image": x}))(keys)
+    )
     log_w = np.asarray(draw(jax.random.split(jax.random.key(5), num)), float)
     w = np.exp(log_w - log_p)
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
@@ -233,7 +236,7 @@ def test_models_of_every_likelihood_learn_and_draw(likelihood):
 
     @jax.jit
     def pictures(params):
-        figures = model.figures(params, jax.random.key(2), {"image": x})
+        figures = model.figures.own(params, jax.random.key(2), {"image": x})
         images = [figures[name].images for name in ("reconstructions", "manifold")]
         return *images, model.sample(params, jax.random.key(3), num)
 
@@ -283,7 +286,9 @@ def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
     model = zoo.make(configuration(BITS, 2, "bernoulli", flow=flow, flow_length=2, flow_units=4))
     params, x, num = randomized(model, 0.5), bits(3), 20_000
     log_p = log_evidence(params, x)
-    draw = jax.jit(lambda keys: jax.vmap(lambda key: model.log_weight(params, key, {"image": x}))(keys))
+    draw = jax.jit(
+        lambda keys: jax.vmap(lambda key: model.measure(ManySamples).log_weight(params, key, {"image": x}))(keys)
+    )
     log_w = np.asarray(draw(jax.random.split(jax.random.key(5), num)), float)
     w = np.exp(log_w - log_p)
     assert (np.abs(w.mean(0) - 1) < 5 * w.std(0) / num**0.5).all()
@@ -291,7 +296,7 @@ def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
     plain = zoo.make(configuration(BITS, 2, "bernoulli"))
     same = jax.tree.map(jnp.copy, params) | {"flow": ()}
     same["encoder"][0]["Dense_1"] = jax.tree.map(lambda leaf: leaf[..., :2], same["encoder"][0]["Dense_1"])
-    without = jax.jit(lambda key: plain.log_weight(same, key, {"image": x}))(
+    without = jax.jit(lambda key: plain.measure(ManySamples).log_weight(same, key, {"image": x}))(
         jax.random.split(jax.random.key(5), num)[0]
     )
     assert (np.abs(np.asarray(without) - log_w[0]) > 1e-3).all()
