@@ -12,10 +12,10 @@ from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
 from diffjax.evaluation.table import Table
-from diffjax.zoo.markov import bivariate_gaussian
+from diffjax.zoo.markov import over_relaxation
 
 SIGMAS = (1.0, 10.0)
-P = bivariate_gaussian.target(SIGMAS)
+P = over_relaxation.target(SIGMAS)
 COV = np.array([[101.0, 99.0], [99.0, 101.0]]) / 4  # of z, from Var(z_1 - z_2) = 1 and Var(z_1 + z_2) = 100
 
 
@@ -60,7 +60,7 @@ def test_the_target_is_the_normalised_density_of_the_paper():
 @pytest.mark.parametrize("a", [0.0, -0.76, 0.4])
 def test_the_closed_form_is_the_whole_chain_s_gaussian(a):
     num_steps = 5
-    found = bivariate_gaussian.exact(P, a, num_steps)
+    found = over_relaxation.exact(P, a, num_steps)
     factor = whole_chain(a, num_steps)
     for t in range(num_steps + 1):
         block = factor[2 * t : 2 * t + 2]
@@ -84,11 +84,11 @@ def test_the_closed_form_is_the_whole_chain_s_gaussian(a):
 
 def test_the_bound_of_perfect_inverse_models_is_minus_the_kl_draw_by_draw():
     """And a shorter chain in a longer array is the shorter chain."""
-    found = bivariate_gaussian.exact(P, -0.6, 4)
+    found = over_relaxation.exact(P, -0.6, 4)
     inverses = jax.tree.map(lambda leaf: jnp.concatenate([jnp.zeros((3, *leaf.shape[1:])), leaf]), found.inverses)
     active = jnp.arange(7) >= 3
     keys = jax.random.split(jax.random.key(0), 20_000)
-    draw = jax.jit(jax.vmap(lambda key: bivariate_gaussian.chain(P, jnp.array(-0.6), inverses, active, key)))
+    draw = jax.jit(jax.vmap(lambda key: over_relaxation.chain(P, jnp.array(-0.6), inverses, active, key)))
     z, log_w = (np.asarray(part, np.float64) for part in draw(keys))
     swapped = last_cov(-0.6, 4)[::-1, ::-1]  # the first of the four steps, the fourth of seven, moves z_2
     law = stats.multivariate_normal(cov=swapped)
@@ -103,7 +103,7 @@ def test_the_best_a_is_where_a_line_search_finds_it():
         line = optimize.minimize_scalar(
             lambda a, n=num_steps: kl(last_cov(a, n)), bounds=(-0.99, 0.99), method="bounded"
         )
-        a, least = bivariate_gaussian.best(P, num_steps)
+        a, least = over_relaxation.best(P, num_steps)
         np.testing.assert_allclose(a[-1], line.x, atol=0.004)
         np.testing.assert_allclose(least[-1], line.fun, atol=1e-4)
 

@@ -53,7 +53,7 @@ def test_the_bound_is_the_change_of_variables(name):
     model = zoo.make(config)
     params = moved(model)
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    flow = flow_layers.stack(config.flow, (4,), 3).flow(params)
+    flow = flow_layers.of_config(config.flow, (4,), 3).flow(params)
 
     @jax.jit
     def everything(params, x):

@@ -14,6 +14,7 @@ logit(margin + (1 - 2 margin) v), whose Jacobian counts; what mass it has outsid
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,39 +28,32 @@ from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
 from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points, picture_of
-from diffjax.zoo.flows.layers import stack
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.flows.layers import Stack, of_config
+from diffjax.zoo.model import Batch, Model, image_of
 
 POINTS = 241  # a side of the picture of a density on the plane
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, flow}`, see configs/flow_swiss_roll.py and configs/flow_digits.py.
+def flow_density(layers: Stack, shape: tuple[int, ...], levels: int = 0, *, margin: float = 0.0) -> Model:
+    """A flow as the density of examples of `shape`.
 
-    Raises:
-        InputError: on a flow that cannot be, or a margin where data are no levels.
+    Args:
+        layers: from N(0, I) to raveled examples, see `layers.stack`.
+        levels: of data of levels; 0 for real numbers.
+        margin: of the logit, between 0 and 1/2; 0 for none.
     """
-    setting, shape, levels = config.flow, tuple(config.data.shape), config.data.levels
-    if levels == 1 or levels < 0:
-        raise InputError(f"data.levels must be 0, for real numbers, or at least 2, not {levels}")
-    if not 0 <= setting.margin < 0.5 or (setting.margin and not levels):
-        raise InputError(
-            f"flow.margin must be 0, or for data of levels lie between 0 and 1/2, not {setting.margin!r} with "
-            f"data.levels={levels}"
-        )
     dim = math.prod(shape)
-    layers = stack(setting, shape, setting.num_layers)
     units = dim * math.log(levels) if levels else 0.0
 
     def law(params: Any, num: int) -> flows.Transformed:
         """Of num vectors: v of levels, or the data themselves."""
         flow = layers.flow(params)
-        if setting.margin:
-            flow = flows.chain([flow, flows.invert(flows.logit(setting.margin))])
+        if margin:
+            flow = flows.chain([flow, flows.invert(flows.logit(margin))])
         return flows.Transformed(Normal(jnp.zeros((num, dim)), jnp.ones((num, dim))), flow)
 
     def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+        x = jnp.asarray(image_of(batch))
         x = x.reshape(len(x), dim)
         if not levels:
             return x
@@ -86,16 +80,10 @@ def make(config: Any) -> Model:
     def sample(params: Any, key: Array, num: int) -> Array:
         return decode(law(params, num).sample(key))
 
-    @jax.jit
-    def mixed(params: Any, x: Array) -> Array:
-        """Nine points between two, along the circle that joins them in the latent space."""
-        flow = law(params, len(x)).flow
-        latents, _ = flow.inverse_and_log_det(x)
-        angle = jnp.linspace(0.0, 0.5 * jnp.pi, 9)[:, None]
-        between = jnp.cos(angle) * latents[0::2, None] + jnp.sin(angle) * latents[1::2, None]
-        return flow.forward_and_log_det(between)[0]
+    mixed = jax.jit(lambda params, x: _mixed(law(params, len(x)).flow, x))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        """Of images mixtures in the latent space; of points of the plane data, samples and the density."""
         data_key, key = jax.random.split(key)
         x = encode(data_key, batch)
         if len(shape) == 3:
@@ -103,13 +91,8 @@ def make(config: Any) -> Model:
             return {"latent_interpolation": Grid(decode(mixed(params, x)), 9)}
         if shape != (2,) or levels:
             return {}
-        side = 1.1 * float(jnp.abs(x).max())
-        axis = np.linspace(-side, side, POINTS)
-        points = jnp.stack(jnp.meshgrid(jnp.asarray(axis, float), jnp.asarray(axis, float)), -1)
-        density = jax.jit(lambda params: law(params, 1).log_prob(points.reshape(-1, 2)))(params)
-        density = np.exp(np.asarray(density, np.float64)).reshape(POINTS, POINTS)
-        learned, drawn = Contours("p(x)", axis, axis, density), sample(params, key, len(x))
-        return {"density": Panels([[Points("data", x), Points("samples", drawn), learned]], extent=side)}
+        drawn = sample(params, key, len(x))
+        return {"density": _plane(lambda points: law(params, 1).log_prob(points), x, drawn)}
 
     return Model(
         init=layers.init,
@@ -119,3 +102,37 @@ def make(config: Any) -> Model:
         measures=(Bound(terms), ManySamples(bound)),
         figures=Figures(picture_of(shape), figures),
     )
+
+
+def _mixed(flow: flows.Flow, x: Array) -> Array:
+    """Nine points between each two of x, along the circle that joins them in the latent space."""
+    latents, _ = flow.inverse_and_log_det(x)
+    angle = jnp.linspace(0.0, 0.5 * jnp.pi, 9)[:, None]
+    between = jnp.cos(angle) * latents[0::2, None] + jnp.sin(angle) * latents[1::2, None]
+    return flow.forward_and_log_det(between)[0]
+
+
+def _plane(log_prob: Callable[[Array], Array], data: Array, samples: Array) -> Panels:
+    """Data, samples, and the density of points of the plane."""
+    side = 1.1 * float(jnp.abs(data).max())
+    axis = np.linspace(-side, side, POINTS)
+    points = jnp.stack(jnp.meshgrid(jnp.asarray(axis, float), jnp.asarray(axis, float)), -1)
+    density = jax.jit(lambda points: log_prob(points))(points.reshape(-1, 2))
+    density = np.exp(np.asarray(density, np.float64)).reshape(POINTS, POINTS)
+    learned = Contours("p(x)", axis, axis, density)
+    return Panels([[Points("data", data), Points("samples", samples), learned]], extent=side)
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, flow}`, see configs/flow_swiss_roll.py and configs/flow_digits.py.
+
+    Raises:
+        InputError: on a flow that cannot be, or a margin where data are no levels.
+    """
+    setting, shape, levels = config.flow, tuple(config.data.shape), config.data.levels
+    if not 0 <= setting.margin < 0.5 or (setting.margin and not levels):
+        raise InputError(
+            f"flow.margin must be 0, or for data of levels lie between 0 and 1/2, not {setting.margin!r} with "
+            f"data.levels={levels}"
+        )
+    return flow_density(of_config(setting, shape, setting.num_layers), shape, levels, margin=setting.margin)

@@ -9,7 +9,8 @@ So training begins with almost nothing of the energy, as in the paper: it descen
 β is one more parameter, on which a constant force acts: Adam moves such a one by its learning rate at every step.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,9 @@ from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
 from diffjax.evaluation.table import Table
 from diffjax.zoo.figures import Contours, Curves, Figure, Figures, Mark, Panels, Points
-from diffjax.zoo.flows import targets as energies
-from diffjax.zoo.flows.layers import stack
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.flows import targets
+from diffjax.zoo.flows.layers import Stack, of_config
+from diffjax.zoo.model import Batch, Model, image_of
 
 LABELS = ("z_1", "z_2")
 POINTS, EXTENT = 121, 4.8  # of the grids in the pictures
@@ -34,125 +35,163 @@ FIRST_BETA = 0.01
 K = 100  # weights in the importance-weighted bound of the table
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, flow, evaluation}`, see configs/flow_energies.py.
+class Fitted(NamedTuple):
+    """Flows of several lengths, each fitted to all four energies: an axis of 4 leads the parameters of a length."""
+
+    stacks: dict[int, Stack]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(self.stacks)
+
+    def init(self, key: Array) -> dict[str, Any]:
+        keys = jax.random.split(key, (len(self.stacks), 4))
+        flows = {str(n): jax.vmap(stack.init)(keys[i]) for i, (n, stack) in enumerate(self.stacks.items())}
+        return {"pulled": jnp.zeros(())} | flows
+
+    def push(self, params: Any, n: int, eps: Array) -> tuple[Array, Array]:
+        """z (batch, 4, 2) and log q(z) (batch, 4), of eps likewise, by the flows of n layers."""
+
+        def one(p: Any, eps: Array) -> tuple[Array, Array]:
+            z, log_det = self.stacks[n].flow(p).forward_and_log_det(eps)
+            return z, -0.5 * (eps**2 + LOG_2PI).sum(-1) - log_det
+
+        return jax.vmap(one, (0, 1), 1)(params[str(n)], eps)
+
+    def draws(self, params: Any, key: randomness.Keys, num: int, beta: Array | float = 1.0) -> tuple[Array, Array]:
+        """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4), at β = 1 log w."""
+        eps = randomness.normal(key, (num, len(self.lengths), 4, 2))
+        z, log_q = zip(*(self.push(params, n, eps[:, i]) for i, n in enumerate(self.lengths)), strict=True)
+        every = jnp.stack(z, 1)
+        return every, -beta * targets.energies(every) - jnp.stack(log_q, 1)
+
+    def log_densities(self, params: Any, grid: Array) -> Array:
+        """log q on a grid (n, n, 4, 2), by the flows' inverses: (lengths, n, n, 4)."""
+
+        def one(n: int) -> Array:
+            def of(p: Any, z: Array) -> Array:
+                eps, log_det = self.stacks[n].flow(p).inverse_and_log_det(z)
+                return -0.5 * (eps**2 + LOG_2PI).sum(-1) + log_det
+
+            return jax.vmap(of, (0, 2), 2)(params[str(n)], grid)
+
+        return jnp.stack([one(n) for n in self.lengths])
+
+
+def flow_energies(
+    stacks: dict[int, Stack],
+    *,
+    annealing: float = 0.0,
+    shown: int = 1,
+    num_weights: int = 10_000,
+    num_points: int = 1000,
+) -> Model:
+    """Flows fitted to the four energies.
 
     The params are those of one flow for each length, with a leading axis of the four energies, and "pulled", the sum of
-    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound`, `log_weight` and `sample` are of
-    the energy `flow.shown`, 1 to 4, with the longest flow.
+    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound` and `sample` are of the energy
+    `shown` with the longest flow.
+
+    Args:
+        stacks: from the number of layers to the flow, in increasing order.
+        annealing: steps times learning rate until which β rises from 0.01 to 1; 0 for none.
+        shown: 1 to 4.
+        num_weights, num_points: draws behind every number of the table, and in the pictures.
+    """
+    fitted, longest = Fitted(stacks), list(stacks)[-1]
+    draw = jax.jit(fitted.draws, static_argnums=2)
+    log_densities = jax.jit(fitted.log_densities)
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        pulled = jax.lax.stop_gradient(params["pulled"])
+        beta = jnp.minimum(FIRST_BETA + (1 - FIRST_BETA) * pulled / annealing, 1.0) if annealing else 1.0
+        force = pulled - params["pulled"]  # 0, with a slope of -1
+        return -fitted.draws(params, key, len(image_of(batch)), beta)[1].mean((1, 2)) + force
+
+    def bound(params: Any, key: Array, batch: Batch) -> Array:
+        return fitted.draws(params, key, len(image_of(batch)))[1][:, -1, shown - 1]
+
+    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        return {"free energy": -bound(params, key, batch)}
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        return fitted.draws(params, key, num)[0][:, -1, shown - 1]
+
+    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
+        num = max(num_weights // K, 2) * K
+        return _table(fitted.lengths, np.asarray(draw(params, key, num)[1], np.float64))
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        axis = np.linspace(-EXTENT, EXTENT, POINTS)
+        learned = np.exp(np.asarray(log_densities(params, targets.on_grid(axis)), np.float64))
+        z, _ = draw(params, key, num_points)
+        kl = {name: row["KL"] for name, row in table(params, key, batch).items()}
+        return _figures(fitted.lengths, axis, learned, z, kl)
+
+    def picture(samples: Array) -> Panels:
+        return Panels([[Points(f"U{shown}, K = {longest}", samples)]], LABELS, EXTENT)
+
+    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
+    return Model(fitted.init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
+
+
+def _table(lengths: Sequence[int], log_w: np.ndarray) -> dict[str, dict[str, float]]:
+    """In nats: KL(q ‖ p) = log Z - bound and its standard error; L_K, which lies between the bound and log Z.
+
+    log_w: (num, lengths, 4).
+    """
+    rows, num = {}, len(log_w)
+    for energy, log_z in enumerate(targets.log_z()):
+        for i, n in enumerate(lengths):
+            bounds = log_w[:, i, energy]
+            tighter = np.asarray(importance_weighted(jnp.asarray(bounds.reshape(K, -1))), np.float64)
+            rows[f"U{energy + 1}, {n} layers"] = {
+                "KL": float(log_z - bounds.mean()),
+                "standard error": float(bounds.std(ddof=1) / num**0.5),
+                "bound": float(bounds.mean()),
+                f"L_{K}": float(tighter.mean()),
+                "its error": float(tighter.std(ddof=1) / len(tighter) ** 0.5),
+                "log Z": float(log_z),
+            }
+    return rows
+
+
+def _figures(
+    lengths: Sequence[int], axis: np.ndarray, learned: np.ndarray, z: Array, kl: dict[str, float]
+) -> dict[str, Figure]:
+    """Densities (lengths, n, n, 4) on the grid of an axis (n,), draws z (num, lengths, 4, 2), and KL by length."""
+    exact = np.exp(-np.asarray(targets.energies(targets.on_grid(axis)), np.float64))
+    contours: list[list[Mark | list[Mark]]] = []
+    points: list[list[Mark | list[Mark]]] = []
+    names = [f"K = {n}" for n in lengths]
+    for energy in range(4):
+        truth = Contours(f"exp(-U{energy + 1})", axis, axis, exact[..., energy])
+        found = [Contours(name, axis, axis, q[..., energy]) for name, q in zip(names, learned, strict=True)]
+        contours.append([truth, *found])
+        points.append([truth, *(Points(name, z[:, i, energy]) for i, name in enumerate(names))])
+    lines = {f"U{i}": (np.array(lengths), np.array([kl[f"U{i}, {n} layers"] for n in lengths])) for i in range(1, 5)}
+    return {
+        "densities": Panels(contours, LABELS, EXTENT),
+        "draws": Panels(points, LABELS, EXTENT),
+        "kl": Curves(lines, "layers", "KL(q ‖ p) [nats]"),
+    }
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, flow, evaluation}`, see configs/flow_energies.py.
 
     Raises:
         InputError: on data that are not of the plane, or flows that cannot be.
     """
     _check(config)
     setting = config.flow
-    lengths = tuple(setting.num_layers)
-    stacks = {n: stack(setting, (2,), n) for n in lengths}
-    longest, shown = lengths[-1], setting.shown - 1
-
-    def init(key: Array) -> dict[str, Any]:
-        keys = jax.random.split(key, (len(lengths), 4))
-        return {"pulled": jnp.zeros(())} | {str(n): jax.vmap(stacks[n].init)(keys[i]) for i, n in enumerate(lengths)}
-
-    def push(params: Any, n: int, eps: Array) -> tuple[Array, Array]:
-        """z (batch, 4, 2) and log q(z) (batch, 4), of eps likewise."""
-
-        def one(p: Any, eps: Array) -> tuple[Array, Array]:
-            z, log_det = stacks[n].flow(p).forward_and_log_det(eps)
-            return z, -0.5 * (eps**2 + LOG_2PI).sum(-1) - log_det
-
-        return jax.vmap(one, (0, 1), 1)(params[str(n)], eps)
-
-    def draws(params: Any, key: randomness.Keys, num: int, beta: Array | float = 1.0) -> tuple[Array, Array]:
-        """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4), at β = 1 log w."""
-        eps = randomness.normal(key, (num, len(lengths), 4, 2))
-        z, log_q = zip(*(push(params, n, eps[:, i]) for i, n in enumerate(lengths)), strict=True)
-        every = jnp.stack(z, 1)
-        return every, -beta * energies.energies(every) - jnp.stack(log_q, 1)
-
-    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        pulled = jax.lax.stop_gradient(params["pulled"])
-        beta = (
-            jnp.minimum(FIRST_BETA + (1 - FIRST_BETA) * pulled / setting.annealing, 1.0) if setting.annealing else 1.0
-        )
-        force = pulled - params["pulled"]  # 0, with a slope of -1
-        return -draws(params, key, _size(batch), beta)[1].mean((1, 2)) + force
-
-    def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return draws(params, key, _size(batch))[1][:, -1, shown]
-
-    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
-        return {"free energy": -bound(params, key, batch)}
-
-    def sample(params: Any, key: Array, num: int) -> Array:
-        return draws(params, key, num)[0][:, -1, shown]
-
-    @jax.jit
-    def densities(params: Any, grid: Array) -> Array:
-        """log q on a grid (n, n, 4, 2), by the flows' inverses: (lengths, n, n, 4)."""
-
-        def one(n: int) -> Array:
-            def of(p: Any, z: Array) -> Array:
-                eps, log_det = stacks[n].flow(p).inverse_and_log_det(z)
-                return -0.5 * (eps**2 + LOG_2PI).sum(-1) + log_det
-
-            return jax.vmap(of, (0, 2), 2)(params[str(n)], grid)
-
-        return jnp.stack([one(n) for n in lengths])
-
-    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        """In nats: KL(q ‖ p) = log Z - bound and its standard error; L_K, which lies between the bound and log Z."""
-        num = max(config.evaluation.batch_size // K, 2) * K
-        found = jax.jit(lambda params, key: draws(params, key, num)[1])(params, key)
-        log_w = np.asarray(found, np.float64)
-        rows = {}
-        for energy, log_z in enumerate(energies.log_z()):
-            for i, n in enumerate(lengths):
-                bounds = log_w[:, i, energy]
-                tighter = np.asarray(importance_weighted(jnp.asarray(bounds.reshape(K, -1))), np.float64)
-                rows[f"U{energy + 1}, {n} layers"] = {
-                    "KL": float(log_z - bounds.mean()),
-                    "standard error": float(bounds.std(ddof=1) / num**0.5),
-                    "bound": float(bounds.mean()),
-                    f"L_{K}": float(tighter.mean()),
-                    "its error": float(tighter.std(ddof=1) / len(tighter) ** 0.5),
-                    "log Z": float(log_z),
-                }
-        return rows
-
-    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        axis = np.linspace(-EXTENT, EXTENT, POINTS)
-        grid = energies.on_grid(axis)
-        exact = np.exp(-np.asarray(energies.energies(grid), np.float64))
-        learned = np.exp(np.asarray(densities(params, grid), np.float64))
-        z, _ = jax.jit(lambda params, key: draws(params, key, config.evaluation.grid))(params, key)
-        contours: list[list[Mark | list[Mark]]] = []
-        points: list[list[Mark | list[Mark]]] = []
-        for energy in range(4):
-            truth = Contours(f"exp(-U{energy + 1})", axis, axis, exact[..., energy])
-            names = [f"K = {n}" for n in lengths]
-            found = [Contours(name, axis, axis, q[..., energy]) for name, q in zip(names, learned, strict=True)]
-            contours.append([truth, *found])
-            points.append([truth, *(Points(name, z[:, i, energy]) for i, name in enumerate(names))])
-        kl = {name: row["KL"] for name, row in table(params, key, batch).items()}
-        lines = {
-            f"U{i}": (np.array(lengths), np.array([kl[f"U{i}, {n} layers"] for n in lengths])) for i in range(1, 5)
-        }
-        return {
-            "densities": Panels(contours, LABELS, EXTENT),
-            "draws": Panels(points, LABELS, EXTENT),
-            "kl": Curves(lines, "layers", "KL(q ‖ p) [nats]"),
-        }
-
-    def picture(samples: Array) -> Panels:
-        return Panels([[Points(f"U{shown + 1}, K = {longest}", samples)]], LABELS, EXTENT)
-
-    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
-    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
-
-
-def _size(batch: Batch) -> int:
-    return len(batch["image"] if isinstance(batch, dict) else batch)
+    return flow_energies(
+        {n: of_config(setting, (2,), n) for n in setting.num_layers},
+        annealing=setting.annealing,
+        shown=setting.shown,
+        num_weights=config.evaluation.batch_size,
+        num_points=config.evaluation.grid,
+    )
 
 
 def _check(config: Any) -> None:

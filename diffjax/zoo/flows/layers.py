@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import flows
+from diffjax import flows, registry
 from diffjax.errors import InputError
 from diffjax.flows import Flow
 from diffjax.nets.autoencoders import Dense
@@ -41,33 +41,42 @@ class Layer(NamedTuple):
     flow: Callable[[Any, Array], Flow]
 
 
-def stack(setting: Any, shape: Sequence[int], num: int) -> Stack:
-    """`num` layers of `setting.name` over raveled arrays of this shape.
+def stack(
+    name: str,
+    shape: Sequence[int],
+    num: int,
+    *,
+    base_scale: float = 1.0,
+    features: Sequence[int] = (64, 64),
+    limit: float = 2.0,
+) -> Stack:
+    """`num` layers of the kind `name` over raveled arrays of this shape.
 
-    setting.base_scale: standard deviation to start from.
-    setting.features, setting.limit: of conditioners, their hidden layers and the largest log-scale of a layer.
+    Args:
+        base_scale: standard deviation to start from.
+        features: of conditioners, the units of their hidden layers.
+        limit: of conditioners, the largest log-scale of a layer.
 
     Raises:
         InputError: on an unknown kind, a base_scale or a limit that is not positive, a number of layers below 1, or
             coupling layers for one entry.
     """
     dim = math.prod(shape)
-    if setting.name not in NAMES:
-        raise InputError(f"flow.name must be one of {', '.join(NAMES)}, not {setting.name!r}")
-    if not setting.base_scale > 0:
-        raise InputError(f"flow.base_scale must be positive, not {setting.base_scale!r}")
+    registry.choose("flow.name", name, NAMES)
+    if not base_scale > 0:
+        raise InputError(f"flow.base_scale must be positive, not {base_scale!r}")
     if not isinstance(num, int) or num < 1:
         raise InputError(f"flow.num_layers must be integers of at least 1, not {num!r}")
-    layer = _layer(setting, dim)
+    layer = _layer(name, dim, base_scale, tuple(features), flows.bounded(limit))
     kinds = [np.ones(dim, bool)]
-    if setting.name in ("additive", "affine"):
+    if name in ("additive", "affine"):
         kinds = [flows.checkerboard(shape, 0), flows.checkerboard(shape, 1), flows.halves(dim, 0), flows.halves(dim, 1)]
     masks = jnp.asarray(np.stack([kinds[i % len(kinds)] for i in range(num)]))
 
     def init(key: Array) -> Any:
         return {
             "shift": jnp.zeros(dim),
-            "log_scale": jnp.full(dim, math.log(setting.base_scale)),
+            "log_scale": jnp.full(dim, math.log(base_scale)),
             "layers": jax.vmap(layer.init)(jax.random.split(key, num)),
         }
 
@@ -79,10 +88,13 @@ def stack(setting: Any, shape: Sequence[int], num: int) -> Stack:
     return Stack(init, flow)
 
 
-def _layer(setting: Any, dim: int) -> Layer:
-    form = flows.bounded(setting.limit)
-    features = tuple(setting.features)
+def of_config(setting: Any, shape: Sequence[int], num: int) -> Stack:
+    """`stack` of a configuration's section `flow`."""
+    scale, features, limit = setting.base_scale, setting.features, setting.limit
+    return stack(setting.name, shape, num, base_scale=scale, features=features, limit=limit)
 
+
+def _layer(name: str, dim: int, base_scale: float, features: tuple[int, ...], form: Any) -> Layer:
     def normals(key: Array) -> tuple[Array, Array, Array]:
         first, second, third = jax.random.split(key, 3)
         return jax.random.normal(first, (dim,)), jax.random.normal(second, (dim,)), jax.random.normal(third, ())
@@ -93,9 +105,9 @@ def _layer(setting: Any, dim: int) -> Layer:
 
     def radial(key: Array) -> Any:
         centre, raw, _ = normals(key)
-        return setting.base_scale * centre, jnp.zeros(()), 0.1 * raw[0]
+        return base_scale * centre, jnp.zeros(()), 0.1 * raw[0]
 
-    match setting.name:
+    match name:
         case "planar":
             return Layer(planar, lambda p, _: flows.planar(*p))
         case "radial":
@@ -108,14 +120,14 @@ def _layer(setting: Any, dim: int) -> Layer:
                 return flows.chain([flows.invert(iaf), flows.reverse])
 
             return Layer(lambda key: made.init(key, jnp.zeros(dim))["params"], masked)
-    outputs = 1 if setting.name == "additive" else 2
+    outputs = 1 if name == "additive" else 2
     net = Dense(features, outputs * dim, zero=True)
 
     def apply(p: Any, x: Array) -> Array:
         return jnp.asarray(net.apply({"params": p}, x))
 
     def coupling(p: Any, mask: Array) -> Flow:
-        if setting.name == "additive":
+        if name == "additive":
             return flows.additive_coupling(mask, lambda x: apply(p, x))
         return flows.affine_coupling(mask, lambda x: _pair(jnp.split(apply(p, x), 2, -1)), form)
 

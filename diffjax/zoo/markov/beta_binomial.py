@@ -17,6 +17,7 @@ with (z_0, v') the leapfrog backwards from (z_T, v), whose Jacobian is 1; by Gau
 this density: that of log-weights, which are of momenta too, would fall short of 1 even where z_T is exact.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast, get_args
 
 import jax
@@ -25,7 +26,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from diffjax import randomness, vi
+from diffjax import randomness, registry, vi
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
@@ -35,13 +36,13 @@ from diffjax.linear_algebra import matmul
 from diffjax.mcmc.integrators import leapfrog
 from diffjax.vi.markov_chain import LogJoint
 from diffjax.vi.objectives import Estimator
-from diffjax.zoo.figures import Contours, Curves, Figure, Figures, Panels, Points
+from diffjax.zoo.figures import Figure, Figures, Panels, Points
+from diffjax.zoo.markov import beta_binomial_report as shown
+from diffjax.zoo.markov.beta_binomial_report import LABELS, NEAR_AXIS, WIDE_AXIS, Report, report_of
 from diffjax.zoo.markov.counts import log_likelihood
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.model import Batch, Model, image_of
 
-LABELS = ("logit m", "log K")
 NODES = 12  # Gauss-Hermite nodes a dimension
-POINTS, NEAR, WIDE = 56, 5.0, 14.0  # of the grids, in units of posterior.scale: of what is drawn, and of log Z
 
 
 def log_joint(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#batch 2"]) -> Float[Array, "*batch"]:
@@ -99,77 +100,79 @@ def log_density(
     return jax.lax.map(at, z, batch_size=64)
 
 
-def compare(log_p: np.ndarray, log_q: np.ndarray) -> tuple[float, float]:
-    """How near q is to p, from their values on a regular grid that holds all of q; constants do not matter.
+class Setting(NamedTuple):
+    """Where the approximate posteriors begin, in z = location + scale u, and how far their dynamics go.
 
-    Returns:
-        R² = 1 - Var_q[log p - log q] / Var_q[log p] (Salimans & Knowles 2013), 1 if q ∝ p; and E_q[log q - log p],
-        KL(q ‖ p) in nats if both are normalised.
+    num_leapfrog: numbers of leapfrog steps, increasing, a posterior each.
+    step_size, time: of the leapfrog at first; a step is not longer than time / number.
     """
-    log_p, log_q = np.asarray(log_p, np.float64), np.asarray(log_q, np.float64)
-    weights = np.exp(log_q - log_q.max())
 
-    def variance(values: np.ndarray) -> float:
-        return np.average((values - np.average(values, weights=weights)) ** 2, weights=weights)
+    num_leapfrog: tuple[int, ...]
+    location: tuple[float, float]
+    scale: tuple[float, float]
+    step_size: float
+    time: float
 
-    excess = log_q - log_p
-    return float(1 - variance(excess) / variance(log_p)), float(np.average(excess, weights=weights))
-
-
-class Report(NamedTuple):
-    """What the figures and the table show, with a row a number of leapfrog steps; nats."""
-
-    log_z: float
-    log_p: Float[np.ndarray, "points points"]  # log p(u | y) on the grid
-    log_q: Float[np.ndarray, "rows points points"]
-    bounds: Float[np.ndarray, "rows draws"]
-    r_squared: Float[np.ndarray, " rows"]
-    kl: Float[np.ndarray, " rows"]
-
-
-def make(config: Any) -> Model:
-    """The Model of `config.{data, posterior, evaluation}`, see configs/hvi_beta_binomial.py.
-
-    The params are a `Posterior` a number of leapfrog steps. `loss` is the mean of their -log w; `bound`, `log_weight`
-    and `sample` are of that with the most steps. An example of a batch is a table, and asks for one draw given it;
-    `sample`, which sees no data, draws given `posterior.table`.
-
-    Raises:
-        InputError: on data that are no table of counts, or a posterior that cannot be.
-    """
-    _check(config)
-    setting = config.posterior
-    steps = tuple(setting.num_leapfrog)
-    location, scale = jnp.asarray(setting.location), jnp.asarray(setting.scale)
-
-    def target(table: Array, u: Array) -> Array:
-        """log p(y, u), of z = location + scale u: in such units one step size and rate of learning suit both."""
+    def target(self, table: Array, u: Array) -> Array:
+        """log p(y, u). In such units one step size and rate of learning suit both entries."""
+        location, scale = jnp.asarray(self.location), jnp.asarray(self.scale)
         return log_joint(table, location + scale * u) + jnp.log(scale).sum()
 
-    def init(key: Array) -> dict[str, Posterior]:
+    def init(self, key: Array) -> dict[str, Posterior]:
         del key  # there is one place to start from
         start = Gaussian(jnp.zeros(2), jnp.zeros((2, 2)))
-        return {str(n): Posterior(start, _iterations(n)) for n in steps}
+        return {str(n): Posterior(start, self._iterations(n)) for n in self.num_leapfrog}
 
-    def _iterations(n: int) -> tuple[vi.Hamiltonian, ...]:
-        return (vi.linear_hamiltonian(2, min(setting.step_size, setting.time / n)),) if n else ()
+    def _iterations(self, n: int) -> tuple[vi.Hamiltonian, ...]:
+        return (vi.linear_hamiltonian(2, min(self.step_size, self.time / n)),) if n else ()
 
-    def draw(posterior: Posterior, key: Array, table: Array, n: int, densities: Any = None) -> tuple[Array, Array]:
-        return vi.hamiltonian(key, table, target, *posterior, max(n, 1), densities)
+    def draw(self, posterior: Posterior, key: Array, table: Array, n: int, densities: Any = None) -> Any:
+        """u (2,) and log w (), given one table, by n leapfrog steps."""
+        return vi.hamiltonian(key, table, self.target, *posterior, max(n, 1), densities)
 
-    def draws(params: Any, key: Array, tables: Array, n: int) -> tuple[Array, Array]:
+    def draws(self, params: Any, key: Array, tables: Array, n: int) -> tuple[Array, Array]:
         """u (batch, 2) and log w (batch,)."""
         keys = randomness.each(key, len(tables))
-        return jax.vmap(lambda key, table: draw(params[str(n)], key, table, n))(keys, tables)
+        return jax.vmap(lambda key, table: self.draw(params[str(n)], key, table, n))(keys, tables)
+
+    def evaluate(self, params: Any, key: Array, table: Array, num: int) -> tuple[Array, ...]:
+        """log p on two grids, log q on the near one, and `num` log-weights, of each number of leapfrog steps."""
+        grids = [jnp.stack(jnp.meshgrid(axis, axis), -1) for axis in (NEAR_AXIS, WIDE_AXIS)]
+        log_p = [jax.lax.map(lambda u: self.target(table, u), grid) for grid in grids]
+        points, steps = grids[0].reshape(-1, 2), self.num_leapfrog
+        log_q = [log_density(params[str(n)], self.target, table, points, n).reshape(log_p[0].shape) for n in steps]
+        tables = jnp.broadcast_to(table, (num, *table.shape))
+        return *log_p, jnp.stack(log_q), jnp.stack([self.draws(params, key, tables, n)[1] for n in steps])
+
+
+def beta_binomial(
+    table: Sequence[Sequence[int]],
+    setting: Setting,
+    *,
+    estimator: Estimator = "reparameterized",
+    num_draws: int = 1000,
+) -> Model:
+    """Hamiltonian variational inference of (logit m, log K), for several numbers of leapfrog steps side by side.
+
+    The params are a `Posterior` a number of leapfrog steps. `loss` is the mean of their -log w; `bound` and `sample`
+    are of that with the most steps. An example of a batch is a table, and asks for one draw given it.
+
+    Args:
+        table: (cities, 2), deaths and people at risk, given which `sample` draws.
+        estimator: of the gradient, see `vi.objective`.
+        num_draws: log-weights behind every number of the table.
+    """
+    steps, most = setting.num_leapfrog, max(setting.num_leapfrog)
+    evaluate = jax.jit(setting.evaluate, static_argnums=3)
 
     def cost(posterior: Posterior, key: Array, table: Array, n: int) -> Array:
         def log_weights(theta: Any, phi: Any, densities: Any) -> Float[Array, "1"]:
             initial, momenta = phi
             moves = [move._replace(momentum=momentum) for move, momentum in zip(theta, momenta, strict=True)]
-            return draw(Posterior(initial, tuple(moves)), key, table, n, densities)[1][None]
+            return setting.draw(Posterior(initial, tuple(moves)), key, table, n, densities)[1][None]
 
         phi = (posterior.initial, [move.momentum for move in posterior.iterations])
-        return -vi.objective(log_weights, posterior.iterations, phi, setting.estimator)
+        return -vi.objective(log_weights, posterior.iterations, phi, estimator)
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
         def one(key: Array, table: Array) -> Array:
@@ -179,73 +182,57 @@ def make(config: Any) -> Model:
         return jax.vmap(one)(randomness.each(key, len(tables)), tables)
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return draws(params, key, _tables(batch), max(steps))[1]
+        return setting.draws(params, key, _tables(batch), most)[1]
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         return {"free energy": -bound(params, key, batch)}
 
     def sample(params: Any, key: Array, num: int) -> Array:
-        tables = jnp.broadcast_to(jnp.asarray(setting.table, float), (num, len(setting.table), 2))
-        return location + scale * draws(params, key, tables, max(steps))[0]
-
-    near, wide = np.linspace(-NEAR, NEAR, POINTS), np.linspace(-WIDE, WIDE, 4 * POINTS)
-
-    @jax.jit
-    def evaluate(params: Any, key: Array, table: Array) -> tuple[Array, ...]:
-        grids = [jnp.stack(jnp.meshgrid(axis, axis), -1) for axis in (near, wide)]
-        log_p = [jax.lax.map(lambda u: target(table, u), grid) for grid in grids]
-        points = grids[0].reshape(-1, 2)
-        log_q = [log_density(params[str(n)], target, table, points, n).reshape(log_p[0].shape) for n in steps]
-        tables = jnp.broadcast_to(table, (config.evaluation.batch_size, *table.shape))
-        return *log_p, jnp.stack(log_q), jnp.stack([draws(params, key, tables, n)[1] for n in steps])
+        tables = jnp.broadcast_to(jnp.asarray(table, float), (num, len(table), 2))
+        location, scale = jnp.asarray(setting.location), jnp.asarray(setting.scale)
+        return location + scale * setting.draws(params, key, tables, most)[0]
 
     def report(params: Any, key: Array, batch: Batch) -> Report:
         """Of the first table of the batch."""
-        parts = evaluate(params, key, _tables(batch)[0])
-        log_p, everywhere, log_q, bounds = (np.asarray(part, np.float64) for part in parts)
-        log_z = everywhere.max() + np.log(np.exp(everywhere - everywhere.max()).sum() * (wide[1] - wide[0]) ** 2)
-        r_squared, kl = np.transpose([compare(log_p - log_z, q) for q in log_q])
-        return Report(float(log_z), log_p - log_z, log_q, bounds, r_squared, kl)
-
-    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        """In nats: "below log Z" is the "KL" of what is drawn, and what r does not know of the momentum."""
-        found = report(params, key, batch)
-        rows = {"exact": {"log Z": found.log_z}}
-        for n, bounds, kl, r_squared in zip(steps, found.bounds, found.kl, found.r_squared, strict=True):
-            rows[f"{n} leapfrog steps"] = {
-                "bound": float(bounds.mean()),
-                "standard error": float(bounds.std(ddof=1) / len(bounds) ** 0.5),
-                "below log Z": float(found.log_z - bounds.mean()),
-                "log mean w": float(found.log_z + np.log(np.exp(bounds - found.log_z).mean())),
-                "KL": float(kl),
-                "R2": float(r_squared),
-            }
-        return rows
+        return report_of(evaluate(params, key, _tables(batch)[0], num_draws))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        found = report(params, key, batch)
-        x, y = np.asarray(location + scale * near[:, None]).T
-
-        def panel(title: str, log_density: np.ndarray) -> Contours:
-            return Contours(title, x, y, np.exp(log_density))
-
-        panels = [panel("exact", found.log_p)]
-        for n, log_q, bounds, r_squared in zip(steps, found.log_q, found.bounds, found.r_squared, strict=True):
-            panels.append(panel(f"L = {n}, {bounds.mean() - found.log_z:.3f} nats, R² {r_squared:.3f}", log_q))
-        columns = -(-len(panels) // 2)
-        means, at = found.bounds.mean(1), np.array(steps)
-        lines = {"bound": (at, means), "log Z": (at, np.full(len(at), found.log_z))}
-        return {
-            "posterior": Panels([panels[:columns], panels[columns:]], LABELS),
-            "bound": Curves(lines, "leapfrog steps", "nats"),
-            "r_squared": Curves({"R²": (at, found.r_squared)}, "leapfrog steps", "R²"),
-        }
+        location, scale = jnp.asarray(setting.location), jnp.asarray(setting.scale)
+        x, y = np.asarray(location + scale * NEAR_AXIS[:, None]).T
+        return shown.figures(steps, (x, y), report(params, key, batch))
 
     def picture(samples: Array) -> Panels:
-        return Panels([[Points(f"{max(steps)} leapfrog steps", samples)]], LABELS)
+        return Panels([[Points(f"{most} leapfrog steps", samples)]], LABELS)
 
-    measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
-    return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
+    measures = (
+        Bound(terms, unit="nats"),
+        ManySamples(bound),
+        Table(lambda params, key, batch: shown.table(steps, report(params, key, batch))),
+    )
+    return Model(setting.init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
+
+
+def _tables(batch: Batch) -> Array:
+    return jnp.asarray(image_of(batch), float)
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, posterior, evaluation}`, see configs/hvi_beta_binomial.py.
+
+    Raises:
+        InputError: on data that are no table of counts, or a posterior that cannot be.
+    """
+    _check(config)
+    posterior = config.posterior
+    setting = Setting(
+        tuple(posterior.num_leapfrog),
+        tuple(posterior.location),
+        tuple(posterior.scale),
+        posterior.step_size,
+        posterior.time,
+    )
+    num_draws = config.evaluation.batch_size
+    return beta_binomial(posterior.table, setting, estimator=posterior.estimator, num_draws=num_draws)
 
 
 def _check(config: Any) -> None:
@@ -266,10 +253,4 @@ def _check(config: Any) -> None:
             "posterior.location and posterior.scale must be two numbers each, the latter positive, not "
             f"{setting.location!r} and {setting.scale!r}"
         )
-    if setting.estimator not in get_args(Estimator):
-        choices = ", ".join(get_args(Estimator))
-        raise InputError(f"posterior.estimator must be one of {choices}, not {setting.estimator!r}")
-
-
-def _tables(batch: Batch) -> Array:
-    return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch, float)
+    registry.choose("posterior.estimator", setting.estimator, get_args(Estimator))

@@ -13,6 +13,7 @@ family: one posterior each, trained side by side.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -30,7 +31,7 @@ from diffjax.evaluation.many_samples import ManySamples
 from diffjax.evaluation.table import Table
 from diffjax.vi.gradients import GradientEstimator
 from diffjax.zoo.figures import Contours, Figure, Figures, Panels, Points
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.model import Batch, Model, image_of
 
 LABELS = ("mean", "precision")
 POINTS = 80  # to a side of the pictures
@@ -114,44 +115,48 @@ def _squares(prior: NormalGamma, x: Array, mean: Array, variance: Array) -> Floa
     return at_mean + (len(x) + prior.strength) * variance
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, posterior, evaluation}`, see configs/bbvi_normal_gamma.py.
+def black_box(
+    prior: NormalGamma,
+    estimators: Sequence[GradientEstimator],
+    *,
+    num_draws: int = 10,
+    baseline: Any = None,
+    num_gradients: int = 1000,
+) -> Model:
+    """One factorised posterior for each gradient estimator, trained side by side.
 
-    The params are a `Params` an estimator. An example of a batch is all observations x, and asks for
-    `posterior.num_draws` draws given them. `loss` is the mean of the -ELBOs; `bound`, `log_weight` and `sample` are of
-    the last estimator.
+    The params are a `Params` an estimator. An example of a batch is all observations x, and asks for `num_draws` draws
+    given them. `loss` is the mean of the -ELBOs; `bound` and `sample` are of the last estimator.
 
-    Raises:
-        InputError: on data that are no list of numbers, or a posterior that cannot be.
+    Args:
+        baseline: of the score estimators, see `vi.expectation`.
+        num_gradients: behind the variances of the table.
     """
-    _check(config)
-    setting = config.posterior
-    estimators, num = tuple(setting.estimators), setting.num_draws
-    prior = NormalGamma(*(float(value) for value in setting.prior))
+    last = estimators[-1]
 
     def init(key: Array) -> dict[str, Params]:
         del key  # there is one place to start from
         return {name: Params(*jnp.zeros((4, 1))[..., 0]) for name in estimators}
 
-    def values(params: Params, key: Array, x: Array, estimator: GradientEstimator, num: int) -> Float[Array, " num"]:
+    def values(params: Params, key: Array, x: Array, estimator: GradientEstimator) -> Float[Array, " num"]:
         """Draws of the ELBO, whose derivative is the estimator."""
 
         def target(z: Any) -> Array:
             return log_joint(prior, x, z)
 
-        return vi.expectation(target, family, params, key, num, estimator, vi.sampled_entropy, setting.baseline)
+        return vi.expectation(target, family, params, key, num_draws, estimator, vi.sampled_entropy, baseline)
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
         def one(key: Array, x: Array) -> Array:
-            return -jnp.stack([values(params[name], key, x, name, num).mean() for name in estimators]).mean()
+            return -jnp.stack([values(params[name], key, x, name).mean() for name in estimators]).mean()
 
         examples = _examples(batch)
         return jax.vmap(one)(randomness.each(key, len(examples)), examples)
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
         def one(key: Array, x: Array) -> Array:
-            z = family(params[estimators[-1]]).sample(key)
-            return log_joint(prior, x, z) - family(params[estimators[-1]]).log_prob(z)
+            z = family(params[last]).sample(key)
+            return log_joint(prior, x, z) - family(params[last]).log_prob(z)
 
         examples = _examples(batch)
         return jax.vmap(one)(randomness.each(key, len(examples)), examples)
@@ -160,65 +165,97 @@ def make(config: Any) -> Model:
         return {"free energy": -bound(params, key, batch)}
 
     def sample(params: Any, key: Array, num: int) -> Array:
-        z = jax.vmap(family(params[estimators[-1]]).sample)(randomness.each(key, num))
+        z = jax.vmap(family(params[last]).sample)(randomness.each(key, num))
         return jnp.stack([z["mean"], z["precision"]], axis=-1)
 
     @jax.jit
     def spread(best: Params, key: Array, x: Array) -> dict[str, Array]:
-        """The summed variance of each estimator's gradient of `num` draws, where coordinate ascent ends."""
+        """The summed variance of each estimator's gradient, where coordinate ascent ends."""
 
         def one(key: Array, name: GradientEstimator) -> Array:
-            return jnp.stack(jax.grad(lambda params: values(params, key, x, name, num).mean())(best))
+            return jnp.stack(jax.grad(lambda params: values(params, key, x, name).mean())(best))
 
-        keys = jax.random.split(key, config.evaluation.batch_size)
+        keys = jax.random.split(key, num_gradients)
         return {name: jax.vmap(lambda key, name=name: one(key, name))(keys).var(0).sum() for name in estimators}
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        """In nats, in closed form; "gradient variance" is of one example's gradient at the best q(μ) q(τ)."""
         x = _examples(batch)[0]
         best = coordinate_ascent(prior, x)
-        evidence, limit = float(log_evidence(prior, x)), float(elbo(prior, x, best))
-        rows = {
-            "exact": {"log evidence": evidence},
-            "coordinate ascent": {"bound": limit, "below log evidence": evidence - limit},
-        }
-        variances = spread(best, key, x)
-        for name in estimators:
-            reached = float(elbo(prior, x, params[name]))
-            rows[name] = {
-                "bound": reached,
-                "below coordinate ascent": limit - reached,
-                "below log evidence": evidence - reached,
-                "gradient variance": float(variances[name]),
-            }
-        return rows
+        in_order: dict[str, Params] = {name: params[name] for name in estimators}  # jit sorts the names
+        return _table(prior, x, best, in_order, spread(best, key, x))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        x = _examples(batch)[0]
-        exact, best = posterior(prior, x), coordinate_ascent(prior, x)
-        gamma = Gamma(exact.concentration, exact.rate)
-        wide = 5.0 / math.sqrt(exact.strength * gamma.mean)
-        means = jnp.linspace(exact.location - wide, exact.location + wide, POINTS)
-        precisions = jnp.linspace(1e-3, gamma.mean + 5.0 * jnp.sqrt(gamma.variance), POINTS)
-        grid = dict(zip(LABELS, jnp.meshgrid(means, precisions), strict=True))
-
-        def panel(title: str, law: Any) -> Contours:
-            density = jnp.exp(jax.vmap(jax.vmap(law.log_prob))(grid))
-            return Contours(title, np.asarray(means), np.asarray(precisions), np.asarray(density))
-
-        limit = elbo(prior, x, best)
-        panels = [panel("exact", exact), panel("coordinate ascent", family(best))]
-        for name in estimators:
-            below = float(limit - elbo(prior, x, params[name]))
-            panels.append(panel(f"{name.replace('_', ' ')}, {below:.4f} nats", family(params[name])))
-        columns = -(-len(panels) // 2)
-        return {"posterior": Panels([panels[:columns], panels[columns:]], LABELS)}
+        in_order: dict[str, Params] = {name: params[name] for name in estimators}  # jit sorts the names
+        return {"posterior": _densities(prior, _examples(batch)[0], in_order)}
 
     def picture(samples: Array) -> Panels:
-        return Panels([[Points(estimators[-1].replace("_", " "), samples)]], LABELS)
+        return Panels([[Points(last.replace("_", " "), samples)]], LABELS)
 
     measures = (Bound(terms, unit="nats"), ManySamples(bound), Table(table))
     return Model(init, loss, bound, sample, measures=measures, figures=Figures(picture, figures))
+
+
+def _table(
+    prior: NormalGamma, x: Array, best: Params, params: dict[str, Params], variances: Mapping[Any, Array]
+) -> dict[str, dict[str, float]]:
+    """In nats, in closed form; "gradient variance" is of one example's gradient at the best q(μ) q(τ)."""
+    evidence, limit = float(log_evidence(prior, x)), float(elbo(prior, x, best))
+    rows = {
+        "exact": {"log evidence": evidence},
+        "coordinate ascent": {"bound": limit, "below log evidence": evidence - limit},
+    }
+    for name, learned in params.items():
+        reached = float(elbo(prior, x, learned))
+        rows[name] = {
+            "bound": reached,
+            "below coordinate ascent": limit - reached,
+            "below log evidence": evidence - reached,
+            "gradient variance": float(variances[name]),
+        }
+    return rows
+
+
+def _densities(prior: NormalGamma, x: Array, params: dict[str, Params]) -> Panels:
+    """The exact posterior, that of coordinate ascent, and those that were learned."""
+    exact, best = posterior(prior, x), coordinate_ascent(prior, x)
+    gamma = Gamma(exact.concentration, exact.rate)
+    wide = 5.0 / math.sqrt(exact.strength * gamma.mean)
+    means = jnp.linspace(exact.location - wide, exact.location + wide, POINTS)
+    precisions = jnp.linspace(1e-3, gamma.mean + 5.0 * jnp.sqrt(gamma.variance), POINTS)
+    grid = dict(zip(LABELS, jnp.meshgrid(means, precisions), strict=True))
+
+    def panel(title: str, law: Any) -> Contours:
+        density = jnp.exp(jax.vmap(jax.vmap(law.log_prob))(grid))
+        return Contours(title, np.asarray(means), np.asarray(precisions), np.asarray(density))
+
+    limit = elbo(prior, x, best)
+    panels = [panel("exact", exact), panel("coordinate ascent", family(best))]
+    for name, learned in params.items():
+        below = float(limit - elbo(prior, x, learned))
+        panels.append(panel(f"{name.replace('_', ' ')}, {below:.4f} nats", family(learned)))
+    columns = -(-len(panels) // 2)
+    return Panels([panels[:columns], panels[columns:]], LABELS)
+
+
+def _examples(batch: Batch) -> Array:
+    return jnp.asarray(image_of(batch), float)
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, posterior, evaluation}`, see configs/bbvi_normal_gamma.py.
+
+    Raises:
+        InputError: on data that are no list of numbers, or a posterior that cannot be.
+    """
+    _check(config)
+    setting = config.posterior
+    return black_box(
+        NormalGamma(*(float(value) for value in setting.prior)),
+        tuple(setting.estimators),
+        num_draws=setting.num_draws,
+        baseline=setting.baseline,
+        num_gradients=config.evaluation.batch_size,
+    )
 
 
 def _check(config: Any) -> None:
@@ -238,7 +275,3 @@ def _check(config: Any) -> None:
         raise InputError(f"posterior.estimators must be some of {choices}, not {setting.estimators!r}")
     if not isinstance(setting.num_draws, int) or setting.num_draws < 2:
         raise InputError(f"posterior.num_draws must be a whole number of at least 2, not {setting.num_draws!r}")
-
-
-def _examples(batch: Batch) -> Array:
-    return jnp.asarray(batch["image"] if isinstance(batch, dict) else batch, float)
