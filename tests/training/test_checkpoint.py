@@ -4,6 +4,7 @@ import re
 import resource
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,9 @@ def on(devices):
     return NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("data",)), P())
 
 
-def make_state(value, devices=1, times=()):
+def make_state(value, devices=1, memory=()):
     params = {"w": jnp.arange(6.0).reshape(2, 3) + value, "b": jnp.full(3, value, jnp.bfloat16)}
-    state = TrainState(jnp.array(int(value), jnp.int32), params, params, optax.adam(1e-3).init(params), times)
+    state = TrainState(jnp.array(int(value), jnp.int32), params, params, optax.adam(1e-3).init(params), memory)
     return jax.device_put(state, on(devices))
 
 
@@ -41,9 +42,12 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("times", [None, (), jnp.arange(4.0)])
-def test_what_was_saved_on_8_devices_comes_back_on_4(tmp_path, times):
-    state = make_state(3.0, 8, times)
+MEMORIES = [None, (), {"losses": jnp.arange(4.0), "seen": jnp.arange(3)}]
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=["None", "empty", "arrays"])
+def test_what_was_saved_on_8_devices_comes_back_on_4(tmp_path, memory):
+    state = make_state(3.0, 8, memory)
     meta = {"config": {"training": {"learning_rate": 2e-4}}, "examples_seen": 384}
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(3, state, meta)
@@ -68,6 +72,39 @@ def test_what_was_saved_with_a_mean_of_16_bits_becomes_float32(tmp_path):
         for wrong in (new._replace(params=wide), new._replace(ema=jax.tree.map(lambda x: x.astype(int), wide))):
             with pytest.raises(InputError, match=r"(params|ema)/b is float16\[3\] in the checkpoint and"):
                 checkpointer.restore(abstract(wrong, on(1)))
+
+
+class OldState(NamedTuple):
+    """The state as it was when its memory was called "times"."""
+
+    step: Any
+    params: Any
+    ema: Any
+    opt_state: Any
+    times: Any
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=["None", "empty", "arrays"])
+def test_what_was_saved_when_the_memory_was_called_times_comes_back(tmp_path, memory):
+    """And goes on under the new name; it is verified under the old one, and refused where it does not fit."""
+    state = make_state(3.0, 8, memory)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(3, OldState(*state), {"step": 3})
+        checkpointer.wait()
+        metadata = tmp_path / "3" / "meta" / "metadata"
+        written = json.loads(metadata.read_text())["state_checksums"]
+        restored, _ = checkpointer.restore(abstract(state, on(4)))
+        assert_same(restored, state)
+        if isinstance(memory, dict):
+            assert {name for name in written if "/" in name} >= {"times/losses", "times/seen"}
+            checkpointer.save(4, restored, {"step": 4})
+            assert_same(checkpointer.restore(abstract(state, on(1)), 4)[0], state)
+            longer = state._replace(memory=memory | {"losses": jnp.zeros(5)})
+            with pytest.raises(InputError, match=r"memory/losses is float32\[4\] in the checkpoint and float32\[5\]"):
+                checkpointer.restore(abstract(longer, on(1)), 3)
+            metadata.write_text(metadata.read_text().replace('"times/seen": [', '"times/seen": [1'))
+            with pytest.raises(InputError, match="memory/seen differs from its checksum"):
+                checkpointer.restore(abstract(state, on(1)), 3)
 
 
 def test_meta_is_strict_json(tmp_path):
