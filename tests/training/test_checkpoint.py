@@ -265,29 +265,34 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("damage, says", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capfd, damage, says, read_only):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capfd, damage, says):
+    """By a reader it is left where it is, and then moved by a writer."""
     directory = tmp_path / "checkpoints"
     save_steps(directory, 1, 2)
     damage(directory / "2")
     there = [path.relative_to(directory / "2") for path in files_of(directory / "2")]
     wanted = abstract(make_state(0), on(1))
-    with Checkpointer(directory, read_only=read_only) as checkpointer:
-        assert checkpointer.latest_step() == 2
-        with pytest.raises(InputError, match=r"checkpoint 2 in .* (is damaged .* nothing was deleted|does not fit)"):
-            checkpointer.restore(wanted, 2)
-        state, meta = checkpointer.restore(wanted)
-        assert checkpointer.latest_step() == 1
-    assert_same(state, make_state(1))
-    assert meta == {"step": 1, "rate": 2e-4, "list": [1, 2]}
     aside = tmp_path / "checkpoints-damaged" / "2"
-    place = "it is left where it is" if read_only else f"it was moved to {re.escape(str(aside))}"
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
-    assert re.fullmatch(rf"warning: checkpoint 2 in .* is damaged \(.*{says}.*\); {place}, and checkpoint 1 .*", line)
-    assert aside.exists() != read_only
-    kept = directory / "2" if read_only else aside
-    assert [path.relative_to(kept) for path in files_of(kept)] == there
+    for read_only in (True, False):
+        with Checkpointer(directory, read_only=read_only) as checkpointer:
+            assert checkpointer.latest_step() == 2
+            with pytest.raises(
+                InputError, match=r"checkpoint 2 in .* (is damaged .* nothing was deleted|does not fit)"
+            ):
+                checkpointer.restore(wanted, 2)
+            state, meta = checkpointer.restore(wanted)
+            assert checkpointer.latest_step() == 1
+        assert_same(state, make_state(1))
+        assert meta == {"step": 1, "rate": 2e-4, "list": [1, 2]}
+        place = "it is left where it is" if read_only else f"it was moved to {re.escape(str(aside))}"
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+        assert re.fullmatch(
+            rf"warning: checkpoint 2 in .* is damaged \(.*{says}.*\); {place}, and checkpoint 1 .*", line
+        )
+        assert aside.exists() != read_only
+        kept = directory / "2" if read_only else aside
+        assert [path.relative_to(kept) for path in files_of(kept)] == there
 
 
 def test_the_step_is_saved_again_and_a_second_damage_finds_a_place_too(tmp_path):

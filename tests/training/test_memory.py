@@ -73,12 +73,19 @@ def batch_of_step(n):
 
 
 @functools.cache
+def first_state():
+    return jax.device_get(
+        jax.jit(lambda key: init_state(key, machine, optimizer(training_config({}))))(jax.random.key(0))
+    )
+
+
+@functools.cache
 def layout_of(mode, devices, axes=(("data", -1),), accumulate=1):
     fields = {"batch_size": BATCH, "learning_rate": RATE, "warmup": 0, "grad_clip": 0.0, "accumulate": accumulate}
     config = training_config(fields)
     tx = optimizer(config)
     layout = parallelize(make_step(machine, tx, config), mode, jax.devices()[:devices], axes)
-    return layout, config, lambda: layout.place_state(init_state(jax.random.key(0), machine, tx))
+    return layout, config, lambda: layout.place_state(first_state())
 
 
 def run(layout, state, first=1, last=STEPS, seen=None):
@@ -99,7 +106,7 @@ def one_device():
 
 
 def test_what_is_remembered_by_hand(one_device):
-    start = jax.device_get(init_state(jax.random.key(0), machine, optimizer(training_config({}))))
+    start = first_state()
     x, memory = batch_of_step(1)["image"], start.memory
     weights, mean, chains = start.params["weights"], memory["mean"], memory["chains"]
 
