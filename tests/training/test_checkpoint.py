@@ -4,6 +4,7 @@ import re
 import resource
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,9 @@ def on(devices):
     return NamedSharding(Mesh(np.array(jax.devices()[:devices]), ("data",)), P())
 
 
-def make_state(value, devices=1, times=()):
+def make_state(value, devices=1, memory=()):
     params = {"w": jnp.arange(6.0).reshape(2, 3) + value, "b": jnp.full(3, value, jnp.bfloat16)}
-    state = TrainState(jnp.array(int(value), jnp.int32), params, params, optax.adam(1e-3).init(params), times)
+    state = TrainState(jnp.array(int(value), jnp.int32), params, params, optax.adam(1e-3).init(params), memory)
     return jax.device_put(state, on(devices))
 
 
@@ -41,9 +42,12 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("times", [None, (), jnp.arange(4.0)])
-def test_what_was_saved_on_8_devices_comes_back_on_4(tmp_path, times):
-    state = make_state(3.0, 8, times)
+MEMORIES = [None, (), {"losses": jnp.arange(4.0), "seen": jnp.arange(3)}]
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=["None", "empty", "arrays"])
+def test_what_was_saved_on_8_devices_comes_back_on_4(tmp_path, memory):
+    state = make_state(3.0, 8, memory)
     meta = {"config": {"training": {"learning_rate": 2e-4}}, "examples_seen": 384}
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(3, state, meta)
@@ -68,6 +72,39 @@ def test_what_was_saved_with_a_mean_of_16_bits_becomes_float32(tmp_path):
         for wrong in (new._replace(params=wide), new._replace(ema=jax.tree.map(lambda x: x.astype(int), wide))):
             with pytest.raises(InputError, match=r"(params|ema)/b is float16\[3\] in the checkpoint and"):
                 checkpointer.restore(abstract(wrong, on(1)))
+
+
+class OldState(NamedTuple):
+    """The state as it was when its memory was called "times"."""
+
+    step: Any
+    params: Any
+    ema: Any
+    opt_state: Any
+    times: Any
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=["None", "empty", "arrays"])
+def test_what_was_saved_when_the_memory_was_called_times_comes_back(tmp_path, memory):
+    """And goes on under the new name; it is verified under the old one, and refused where it does not fit."""
+    state = make_state(3.0, 8, memory)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(3, OldState(*state), {"step": 3})
+        checkpointer.wait()
+        metadata = tmp_path / "3" / "meta" / "metadata"
+        written = json.loads(metadata.read_text())["state_checksums"]
+        restored, _ = checkpointer.restore(abstract(state, on(4)))
+        assert_same(restored, state)
+        if isinstance(memory, dict):
+            assert {name for name in written if "/" in name} >= {"times/losses", "times/seen"}
+            checkpointer.save(4, restored, {"step": 4})
+            assert_same(checkpointer.restore(abstract(state, on(1)), 4)[0], state)
+            longer = state._replace(memory=memory | {"losses": jnp.zeros(5)})
+            with pytest.raises(InputError, match=r"memory/losses is float32\[4\] in the checkpoint and float32\[5\]"):
+                checkpointer.restore(abstract(longer, on(1)), 3)
+            metadata.write_text(metadata.read_text().replace('"times/seen": [', '"times/seen": [1'))
+            with pytest.raises(InputError, match="memory/seen differs from its checksum"):
+                checkpointer.restore(abstract(state, on(1)), 3)
 
 
 def test_meta_is_strict_json(tmp_path):
@@ -228,29 +265,34 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("damage, says", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capfd, damage, says, read_only):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capfd, damage, says):
+    """By a reader it is left where it is, and then moved by a writer."""
     directory = tmp_path / "checkpoints"
     save_steps(directory, 1, 2)
     damage(directory / "2")
     there = [path.relative_to(directory / "2") for path in files_of(directory / "2")]
     wanted = abstract(make_state(0), on(1))
-    with Checkpointer(directory, read_only=read_only) as checkpointer:
-        assert checkpointer.latest_step() == 2
-        with pytest.raises(InputError, match=r"checkpoint 2 in .* (is damaged .* nothing was deleted|does not fit)"):
-            checkpointer.restore(wanted, 2)
-        state, meta = checkpointer.restore(wanted)
-        assert checkpointer.latest_step() == 1
-    assert_same(state, make_state(1))
-    assert meta == {"step": 1, "rate": 2e-4, "list": [1, 2]}
     aside = tmp_path / "checkpoints-damaged" / "2"
-    place = "it is left where it is" if read_only else f"it was moved to {re.escape(str(aside))}"
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
-    assert re.fullmatch(rf"warning: checkpoint 2 in .* is damaged \(.*{says}.*\); {place}, and checkpoint 1 .*", line)
-    assert aside.exists() != read_only
-    kept = directory / "2" if read_only else aside
-    assert [path.relative_to(kept) for path in files_of(kept)] == there
+    for read_only in (True, False):
+        with Checkpointer(directory, read_only=read_only) as checkpointer:
+            assert checkpointer.latest_step() == 2
+            with pytest.raises(
+                InputError, match=r"checkpoint 2 in .* (is damaged .* nothing was deleted|does not fit)"
+            ):
+                checkpointer.restore(wanted, 2)
+            state, meta = checkpointer.restore(wanted)
+            assert checkpointer.latest_step() == 1
+        assert_same(state, make_state(1))
+        assert meta == {"step": 1, "rate": 2e-4, "list": [1, 2]}
+        place = "it is left where it is" if read_only else f"it was moved to {re.escape(str(aside))}"
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+        assert re.fullmatch(
+            rf"warning: checkpoint 2 in .* is damaged \(.*{says}.*\); {place}, and checkpoint 1 .*", line
+        )
+        assert aside.exists() != read_only
+        kept = directory / "2" if read_only else aside
+        assert [path.relative_to(kept) for path in files_of(kept)] == there
 
 
 def test_the_step_is_saved_again_and_a_second_damage_finds_a_place_too(tmp_path):

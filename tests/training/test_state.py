@@ -1,12 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from ml_collections import ConfigDict
 from tiny import System
 
 from diffjax.errors import InputError
 from diffjax.training.config import TrainingConfig, training_config
-from diffjax.training.state import init_state, learning_rate, optimizer, update_ema
+from diffjax.training.state import check_parts, init_state, learning_rate, optimizer, update_ema
 from diffjax.training.step import make_step
 
 # loss_i = |params - x_i|^2 / 2, so the gradient of the mean is params - mean(x).
@@ -50,6 +52,53 @@ def test_three_steps_of_adam_with_clipping_warm_up_and_ema_by_hand(clip):
         np.testing.assert_allclose(np.append(state.params["a"], state.params["b"]), params, rtol=1e-5)
         np.testing.assert_allclose(np.append(state.ema["a"], state.ema["b"]), ema, rtol=1e-5)
     assert state.step == 3
+
+
+def test_parts_have_their_own_adam_by_hand():
+    """One with settings of its own, one with the run's and one that is frozen, which no other is clipped for."""
+    parts = ConfigDict({"b": {"learning_rate": 0.05, "warmup": 0, "b1": 0.5, "b2": 0.9}, "c": {"learning_rate": 0}})
+    config = training_config({"learning_rate": 0.1, "warmup": 2, "grad_clip": 0.7, "ema_decay": 0.15, "parts": parts})
+    frozen = jnp.array([3.0, -4.0])
+    model = System(
+        lambda key: {**Quadratic.init(key), "c": frozen},
+        lambda params, key, batch: Quadratic.loss(params, key, batch) + 50 * jnp.sum(params["c"] ** 2),
+    )
+    tx = optimizer(config)
+    state = init_state(jax.random.key(0), model, tx)
+    step = jax.jit(make_step(model, tx, config))
+    rng = np.random.default_rng(0)
+
+    params, m, v = np.array([0.5, -1.0, 2.0]), np.zeros(3), np.zeros(3)
+    b1, b2 = np.array([0.9, 0.9, 0.5]), np.array([0.999, 0.999, 0.9])
+    for n in range(3):
+        x = rng.normal(size=(4, 3)).astype(np.float32)
+        state, metrics = step(state, jax.random.key(1), {"a": x[:, :2], "b": x[:, 2]})
+        g = params - x.mean(axis=0)
+        norm = np.sqrt(np.sum(g**2))
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+        g = g * min(1, 0.7 / norm)
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        rate = np.array([0.1 * min(1, (n + 1) / 2)] * 2 + [0.05])
+        params = params - rate * (m / (1 - b1 ** (n + 1))) / (np.sqrt(v / (1 - b2 ** (n + 1))) + 1e-8)
+        np.testing.assert_allclose(np.append(state.params["a"], state.params["b"]), params, rtol=1e-5)
+    for tree in (state.params, state.ema):
+        np.testing.assert_array_equal(tree["c"], frozen)
+    assert not jax.tree.leaves(state.opt_state[1]["c"])  # it needs no moments
+
+
+def test_without_parts_the_optimiser_s_state_is_what_it_always_was():
+    state = optimizer(TrainingConfig()).init({"a": jnp.zeros(2)})
+    assert jax.tree.structure(state) == jax.tree.structure(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.constant_schedule(1e-3))).init({"a": jnp.zeros(2)})
+    )
+
+
+def test_a_part_that_is_not_there_is_refused_with_those_that_are():
+    config = training_config({"parts": {"classifier": {"learning_rate": 1e-4}}})
+    with pytest.raises(InputError, match=r"training.parts.classifier is no part of .*; its parts are a, b"):
+        jax.eval_shape(lambda key: init_state(key, Quadratic, optimizer(config)), jax.random.key(0))
+    with pytest.raises(InputError, match=r"training.parts.classifier is no part of .*; it has one part without a name"):
+        check_parts(config, jnp.zeros(3))
 
 
 def test_ema_of_a_constant_is_the_constant_and_of_a_run_its_weighted_mean():
@@ -152,6 +201,12 @@ def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
         ({"ema_decay": 1.0}, "training.ema_decay = 1.0"),
         ({"flip": 1}, "training.flip = 1"),
         ({"parallel": "threads"}, "parallel = 'threads'"),
+        ({"parts": 3}, "training.parts = 3 must map"),
+        ({"parts": {"a": 3}}, "training.parts = .*must map"),
+        ({"parts": {"a": {"rate": 3}}}, "training.parts.a.rate is not a field .* are learning_rate, warmup, b1, b2"),
+        ({"parts": {"a": {"learning_rate": -1.0}}}, "training.parts.a.learning_rate = -1.0 must be a finite"),
+        ({"parts": {"a": {"warmup": 0.5}}}, "training.parts.a.warmup = 0.5 must be an integer"),
+        ({"parts": {"a": {"b1": 1.0}}}, "training.parts.a.b1 = 1.0 must be at least 0 and below 1"),
     ],
 )
 def test_a_bad_field_is_named(fields, said):
