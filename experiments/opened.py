@@ -108,6 +108,7 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
     check(run, train_set, run.test_set())
+    jax.eval_shape(run.model.init, jax.random.key(0))  # a network that does not suit the data says so
     return run
 
 

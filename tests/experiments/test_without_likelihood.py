@@ -14,8 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from configs import ae_linear_digits
 from diffjax import data
 from diffjax.errors import InputError
+from diffjax.evaluation.classification import Classification
+from diffjax.evaluation.measure import Trained, evaluate
+from diffjax.evaluation.probe import Probe
+from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.mesh import make_mesh
-from diffjax.zoo import Model
+from diffjax.zoo import Examples, Model
 from experiments import run
 
 SYSTEMS = sys.modules["diffjax.zoo.make"].SYSTEMS
@@ -37,14 +41,12 @@ def mean_of_the_digits(config):
     return Model(
         init=lambda key: {"mean": jnp.zeros(64)},
         loss=lambda params, key, batch: ((pixels(batch) - params["mean"]) ** 2).mean(-1),
-        bound=None,
-        sample=None,
-        terms=None,
-        figures=lambda params, key, batch: {},
-        fit=lambda params, examples: {"mean": examples["image"].reshape(-1, 64).mean(0)},
-        features=lambda params, batch: pixels(batch)[:, 16:32],
-        reconstruct=reconstruct,
-        class_log_probs=class_log_probs,
+        examples=Examples(fit=lambda params, examples: {"mean": examples["image"].reshape(-1, 64).mean(0)}),
+        measures=(
+            Reconstruction(reconstruct),
+            Classification(class_log_probs),
+            Probe(lambda params, batch: pixels(batch)[:, 16:32]),
+        ),
     )
 
 
@@ -88,7 +90,7 @@ def test_a_fitted_system_is_measured_saved_and_continued(config, tmp_path, monke
     assert report["probe"]["features"]["accuracy"] < report["probe"]["pixels"]["accuracy"]
 
     said = capsys.readouterr().out
-    assert "step 0: 297 held-out examples, no bound on log p(x)" in said
+    assert f"step 0: mean squared error {errors.mean():.5f} ±" in said and "on 297 held-out examples" in said
     assert f"mean squared error {errors.mean():.5f} ±" in said
     assert f"classification: {100 * rate:.2f} ±" in said
     assert f"pixels {100 * report['probe']['pixels']['accuracy']:.2f} ±" in said
@@ -107,7 +109,9 @@ def test_a_fitted_system_is_measured_saved_and_continued(config, tmp_path, monke
     def refuse(params, examples):
         raise AssertionError("fitted again")
 
-    monkeypatch.setitem(SYSTEMS, "mean", lambda config: mean_of_the_digits(config)._replace(fit=refuse))
+    monkeypatch.setitem(
+        SYSTEMS, "mean", lambda config: mean_of_the_digits(config)._replace(examples=Examples(fit=refuse))
+    )
     run.evaluate(config, workdir, None)
     again = json.loads((workdir / "eval.json").read_text())
     assert again["reconstruction"] == report["reconstruction"]
@@ -160,8 +164,9 @@ def test_what_cannot_be_probed_is_said_before_anything_is_written(config, tmp_pa
     with pytest.raises(InputError, match="probe must be '' or one of logistic, svm, not 'forest'"):
         run.train(config, tmp_path / "r")
     config.evaluation.probe = "svm"
-    monkeypatch.setitem(SYSTEMS, "mean", lambda config: mean_of_the_digits(config)._replace(features=None))
-    with pytest.raises(InputError, match=r"evaluation\.probe: 'mean' has no features"):
+    some = mean_of_the_digits(config).measures[:2]
+    monkeypatch.setitem(SYSTEMS, "mean", lambda config: mean_of_the_digits(config)._replace(measures=some))
+    with pytest.raises(InputError, match=r"evaluation\.probe='svm': 'mean' has no features; set it to ''"):
         run.train(config, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -169,21 +174,20 @@ def test_what_cannot_be_probed_is_said_before_anything_is_written(config, tmp_pa
 @pytest.mark.parametrize(
     ("field", "says"),
     [
-        ("num_weights", "evaluation.num_weights: 'mean' has no log-weights"),
-        ("flow_examples", "evaluation.flow_examples: 'mean' has no probability flow"),
-        ("parzen_samples", "evaluation.parzen_samples=5: 'mean' has no samples"),
+        ("num_weights", "evaluation.num_weights=5: 'mean' has no log-weights; set it to 0"),
+        ("flow_examples", "evaluation.flow_examples=5: 'mean' has no probability flow; set it to 0"),
+        ("parzen_samples", "evaluation.parzen_samples=5: 'mean' has no samples; set it to 0"),
     ],
 )
 def test_what_needs_a_likelihood_or_samples_is_refused(config, field, says):
-    from experiments.evaluation import evaluate
-
     config.evaluation.probe = ""
     config.evaluation[field] = 5
     model = mean_of_the_digits(config)
     digits = load_digits()
     few = data.dataset.from_arrays("few", digits.images[:20, :, :, None].astype(np.uint8), digits.target[:20], 17)
     with pytest.raises(InputError, match=says):
-        evaluate(model, config, {"mean": jnp.zeros(64)}, few, jax.random.key(0), make_mesh())
+        params, options = {"mean": jnp.zeros(64)}, config.evaluation.to_dict()
+        evaluate(Trained(model, "mean", params, jax.random.key(0), options, make_mesh(), few, lambda: few))
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_samples_are_drawn_towards_their_class(params):
     in_turn, four = drawn(-1), drawn(4)  # from the same noise
     asked = np.arange(50) % 10
     gain = (in_turn - four)[np.arange(50), asked]
-    assert (gain[asked == 4] == 0).all()
+    assert (np.abs(gain[asked == 4]) < 1e-5).all()
     assert gain[asked != 4].mean() > 0.5
     assert (four - in_turn)[asked != 4, 4].mean() > 0.5
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_named(params, batch):
         ("guidance", "scale", -1.0, "guidance.scale.*at least 0, not -1"),
         ("guidance", "scale", float("nan"), "guidance.scale"),
         ("guidance", "label", 10, "guidance.label.*num_classes=10.*not 10"),
-        ("sampling", "sampler", "dpmpp_2m", "sampling.sampler must be one of ddim, ancestral, heun.*'dpmpp_2m'"),
+        ("sampling", "sampler", "euler", "sampling.sampler must be one of ancestral, ddim, heun.*'euler'"),
     ):
         config = small()
         config[section][field] = value
