@@ -252,8 +252,8 @@ def test_noise_is_as_much_as_was_asked_for():
     x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1.0, (200, 64)), jnp.float32)
 
     def seen(corruption, noise):
-        setting = config("denoising", corruption=corruption, noise=noise).autoencoder
-        return np.asarray(kinds.denoising(setting, 64).seen(jax.random.key(1), x))
+        kind = kinds.denoising(64, 8, (16,), corruption, noise)
+        return np.asarray(kind.seen(jax.random.key(1), x))
 
     masked = seen("masking", 0.3)
     assert set(np.unique(masked[masked != x])) == {0.0}

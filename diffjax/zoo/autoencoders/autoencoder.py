@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import randomness
+from diffjax import randomness, registry
 from diffjax.errors import InputError
 from diffjax.evaluation.measure import Measure
 from diffjax.evaluation.probe import Probe
@@ -38,10 +38,10 @@ from diffjax.zoo.autoencoders.kinds import (
     whole,
 )
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
-from diffjax.zoo.model import Batch, Examples, Model
+from diffjax.zoo.model import Batch, Examples, Model, image_of
 
 SEEDS = 2**32  # that scikit-learn takes
-KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
+KINDS: dict[str, Callable[..., Autoencoder]] = {
     "linear": linear,
     "kmeans": kmeans,
     "sparse": sparse,
@@ -51,25 +51,17 @@ KINDS: dict[str, Callable[[Any, int], Autoencoder]] = {
 }
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, autoencoder}`, see configs/ae_*_digits.py.
+def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed: int = 0) -> Model:
+    """The Model of one kind of auto-encoder, on examples of `shape` and `levels` levels, scaled to [0, 1].
 
-    What is random in `fit` has the seed `config.training.seed`, 0 if there is none.
-
-    Raises:
-        InputError: on data that have no levels, or a choice or a number that does not exist.
+    Args:
+        parts: of the kind, e.g. `kinds.kmeans(code, dim)`, dim the product of the shape.
+        seed: of what is random in `fit`.
     """
-    setting, shape, levels = config.autoencoder, tuple(config.data.shape), config.data.levels
-    if levels < 2:
-        raise InputError(f"data.levels={levels}: auto-encoders take data of at least 2 levels, scaled to [0, 1]")
-    if setting.kind not in KINDS:
-        raise InputError(f"autoencoder.kind must be one of {', '.join(KINDS)}, not {setting.kind!r}")
-    whole("code", setting.code)
-    seed = config.get("training", {}).get("seed", 0) % SEEDS
-    parts = KINDS[setting.kind](setting, math.prod(shape))
+    own_fit, own_table, own_loss = parts.fit, parts.table, parts.loss
 
     def unit(batch: Batch) -> Array:
-        x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch, float)
+        x = jnp.asarray(image_of(batch), float)
         return x.reshape(len(x), -1) / (levels - 1)
 
     def image(x: Array) -> Array:
@@ -80,9 +72,11 @@ def make(config: Any) -> Model:
 
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
         x = unit(batch)
-        if parts.loss is not None:
-            return parts.loss(params, key, x)
-        return square(x - reconstructed(params, x))
+        return square(x - reconstructed(params, x)) if own_loss is None else own_loss(params, key, x)
+
+    def fit(params: Params, examples: Batch) -> Params:
+        assert own_fit is not None
+        return own_fit(params, np.asarray(unit(examples)), seed)
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
         """Rows of the reconstructions: x, the x̃ of denoising, and what comes out."""
@@ -96,22 +90,29 @@ def make(config: Any) -> Model:
             "filters": grid(parts.filters(params).reshape(-1, *shape)),
         }
 
-    own_fit, own_table = parts.fit, parts.table
-
-    def fit(params: Params, examples: Batch) -> Params:
-        assert own_fit is not None
-        return own_fit(params, np.asarray(unit(examples)), seed)
-
     measures: list[Measure] = [
         Reconstruction(lambda params, key, batch: image(reconstructed(params, unit(batch)))),
         Probe(lambda params, batch: parts.encode(params, unit(batch))),
     ]
     if own_table is not None:
         measures.append(Table(lambda params, key, batch: own_table(params, unit(batch))))
-    return Model(
-        parts.init,
-        loss,
-        examples=Examples(own_fit and fit),
-        measures=measures,
-        figures=Figures(own=figures),
-    )
+    examples = Examples(None if own_fit is None else fit)
+    return Model(parts.init, loss, examples=examples, measures=measures, figures=Figures(own=figures))
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, autoencoder}`, see configs/ae_*_digits.py.
+
+    What is random in `fit` has the seed `config.training.seed`, 0 if there is none.
+
+    Raises:
+        InputError: on data that have no levels, or a choice or a number that does not exist.
+    """
+    setting, shape, levels = config.autoencoder, tuple(config.data.shape), config.data.levels
+    if levels < 2:
+        raise InputError(f"data.levels={levels}: auto-encoders take data of at least 2 levels, scaled to [0, 1]")
+    kind = registry.choose("autoencoder.kind", setting.kind, KINDS)
+    whole("code", setting.code)
+    seed = config.get("training", {}).get("seed", 0) % SEEDS
+    parts = registry.build(kind, math.prod(shape), settings=setting)
+    return autoencoder(parts, shape, levels, seed=seed)

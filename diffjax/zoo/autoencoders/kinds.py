@@ -1,7 +1,7 @@
 """The kinds of auto-encoder of autoencoder.py, on examples (batch, dim) in [0, 1]; see there for their equations."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from diffjax import randomness
+from diffjax import randomness, registry
 from diffjax.errors import InputError
 from diffjax.linear_algebra import matmul
 from diffjax.nets import lista
@@ -40,11 +40,11 @@ class Autoencoder(NamedTuple):
     seen: Callable[[Any, Array], Array] | None = None
 
 
-def linear(setting: Any, dim: int) -> Autoencoder:
+def linear(dim: int, code: int) -> Autoencoder:
     """Params: encoder (dim, code), decoder (code, dim), centre (dim,)."""
 
     def init(key: Array) -> Params:
-        encoder = jax.random.normal(key, (dim, setting.code)) / math.sqrt(dim)
+        encoder = jax.random.normal(key, (dim, code)) / math.sqrt(dim)
         return {"encoder": encoder, "decoder": encoder.T, "centre": jnp.zeros(dim)}
 
     return Autoencoder(
@@ -55,24 +55,24 @@ def linear(setting: Any, dim: int) -> Autoencoder:
     )
 
 
-def kmeans(setting: Any, dim: int) -> Autoencoder:
+def kmeans(dim: int, code: int) -> Autoencoder:
     """Params: centres (code, dim). A code is one of `code` numbers: log2(code) bits."""
 
     def encode(params: Params, x: Array) -> Array:
         centres = params["centres"]
         nearest = ((centres**2).sum(-1) - 2 * matmul(x, centres.T)).argmin(-1)
-        return jax.nn.one_hot(nearest, setting.code)
+        return jax.nn.one_hot(nearest, code)
 
     def fit(params: Params, x: np.ndarray, seed: int) -> Params:
         from sklearn.cluster import KMeans
 
-        _enough(setting.code, x)
+        _enough(code, x)
         # Without a tolerance Lloyd's steps end where they no longer change anything, which is where the gradient is 0.
-        found = KMeans(setting.code, n_init=10, tol=0.0, random_state=seed).fit(x.astype(np.float64))
+        found = KMeans(code, n_init=10, tol=0.0, random_state=seed).fit(x.astype(np.float64))
         return {"centres": found.cluster_centers_}
 
     return Autoencoder(
-        lambda key: {"centres": jax.random.uniform(key, (setting.code, dim))},
+        lambda key: {"centres": jax.random.uniform(key, (code, dim))},
         encode,
         lambda params, h: h @ params["centres"],
         lambda params: 2.0 * params["centres"] - 1.0,
@@ -80,15 +80,14 @@ def kmeans(setting: Any, dim: int) -> Autoencoder:
     )
 
 
-def sparse(setting: Any, dim: int) -> Autoencoder:
+def sparse(dim: int, code: int, sparsity: float, iterations: int) -> Autoencoder:
     """Params: centre (dim,), dictionary (code, dim), and the weights of LISTA, ISTA's before the first step."""
-    if not setting.sparsity > 0:
-        raise InputError(f"autoencoder.sparsity must be above 0, not {setting.sparsity!r}")
-    whole("iterations", setting.iterations)
-    sparsity, iterations = setting.sparsity, setting.iterations
+    if not sparsity > 0:
+        raise InputError(f"autoencoder.sparsity must be above 0, not {sparsity!r}")
+    whole("iterations", iterations)
 
     def init(key: Array) -> Params:
-        atoms = jax.random.normal(key, (setting.code, dim))
+        atoms = jax.random.normal(key, (code, dim))
         dictionary = atoms / jnp.linalg.norm(atoms, axis=1, keepdims=True)
         return {
             "centre": jnp.zeros(dim),
@@ -101,7 +100,7 @@ def sparse(setting: Any, dim: int) -> Autoencoder:
 
         centre = x.mean(0)
         learner = MiniBatchDictionaryLearning(
-            setting.code, alpha=sparsity, max_iter=20, batch_size=64, fit_algorithm="cd", random_state=seed
+            code, alpha=sparsity, max_iter=20, batch_size=64, fit_algorithm="cd", random_state=seed
         )
         dictionary = jnp.asarray(learner.fit((x - centre).astype(np.float64)).components_, float)
         return {"centre": centre, "dictionary": dictionary, "lista": lista.ista_weights(dictionary, sparsity)}
@@ -146,11 +145,11 @@ def sparse(setting: Any, dim: int) -> Autoencoder:
     )
 
 
-def mlp(setting: Any, dim: int) -> Autoencoder:
-    """Params: those of `Tied`, of hidden layers `setting.features`."""
-    for units in setting.features:
+def mlp(dim: int, code: int, features: Sequence[int]) -> Autoencoder:
+    """Params: those of `Tied`, of hidden layers `features`."""
+    for units in features:
         whole("features", units)
-    net = Tied((dim, *setting.features, setting.code))
+    net = Tied((dim, *features, code))
 
     return Autoencoder(
         lambda key: net.init(key, jnp.zeros(dim))["params"],
@@ -160,19 +159,17 @@ def mlp(setting: Any, dim: int) -> Autoencoder:
     )
 
 
-def denoising(setting: Any, dim: int) -> Autoencoder:
+def denoising(dim: int, code: int, features: Sequence[int], corruption: str, noise: float) -> Autoencoder:
     """`mlp` that is shown x̃ and asked for x."""
-    plain, noise = mlp(setting, dim), setting.noise
-    if setting.corruption not in CORRUPTIONS:
-        choices = ", ".join(CORRUPTIONS)
-        raise InputError(f"autoencoder.corruption must be one of {choices}, not {setting.corruption!r}")
+    plain = mlp(dim, code, features)
+    registry.choose("autoencoder.corruption", corruption, CORRUPTIONS)
     if not noise >= 0 or not math.isfinite(noise):
         raise InputError(f"autoencoder.noise must be a finite number of at least 0, not {noise!r}")
-    if setting.corruption == "masking" and noise > 1:
+    if corruption == "masking" and noise > 1:
         raise InputError(f"autoencoder.noise is the part of an example that is masked, at most 1, not {noise!r}")
 
     def one(key: Array, x: Array) -> Array:
-        if setting.corruption == "gaussian":
+        if corruption == "gaussian":
             return x + noise * jax.random.normal(key, x.shape)
         return jnp.where(jax.random.bernoulli(key, noise, x.shape), 0.0, x)
 
@@ -185,9 +182,9 @@ def denoising(setting: Any, dim: int) -> Autoencoder:
     return plain._replace(loss=loss, seen=seen)
 
 
-def contractive(setting: Any, dim: int) -> Autoencoder:
+def contractive(dim: int, code: int, features: Sequence[int], penalty: float) -> Autoencoder:
     """`mlp` whose code is asked to change little where x does."""
-    plain, penalty = mlp(setting, dim), setting.penalty
+    plain = mlp(dim, code, features)
     if not penalty >= 0 or not math.isfinite(penalty):
         raise InputError(f"autoencoder.penalty must be a finite number of at least 0, not {penalty!r}")
 

@@ -10,7 +10,7 @@ wide ones. Both momentum models are networks of z, of the score there and, if th
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,123 +31,151 @@ from diffjax.zoo.model import Batch, Model
 Params = dict[str, Any]
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, hvi, net, evaluation}`, see configs/hvi_mnist_fc.py.
+class Pair(NamedTuple):
+    """p(x | z) = B(decoder(z)) and q(z_0 | x), of one example x (H, W, C) of bits and one code z (dim,).
 
-    Raises:
-        InputError: on data that are not images of bits, or a choice that does not exist.
+    encoder: to mean and log-variance; None for one mean and one variance of all examples
     """
-    setting, dim = config.hvi, config.net.latent
-    shape = tuple(config.data.shape)
-    _check(config)
-    encoder, decoder = latent.networks(config.net, tuple(config.net.get("features", ())), shape, 2 * dim, dim, shape)
-    moves = range(setting.iterations if setting.num_leapfrog else 0)
-    momentum_net = Dense((config.net.momentum_units,), 2 * dim, zero=True)
+
+    encoder: latent.Net | None
+    decoder: latent.Net
+
+    def log_likelihood(self, params: Params, x: Array, z: Array) -> Array:
+        return log_bits(x, self.decoder.apply(params["decoder"], z)).sum()
+
+    def log_joint(self, params: Params, x: Array, z: Array) -> Array:
+        return self.log_likelihood(params, x, z) - 0.5 * (z**2 + LOG_2PI).sum()
+
+    def initial(self, params: Params, x: Array) -> Normal:
+        """q(z_0 | x)."""
+        if self.encoder is None:
+            return Normal(params["initial"]["mean"], jnp.exp(params["initial"]["log_variance"]))
+        return latent.normal(self.encoder.apply(params["initial"], x))
+
+
+def hvi(
+    encoder: latent.Net | None,
+    decoder: latent.Net,
+    dim: int,
+    *,
+    num_leapfrog: int,
+    iterations: int = 1,
+    step_size: float = 0.1,
+    momentum_units: int = 100,
+    annealing: Any,
+) -> Model:
+    """A variational auto-encoder of images of bits, with Hamiltonian dynamics behind its encoder.
+
+    Args:
+        encoder: from an image to 2 dim numbers; None for a q(z_0) that is the same for all examples.
+        decoder: from a code (dim,) to the log-odds of the pixels.
+        num_leapfrog: steps of an iteration; 0 for no dynamics.
+        step_size: of the leapfrog at first.
+        momentum_units: of the hidden layer of both momentum models.
+        annealing: `temperatures`, `num_leapfrog` and `step_size` of annealed importance sampling.
+    """
+    pair = Pair(encoder, decoder)
+    moves = range(iterations if num_leapfrog else 0)
+    momentum_net = Dense((momentum_units,), 2 * dim, zero=True)
 
     def init(key: Array) -> Params:
         keys = iter(jax.random.split(key, 2 + 2 * len(moves)))
-        first = (
-            encoder.init(next(keys))
-            if setting.inference_network
-            else {"mean": jnp.zeros(dim), "log_variance": jnp.zeros(dim)}
-        )
-        inputs = jnp.zeros((4 if setting.inference_network else 2) * dim)
+        alone = {"mean": jnp.zeros(dim), "log_variance": jnp.zeros(dim)}
+        first = alone if encoder is None else encoder.init(next(keys))
+        inputs = jnp.zeros((2 if encoder is None else 4) * dim)
         return {
             "decoder": decoder.init(next(keys)),
             "initial": first,
             "momentum": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
             "inverse": [momentum_net.init(next(keys), inputs)["params"] for _ in moves],
-            "log_step_size": [jnp.full((), jnp.log(setting.step_size), float) for _ in moves],
+            "log_step_size": [jnp.full((), jnp.log(step_size), float) for _ in moves],
             "log_inverse_mass": [jnp.zeros(dim) for _ in moves],
         }
 
-    def decode(params: Params, z: Array) -> Array:
-        """The log-odds of the pixels."""
-        return decoder.apply(params["decoder"], z)
-
-    def log_likelihood(params: Params, x: Array, z: Array) -> Array:
-        logits = decode(params, z)
-        return log_bits(x, logits).sum()
-
-    def log_joint(params: Params, x: Array, z: Array) -> Array:
-        return log_likelihood(params, x, z) - 0.5 * (z**2 + LOG_2PI).sum()
-
-    def initial(params: Params, x: Array) -> Normal:
-        """q(z_0 | x) of one example."""
-        if not setting.inference_network:
-            return Normal(params["initial"]["mean"], jnp.exp(params["initial"]["log_variance"]))
-        return latent.normal(encoder.apply(params["initial"], x))
-
-    def iterations(params: Params, q0: Normal) -> list[vi.Hamiltonian]:
-        scale = jnp.log(q0.variance)
-        known = (q0.mean, scale) if setting.inference_network else ()
-
-        def law(net_params: Params) -> Conditional:
-            def momentum(x: Array, z: Array) -> Normal:
-                score = jax.grad(log_joint, 2)(params, x, z)
-                inputs = jnp.concatenate([*known, z, jnp.arcsinh(score)])  # scores are large where q_0 is far off
-                mean, log_variance = jnp.split(jnp.asarray(momentum_net.apply({"params": net_params}, inputs)), 2)
-                return Normal(mean * jnp.exp(-0.5 * scale), jnp.exp(log_variance - scale))
-
-            return momentum
-
-        return [
-            vi.Hamiltonian(
-                params["log_step_size"][i],
-                params["log_inverse_mass"][i] + scale,
-                law(params["momentum"][i]),
-                law(params["inverse"][i]),
-            )
-            for i in moves
-        ]
-
     def draw(params: Params, key: Array, x: Array) -> tuple[Array, Array]:
         """z_T and log w of one example."""
-        q0 = initial(params, x)
-        steps = setting.num_leapfrog or 1  # without moves there are none
-        return vi.hamiltonian(key, x, lambda x, z: log_joint(params, x, z), q0, iterations(params, q0), steps)
+        q0 = pair.initial(params, x)
+        steps = num_leapfrog or 1  # without moves there are none
+        dynamics = [_iteration(pair, momentum_net, params, q0, i) for i in moves]
+        return vi.hamiltonian(key, x, lambda x, z: pair.log_joint(params, x, z), q0, dynamics, steps)
 
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
         x = bits(batch)
         return -jax.vmap(lambda key, x: draw(params, key, x)[1])(randomness.each(key, len(x)), x)
 
-    def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
-        x = bits(batch)
-        z, log_w = jax.vmap(lambda key, x: draw(params, key, x))(randomness.each(key, len(x)), x)
-        distortion = -jax.vmap(lambda x, z: log_likelihood(params, x, z))(x, z)
-        return {"reconstruction": distortion, "latent": -log_w - distortion}
-
     def bound(params: Params, key: Array, batch: Batch) -> Array:
         return -loss(params, key, batch)
 
+    def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
+        x = bits(batch)
+        z, log_w = jax.vmap(lambda key, x: draw(params, key, x))(randomness.each(key, len(x)), x)
+        distortion = -jax.vmap(lambda x, z: pair.log_likelihood(params, x, z))(x, z)
+        return {"reconstruction": distortion, "latent": -log_w - distortion}
+
+    def decode(params: Params, z: Array) -> Array:
+        """The means of images (num, H, W, C) given codes (num, dim)."""
+        return jax.nn.sigmoid(jax.vmap(lambda z: decoder.apply(params["decoder"], z))(z))
+
     def sample(params: Params, key: Array, num: int) -> Array:
-        z = jax.random.normal(key, (num, dim))
-        return 2.0 * jax.nn.sigmoid(jax.vmap(lambda z: decode(params, z))(z)) - 1.0
+        return 2.0 * decode(params, jax.random.normal(key, (num, dim))) - 1.0
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
         """Rows: x, its decoded z_0 and, moved by the dynamics, z_T."""
         x = bits(batch)[:16]
         keys = jax.random.split(key, len(x))
 
-        def decoded(key: Array, x: Array) -> tuple[Array, Array]:
-            z0 = initial(params, x).sample(jax.random.split(key, len(moves) + 1)[0])
-            return decode(params, z0), decode(params, draw(params, key, x)[0])
+        def codes(key: Array, x: Array) -> tuple[Array, Array]:
+            return pair.initial(params, x).sample(jax.random.split(key, len(moves) + 1)[0]), draw(params, key, x)[0]
 
-        before, after = jax.vmap(decoded)(keys, x)
-        rows = [x, jax.nn.sigmoid(before), jax.nn.sigmoid(after)]
+        before, after = jax.vmap(codes)(keys, x)
+        rows = [x, decode(params, before), decode(params, after)]
         return {"reconstructions": Grid(2.0 * jnp.concatenate(rows) - 1.0, len(x))}
 
-    around = (log_joint, initial, lambda key, batch: bits(batch))
-    return Model(
-        init,
-        loss,
-        bound,
-        sample,
-        measures=(
-            Bound(terms),
-            ManySamples(bound, latent.fitted(*around), latent.annealed(config.evaluation.annealing, *around)),
-        ),
-        figures=Figures(own=figures),
+    around = (pair.log_joint, pair.initial, lambda key, batch: bits(batch))
+    better = ManySamples(bound, latent.fitted(*around), latent.annealed(annealing, *around))
+    return Model(init, loss, bound, sample, measures=(Bound(terms), better), figures=Figures(own=figures))
+
+
+def _iteration(pair: Pair, momentum_net: Dense, params: Params, q0: Normal, i: int) -> vi.Hamiltonian:
+    """The dynamics number i, with momenta in units of q_0's standard deviations."""
+    scale = jnp.log(q0.variance)
+    known = () if pair.encoder is None else (q0.mean, scale)
+
+    def law(net_params: Params) -> Conditional:
+        def momentum(x: Array, z: Array) -> Normal:
+            score = jax.grad(pair.log_joint, 2)(params, x, z)
+            inputs = jnp.concatenate([*known, z, jnp.arcsinh(score)])  # scores are large where q_0 is far off
+            mean, log_variance = jnp.split(jnp.asarray(momentum_net.apply({"params": net_params}, inputs)), 2)
+            return Normal(mean * jnp.exp(-0.5 * scale), jnp.exp(log_variance - scale))
+
+        return momentum
+
+    return vi.Hamiltonian(
+        params["log_step_size"][i],
+        params["log_inverse_mass"][i] + scale,
+        law(params["momentum"][i]),
+        law(params["inverse"][i]),
+    )
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, hvi, net, evaluation}`, see configs/hvi_mnist_fc.py.
+
+    Raises:
+        InputError: on data that are not images of bits, or a choice that does not exist.
+    """
+    setting, net, shape = config.hvi, config.net, tuple(config.data.shape)
+    _check(config)
+    encoder, decoder = latent.networks(net, tuple(net.get("features", ())), shape, 2 * net.latent, net.latent, shape)
+    return hvi(
+        encoder if setting.inference_network else None,
+        decoder,
+        net.latent,
+        num_leapfrog=setting.num_leapfrog,
+        iterations=setting.iterations,
+        step_size=setting.step_size,
+        momentum_units=net.momentum_units,
+        annealing=config.evaluation.annealing,
     )
 
 
