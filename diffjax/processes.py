@@ -5,6 +5,9 @@ Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for 
     q(x_t | x_s)       N(alpha_{t|s} x_s, sigma²_{t|s}),  alpha_{t|s} = alpha_t/alpha_s,  sigma²_{t|s} = r sigma_t²
     q(x_s | x_t, x_0)  N(exp(λ_t - λ_s) (alpha_s/alpha_t) x_t + alpha_s r x_0,  r sigma_s²)
     with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
+    p(x_s | x_t)       N(the mean of q(x_s | x_t, x̂_0), one of four variances), x̂_0 the network's
+
+In Ho et al. (2020) β is sigma²_{t|s} and β̃ is r sigma_s², the variance of q(x_s | x_t, x_0).
 
 Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do. In a pair
 (s, t) s = 0 is the data themselves, also for a schedule such as `ve` whose sigma(0) is not 0.
@@ -13,7 +16,8 @@ Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its
 L the schedule's integrated rate, and is else drawn anew from B(r), r the prior's probability of a 1:
 
     q(x_t | x_s)       B(k x_s + (1 - k) r),  k = exp(L_s - L_t)
-    q(x_s | x_t, x_0)  log-odds of q(x_s | x_0) plus log q(x_t | x_s = 1) - log q(x_t | x_s = 0)
+    q(x_s | x_t, x_0)  log-odds of q(x_s | x_0) plus log q(x_t | x_s = 1) - log q(x_t | x_s = 0), where
+                       q(x_t | x_s) = k [x_t = x_s] + (1 - k) π(x_t),  π(1) = r, π(0) = 1 - r
     p(x_s | x_t)       Σ_{x_0} q(x_s | x_t, x_0) p(x_0 | x_t), p(x_0 | x_t) the network's
 """
 
@@ -68,16 +72,16 @@ class Gaussian(NamedTuple):
     def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_t | x_s)."""
         xs, s, t = _same_type(xs, s, t)
-        alpha = self.schedule.alpha(t) / self.schedule.alpha(s)
-        return Normal(broadcast_to(alpha, xs) * xs, broadcast_to(self._forward_variance(s, t), xs))
+        alpha_ts = self.schedule.alpha(t) / self.schedule.alpha(s)  # alpha_{t|s}
+        return Normal(broadcast_to(alpha_ts, xs) * xs, broadcast_to(self._forward_variance(s, t), xs))
 
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         xt, s, t = _same_type(xt, s, t)
         alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
-        of_xt = broadcast_to(jnp.exp(self._log_snr_change(s, t)) * alpha_s / alpha_t, xt)
-        of_x0 = broadcast_to(alpha_s * self._r(s, t), xt)
-        mean = of_xt * xt + of_x0 * jnp.asarray(x0, xt.dtype)
+        snr_ratio, r = jnp.exp(self._log_snr_change(s, t)), self._r(s, t)  # exp(λ_t - λ_s)
+        mean_xt = broadcast_to(snr_ratio * alpha_s / alpha_t, xt) * xt
+        mean = mean_xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
         return Normal(mean, broadcast_to(self._posterior_variance(s, t), xt))
 
     def reverse(
@@ -105,21 +109,18 @@ class Gaussian(NamedTuple):
         xt, s, t = _same_type(xt, s, t)
         x0 = convert(prediction, "x0", self, xt, t)
         mean = self.posterior(x0, xt, s, t).mean
-        first = s == 0
-        lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * t, 1.0), t)
-        sigma_0_squared = jnp.where(first, self.schedule.sigma(jnp.zeros_like(t)) ** 2, 0.0)
-        small = broadcast_to(jnp.maximum(self._posterior_variance(lower, upper), sigma_0_squared), xt)
-        large = broadcast_to(self._forward_variance(s, t), xt)
-        if variance not in ("posterior", "forward", "learned", "shifted"):
-            raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
-        if variance in ("posterior", "forward"):
-            return Normal(mean, small if variance == "posterior" else large)
-        if prediction.log_var is None:
-            raise InputError(f"variance={variance!r} needs a prediction with log_var: predict with learned_variance")
-        shift = jnp.asarray(prediction.log_var, xt.dtype)
+        beta = broadcast_to(self._forward_variance(s, t), xt)
+        if variance == "forward":
+            return Normal(mean, beta)
+        if variance == "shifted":
+            return Normal(mean, beta / (beta + (1 - beta) * jnp.exp(-_log_var(prediction, variance, xt))))
+        beta_tilde = broadcast_to(self._posterior_variance_above_0(s, t), xt)
+        if variance == "posterior":
+            return Normal(mean, beta_tilde)
         if variance == "learned":
-            return Normal(mean, jnp.exp(shift * jnp.log(large) + (1 - shift) * jnp.log(small)))
-        return Normal(mean, large / (large + (1 - large) * jnp.exp(-shift)))
+            v = _log_var(prediction, variance, xt)
+            return Normal(mean, jnp.exp(v * jnp.log(beta) + (1 - v) * jnp.log(beta_tilde)))
+        raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
 
     def _log_snr_change(self, s: Array, t: Array) -> Array:
         """λ_t - λ_s. In a pair s = 0 is free of noise, whatever sigma(0) is."""
@@ -129,10 +130,19 @@ class Gaussian(NamedTuple):
         return -jnp.expm1(self._log_snr_change(s, t))
 
     def _forward_variance(self, s: Array, t: Array) -> Array:
+        """β = r sigma_t²."""
         return self._r(s, t) * self.schedule.sigma(t) ** 2
 
     def _posterior_variance(self, s: Array, t: Array) -> Array:
+        """β̃ = r sigma_s²."""
         return self._r(s, t) * jnp.where(s == 0, 0.0, self.schedule.sigma(s) ** 2)
+
+    def _posterior_variance_above_0(self, s: Array, t: Array) -> Array:
+        """β̃ of (s, t), s > 0; at s = 0 that of (t, 2t), or sigma(0)² if that is more."""
+        first = s == 0
+        lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * t, 1.0), t)
+        sigma_0_squared = jnp.where(first, self.schedule.sigma(jnp.zeros_like(t)) ** 2, 0.0)
+        return jnp.maximum(self._posterior_variance(lower, upper), sigma_0_squared)
 
 
 def gaussian(schedule: Schedule) -> Gaussian:
@@ -169,12 +179,10 @@ class Binomial(NamedTuple):
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         xt, s, t = _same_type(xt, s, t)
         r = jnp.asarray(self.prob, xt.dtype)
-        # q(x_t | x_s) with the roles of the two exchanged: the probability of the x_t seen, for either value of x_s.
-        rate = broadcast_to(self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s), xt)
-        k, drawn = jnp.exp(-rate), -jnp.expm1(-rate)
-        anew = drawn * (r * xt + (1 - r) * (1 - xt))
-        evidence = jnp.log(k * xt + anew) - jnp.log(k * (1 - xt) + anew)
-        return Bernoulli(self.marginal(jnp.asarray(x0, xt.dtype), s).logits + evidence)
+        k, one_minus_k = _kept(broadcast_to(self.schedule.integrated_rate(t) - self.schedule.integrated_rate(s), xt))
+        pi = r * xt + (1 - r) * (1 - xt)  # π(x_t)
+        log_q_of_1, log_q_of_0 = jnp.log(k * xt + one_minus_k * pi), jnp.log(k * (1 - xt) + one_minus_k * pi)
+        return Bernoulli(self.marginal(jnp.asarray(x0, xt.dtype), s).logits + (log_q_of_1 - log_q_of_0))
 
     def reverse(
         self,
@@ -189,27 +197,24 @@ class Binomial(NamedTuple):
         The prediction is of kind "logits" (log-odds of x_0 = 1) or "x0" (its probability). There is no variance to
         choose: any but "posterior" is an error, as is another kind.
         """
-        if prediction.kind not in ("logits", "x0"):
-            raise InputError(f"a binomial process needs a prediction of kind 'logits' or 'x0', not {prediction.kind!r}")
-        if variance != "posterior":
-            raise InputError(f"a binomial process has no variance {variance!r}: leave it at 'posterior'")
         xt, s, t = _same_type(xt, s, t)
-        value = jnp.asarray(prediction.value, xt.dtype)
-        logits = value if prediction.kind == "logits" else jnp.log(value) - jnp.log1p(-value)
-        first = s == 0
+        logits = _logits(prediction, variance, xt)
         # At s = 0 the posteriors are point masses with infinite log-odds: take them elsewhere, and not use them.
+        first = s == 0
         inner = jnp.where(first, 0.5 * t, s)
         ones = jnp.ones_like(xt)
-        if_one, if_zero = self.posterior(ones, xt, inner, t).logits, self.posterior(0 * ones, xt, inner, t).logits
-        yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-        on = jnp.logaddexp(yes + jax.nn.log_sigmoid(if_one), no + jax.nn.log_sigmoid(if_zero))
-        off = jnp.logaddexp(yes + jax.nn.log_sigmoid(-if_one), no + jax.nn.log_sigmoid(-if_zero))
-        return Bernoulli(jnp.where(broadcast_to(first, xt), logits, on - off))
+        q_1, q_0 = self.posterior(ones, xt, inner, t).logits, self.posterior(0 * ones, xt, inner, t).logits
+        # log p(x_0 = 1 | x_t), log p(x_0 = 0 | x_t), and the sums over x_0 of p(x_s = 1 | x_t) and p(x_s = 0 | x_t)
+        log_p_1, log_p_0 = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        log_one = jnp.logaddexp(log_p_1 + jax.nn.log_sigmoid(q_1), log_p_0 + jax.nn.log_sigmoid(q_0))
+        log_zero = jnp.logaddexp(log_p_1 + jax.nn.log_sigmoid(-q_1), log_p_0 + jax.nn.log_sigmoid(-q_0))
+        return Bernoulli(jnp.where(broadcast_to(first, xt), logits, log_one - log_zero))
 
     def _noised(self, x: Array, rate: Array) -> Bernoulli:
-        rate, r = broadcast_to(rate, x), jnp.asarray(self.prob, x.dtype)
-        k, drawn = jnp.exp(-rate), -jnp.expm1(-rate)
-        return Bernoulli(log(k * x + drawn * r) - log(k * (1 - x) + drawn * (1 - r)))
+        """B(k x + (1 - k) r), k = exp(-rate)."""
+        r = jnp.asarray(self.prob, x.dtype)
+        k, one_minus_k = _kept(broadcast_to(rate, x))
+        return Bernoulli(log(k * x + one_minus_k * r) - log(k * (1 - x) + one_minus_k * (1 - r)))
 
 
 def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Binomial:
@@ -225,6 +230,27 @@ def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Bi
     if not isinstance(schedule, VariancePreserving):
         schedule = from_betas(schedule, end=True)
     return Binomial(schedule, as_float(prior))
+
+
+def _kept(rate: Array) -> tuple[Array, Array]:
+    """k and 1 - k."""
+    return jnp.exp(-rate), -jnp.expm1(-rate)
+
+
+def _log_var(prediction: Prediction, variance: Variance, xt: Array) -> Array:
+    if prediction.log_var is None:
+        raise InputError(f"variance={variance!r} needs a prediction with log_var: predict with learned_variance")
+    return jnp.asarray(prediction.log_var, xt.dtype)
+
+
+def _logits(prediction: Prediction, variance: Variance, xt: Array) -> Array:
+    """The log-odds of x_0 = 1."""
+    if prediction.kind not in ("logits", "x0"):
+        raise InputError(f"a binomial process needs a prediction of kind 'logits' or 'x0', not {prediction.kind!r}")
+    if variance != "posterior":
+        raise InputError(f"a binomial process has no variance {variance!r}: leave it at 'posterior'")
+    value = jnp.asarray(prediction.value, xt.dtype)
+    return value if prediction.kind == "logits" else jnp.log(value) - jnp.log1p(-value)
 
 
 def _same_type(x: Array, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:

@@ -120,22 +120,10 @@ def hmc(
             finite and the score is not, every step is `divergent`.
     """
     num_leapfrog = check_num_steps("num_leapfrog", num_leapfrog)
-    check_coefficients(coefficients)
-    check_step_size(step_size)
-    if jnp.ndim(persistence):
-        raise InputError(f"persistence must be a number, not of shape {jnp.shape(persistence)}")
-    if is_concrete(persistence) and not np.all((np.asarray(persistence) >= 0) & (np.asarray(persistence) < 1)):
-        raise InputError(f"persistence must be in [0, 1), not {persistence}")
-    if (log_density is None) == (score is None):
-        raise InputError("give either log_density or, as score=, its gradient: exactly one of the two")
-    if metropolis and log_density is None:
-        raise InputError("metropolis=True needs a log_density, of which a score knows no differences: set it to False")
-
+    _check_arguments(log_density, step_size, metropolis, persistence, coefficients, score)
     evaluate = _evaluation(log_density, score)
     partial = isinstance(persistence, Array) or persistence != 0
-    # Outside of step, so that no loop over steps repeats it.
-    diagonal_root = jax.tree.map(lambda m: 1.0 / jnp.sqrt(as_float(m)), inverse_mass)
-    dense_root = _dense_root(inverse_mass)
+    root = _root(inverse_mass)
 
     def init(position: Position) -> HMCState:
         check_floating(position)
@@ -150,26 +138,12 @@ def hmc(
         none_yet = jnp.zeros((), floating(position))
         return HMCState(position, value, gradient, jax.tree.map(jnp.zeros_like, position), none_yet)
 
-    def draw(key: PRNGKeyArray, position: Position) -> Position:
-        flat, unravel = ravel(position)
-        noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))
-        return velocity(dense_root if is_dense(inverse_mass, position) else diagonal_root, noise)
-
-    def kinetic(momentum: Position) -> Array:
-        return 0.5 * matmul(ravel(velocity(inverse_mass, momentum))[0], ravel(momentum)[0])
-
     def step(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
         return eager.once(move, key, state)
 
     def move(key: PRNGKeyArray, state: HMCState) -> tuple[HMCState, HMCInfo]:
         momentum_key, accept_key = jax.random.split(key)
-        start = draw(momentum_key, state.position)
-        if state.kept is not None:
-            c, renewed = state.kept, jnp.sqrt(1.0 - state.kept**2)
-            start = jax.tree.map(
-                lambda p, fresh: c.astype(p.dtype) * p + renewed.astype(p.dtype) * fresh, state.momentum, start
-            )
-
+        start = _refresh(momentum_key, state, root, inverse_mass)
         current: tuple[Any, Position] = (state.log_density, state.score)
         position, end, (value, gradient) = trajectory(
             coefficients, evaluate, state.position, start, current, step_size, num_leapfrog, inverse_mass
@@ -179,7 +153,7 @@ def hmc(
         if value is None:
             return proposal, HMCInfo(jnp.ones((), bool), None, None, None)
 
-        error = (kinetic(end) - value) - (kinetic(start) - current[0])
+        error = (_kinetic(inverse_mass, end) - value) - (_kinetic(inverse_mass, start) - current[0])
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
         probability = jnp.exp(jnp.minimum(-error, 0.0))
         accepted = jax.random.bernoulli(accept_key, probability) if metropolis else jnp.ones((), bool)
@@ -191,6 +165,28 @@ def hmc(
         return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, stay), info
 
     return Kernel(init, step)
+
+
+def _root(inverse_mass: Any) -> tuple[Any, Array | None]:
+    """M^½, of a diagonal and of a dense M: made once, so that no loop over steps repeats it."""
+    return jax.tree.map(lambda m: 1.0 / jnp.sqrt(as_float(m)), inverse_mass), _dense_root(inverse_mass)
+
+
+def _refresh(key: PRNGKeyArray, state: HMCState, root: tuple[Any, Array | None], inverse_mass: Any) -> Position:
+    """c p + √(1 - c²) M^½ z, z ~ N(0, I) (Horowitz 1991)."""
+    diagonal_root, dense_root = root
+    flat, unravel = ravel(state.position)
+    z = unravel(jax.random.normal(key, flat.shape, flat.dtype))
+    fresh = velocity(dense_root if is_dense(inverse_mass, state.position) else diagonal_root, z)
+    if state.kept is None:
+        return fresh
+    c, renewed = state.kept, jnp.sqrt(1.0 - state.kept**2)
+    return jax.tree.map(lambda p, new: c.astype(p.dtype) * p + renewed.astype(p.dtype) * new, state.momentum, fresh)
+
+
+def _kinetic(inverse_mass: Any, momentum: Position) -> Array:
+    """½ pᵀ M⁻¹ p."""
+    return 0.5 * matmul(ravel(velocity(inverse_mass, momentum))[0], ravel(momentum)[0])
 
 
 def _evaluation(log_density: LogDensity | None, score: Score | None) -> Callable[[Position], tuple[Any, Position]]:
@@ -212,6 +208,26 @@ def _dense_root(inverse_mass: Any) -> Array | None:
         return None
     lower = jnp.linalg.cholesky(as_float(inverse_mass))
     return jax.scipy.linalg.solve_triangular(lower, jnp.identity(lower.shape[0], lower.dtype), lower=True, trans=1)
+
+
+def _check_arguments(
+    log_density: LogDensity | None,
+    step_size: ArrayLike,
+    metropolis: bool,
+    persistence: ArrayLike,
+    coefficients: Coefficients,
+    score: Score | None,
+) -> None:
+    check_coefficients(coefficients)
+    check_step_size(step_size)
+    if jnp.ndim(persistence):
+        raise InputError(f"persistence must be a number, not of shape {jnp.shape(persistence)}")
+    if is_concrete(persistence) and not np.all((np.asarray(persistence) >= 0) & (np.asarray(persistence) < 1)):
+        raise InputError(f"persistence must be in [0, 1), not {persistence}")
+    if (log_density is None) == (score is None):
+        raise InputError("give either log_density or, as score=, its gradient: exactly one of the two")
+    if metropolis and log_density is None:
+        raise InputError("metropolis=True needs a log_density, of which a score knows no differences: set it to False")
 
 
 def _check_target(log_density: LogDensity | None, score: Score | None, position: Position) -> None:

@@ -26,7 +26,7 @@ from diffjax.samplers.stochastic import (
     still,
 )
 
-RELATIVE_STEP = 0.062  # of Langevin steps at a level, in units of its variance: the published 6.2e-6 at sigma 0.01
+RELATIVE_STEP = 0.2  # of Langevin steps at a level, in units of its variance: that of Song & Ermon (2019)
 
 
 def _corrected(
@@ -43,7 +43,7 @@ def _corrected(
 
 
 def _annealed(
-    process: Gaussian, step_size: ArrayLike | None = None, corrector_steps: int = 5, denoise: bool = True
+    process: Gaussian, step_size: ArrayLike | None = None, corrector_steps: int = 100, denoise: bool = True
 ) -> Stepper:
     """`annealed_langevin`, by default with a step that is the same part of each level's variance."""
     require_gaussian("annealed_langevin", process)
