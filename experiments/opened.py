@@ -18,6 +18,7 @@ from diffjax.mesh import DATA_PARALLEL, make_mesh
 from diffjax.paths import local
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.sharding import check_batch_size
+from diffjax.training.state import check_parts
 from experiments.workdir import plain, read_config
 
 
@@ -108,7 +109,8 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
     check(run, train_set, run.test_set())
-    jax.eval_shape(run.model.init, jax.random.key(0))  # a network that does not suit the data says so
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))  # a network that does not suit the data says so
+    check_parts(run.settings, shapes)
     return run
 
 

@@ -68,7 +68,7 @@ def test_pictures_links_and_configurations_exist(page):
 
 
 def test_the_modules_of_the_architecture_exist():
-    for name in re.findall(r"\b(\w+\.py)\b", README.split("## Architecture")[1].split("## Limits")[0]):
+    for name in re.findall(r"([\w/]+\.py)\b", README.split("## Architecture")[1].split("## Limits")[0]):
         assert list(ROOT.glob(f"*/{name}")), name
 
 
