@@ -23,7 +23,7 @@ from diffjax.training.sharding import parallelize  # noqa: E402
 from diffjax.training.state import init_state, optimizer  # noqa: E402
 from diffjax.training.step import make_step  # noqa: E402
 from experiments.benchmarks.worker import serve  # noqa: E402
-from experiments.run import settings_of  # noqa: E402
+from experiments.opened import settings_of  # noqa: E402
 
 SIDE = 2048  # of the matrices
 
