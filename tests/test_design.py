@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from diffjax import data, losses, predictions, processes, samplers, schedules, time_sampling, zoo
-from diffjax.data import embedded, sources
+from diffjax.data import embedded
 from diffjax.errors import InputError
 from diffjax.evaluation import measure
 from diffjax.mesh import make_mesh
@@ -27,14 +27,20 @@ from experiments.writer import Writer
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/design.md").read_text()
 EXAMPLES = dict(re.findall(r"^\*\*(.+?)\*\*.*\n(?:.+\n)*?```python\n((?:.*\n)*?)```", PAGE, flags=re.MULTILINE))
-REGISTRIES = (SYSTEMS, samplers.SAMPLERS, schedules.CHAINS, losses.LOSSES, time_sampling.TIME_SAMPLERS, embedded._SETS)
+REGISTRIES = (
+    SYSTEMS,
+    samplers.SAMPLERS,
+    schedules.CHAINS,
+    losses.LOSSES,
+    time_sampling.TIME_SAMPLERS,
+    embedded.EMBEDDED,
+)
 KEY = jax.random.key(0)
 
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """What the examples register is forgotten."""
-    monkeypatch.setattr(sources, "EMBEDDED", sources.EMBEDDED)
     monkeypatch.setattr(measure, "MEASURES", list(measure.MEASURES))
     kept = [dict(registry) for registry in REGISTRIES]
     yield
