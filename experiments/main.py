@@ -26,10 +26,15 @@ import runpy
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-
 from experiments.platform import keep_one_arena, set_cpu_flags
+
+try:
+    from absl import app, flags, logging
+    from ml_collections import ConfigDict, config_flags
+except ModuleNotFoundError as error:
+    from diffjax.extras import missing  # not before: it brings jax, which waits for its flags
+
+    sys.exit(f"error: {missing(error)}")
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")

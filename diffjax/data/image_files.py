@@ -9,9 +9,11 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, ImageOps
-
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
+
+with needs_run():
+    from PIL import Image, ImageFile, ImageOps
 
 PLAIN = ("1", "L", "P", "RGB")
 ALPHA = ("LA", "PA", "RGBA")

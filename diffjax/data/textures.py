@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from diffjax.data import image_files
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
+
+with needs_run():
+    from PIL import Image
 
 PHOTOGRAPHS = ("gravel", "grass", "brick")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
@@ -57,7 +60,8 @@ def crops(
 
 def photograph(name: str) -> UInt8[np.ndarray, "512 512 1"]:
     """One of `PHOTOGRAPHS`, from scikit-image's wheel: no download."""
-    from skimage import data  # half a second, for these sets only
+    with needs_run():
+        from skimage import data  # half a second, for these sets only
 
     return getattr(data, name)()[..., None]
 
