@@ -13,7 +13,8 @@ system. Its methods say how it is computed, checked and told:
         def measure(self, trained): ...              # -> what it adds to the report
         def lines(self, report): ...                 # -> what the screen shows of it
 
-A system declares its measures in `Model.measures`. The first is its headline. A measure with `of_samples` needs nothing
+A system declares its measures in `Model.measures`, in the order in which they are computed: one that reads the report
+of another comes after it. The first is the headline. A measure with `of_samples` needs nothing
 but `Model.sample`: every system that has samples has it, undeclared.
 """
 

@@ -90,7 +90,7 @@ def test_annealing_agrees_with_quadrature():
 @pytest.mark.slow
 def test_fitted_proposals_agree_with_quadrature_to_a_hundredth():
     model = zoo.make(configuration(2))
-    params, x, num = randomized(model), images(3), 1000
+    params, x, num = randomized(model), images(3), 4000
     log_w = jax.jit(model.measure(ManySamples).log_weights, static_argnums=3)(
         params, jax.random.key(5), {"image": x}, num
     )

@@ -103,9 +103,6 @@ def hvi(
         x = bits(batch)
         return -jax.vmap(lambda key, x: draw(params, key, x)[1])(randomness.each(key, len(x)), x)
 
-    def bound(params: Params, key: Array, batch: Batch) -> Array:
-        return -loss(params, key, batch)
-
     def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
         x = bits(batch)
         z, log_w = jax.vmap(lambda key, x: draw(params, key, x))(randomness.each(key, len(x)), x)
@@ -130,6 +127,9 @@ def hvi(
         before, after = jax.vmap(codes)(keys, x)
         rows = [x, decode(params, before), decode(params, after)]
         return {"reconstructions": Grid(2.0 * jnp.concatenate(rows) - 1.0, len(x))}
+
+    def bound(params: Params, key: Array, batch: Batch) -> Array:
+        return -loss(params, key, batch)
 
     around = (pair.log_joint, pair.initial, lambda key, batch: bits(batch))
     better = ManySamples(bound, latent.fitted(*around), latent.annealed(annealing, *around))

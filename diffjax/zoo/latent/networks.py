@@ -79,7 +79,7 @@ def networks(
 
 
 def fitted(log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[[Any, Array, Batch, int], Array]:
-    """`Model.log_weights` by a Gaussian of full covariance, fitted to each posterior (`mcmc.fit_gaussian`)."""
+    """`ManySamples.log_weights` by a Gaussian of full covariance, fitted to each posterior (`mcmc.fit_gaussian`)."""
 
     def log_weights(params: Any, key: Array, batch: Batch, num: int) -> Array:
         data_key, fit_key, key = jax.random.split(key, 3)
@@ -104,7 +104,9 @@ def fitted(log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[
 
 
 def annealed(path: Any, log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[[Any, Any, Batch], Array]:
-    """`Model.annealed` by HMC along the path from `initial` to p(x, z), its steps in standard deviations of `initial`.
+    """`ManySamples.annealed` by HMC along the path from `initial` to p(x, z).
+
+    Its steps are in standard deviations of `initial`.
 
     path: `temperatures`, `num_leapfrog` and `step_size`.
     """

@@ -192,11 +192,12 @@ def make(config: Any) -> Model:
             "classes": Grid(drawn.reshape(-1, *shape), num_classes),
         }
 
-    measures: list[Measure] = [] if supervised else [Bound(terms)]
+    # The error of the classifier is the headline where there is one.
+    measures: list[Measure] = [] if setting.model == "m1" else [Classification(class_log_probs)]
+    if not supervised:
+        measures.append(Bound(terms))
     if setting.model == "m1":
         measures.append(Reconstruction(reconstruct))
-    else:
-        measures.append(Classification(class_log_probs))
     if setting.model in ("m1", "m1m2"):
         measures.append(Probe(features))
     return Model(
