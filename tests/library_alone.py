@@ -16,6 +16,7 @@ loaded = set(sys.modules)
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 RUN = ("ml_collections", "matplotlib", "grain", "sklearn", "tqdm", "tensorflow_datasets", "PIL", "skimage")
 BESIDE = ("flax", "diffrax", "equinox", "optax", "orbax", "absl")  # installed, but not needed by `import diffjax`
@@ -89,22 +90,44 @@ def network(data, process):
 
 def chains():
     """HMC has the mean and the variance of a Gaussian."""
-    kernel = dj.mcmc.hmc(lambda z: dj.distributions.Normal(2.0, 0.25).log_prob(z).sum(), 0.3, 5)
+    # A quarter of the period 2π · 0.5, after which a draw knows nothing of the one before.
+    kernel = dj.mcmc.hmc(lambda z: dj.distributions.Normal(2.0, 0.25).log_prob(z).sum(), 0.2, 4)
     run = jax.vmap(lambda key, start: dj.mcmc.run(kernel, key, start, 500))
     draws = run(jax.random.split(KEY, 4), jnp.full((4, 1), 2.0))[0].position
-    ess = dj.mcmc.ess(draws)
     assert (dj.mcmc.rhat(draws) < 1.05).all()
-    assert (abs(draws.mean((0, 1)) - 2.0) < 5 * (0.25 / ess) ** 0.5).all()
+    assert (abs(draws.mean((0, 1)) - 2.0) < 5 * (0.25 / dj.mcmc.ess(draws)) ** 0.5).all()
+    spread = (draws - 2.0) ** 2  # of mean 0.25 and variance 2 · 0.25²
+    assert (abs(spread.mean((0, 1)) - 0.25) < 5 * (2 * 0.25**2 / dj.mcmc.ess(spread)) ** 0.5).all()
 
 
 def systems():
-    """A Model of the zoo has a finite loss, bound and samples; without scikit-learn a probe says so."""
+    """Functions of explicit arguments make Models; a probe says that it needs scikit-learn."""
     from diffjax.evaluation import probe
-    from diffjax.zoo.flows import density
+    from diffjax.nets.unet import UNet
+    from diffjax.zoo.diffusion.ddpm import ddpm
+    from diffjax.zoo.flows.density import flow_density
+    from diffjax.zoo.flows.layers import stack
 
-    model = density.flow_density("affine", (2,), 0, num_layers=2, features=(8,))
-    params, x = model.init(KEY), jax.random.normal(KEY, (4, 2))
-    return model, params, x, probe
+    net = UNet(channels=8, multipliers=(1,), num_blocks=1, attention=(), out_channels=1)
+    images = jax.random.randint(KEY, (4, 8, 8, 1), 0, 17).astype(jnp.uint8)
+    points = jax.random.normal(KEY, (4, 2))
+    for model, batch in (
+        (ddpm(dj.processes.gaussian(dj.schedules.cosine(5)), net, (8, 8, 1), 17), images),
+        (flow_density(stack("affine", (2,), 2, features=(8,)), (2,)), points),
+    ):
+        params = jax.jit(model.init)(KEY)
+        for values in (jax.jit(model.loss)(params, KEY, batch), jax.jit(model.bound)(params, KEY, batch)):
+            assert values.shape == (4,) and jnp.isfinite(values).all(), values
+        draws = jax.jit(model.sample, static_argnums=2)(params, KEY, 3)
+        assert draws.shape == (3, *batch.shape[1:]) and jnp.isfinite(draws).all(), draws
+
+    features, classes = np.asarray(points), np.array([0, 1, 0, 1])
+    try:
+        probe.linear("logistic", features, classes, features, classes)
+    except ImportError as error:
+        assert sentence(error).startswith("sklearn is not installed")
+    else:
+        raise AssertionError("scikit-learn is installed: this environment has the extra")
 
 
 if __name__ == "__main__":
@@ -116,4 +139,5 @@ if __name__ == "__main__":
     print(*missing.items(), sep="\n")
     network(*mixture())
     chains()
+    systems()
     print(f"Python {sys.version.split()[0]}, jax {jax.__version__}: {len(here)} modules without the extra")
