@@ -63,9 +63,13 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 def main(_: list[str]) -> None:
     _prepare()
     from diffjax.errors import InputError
-    from diffjax.training.feed import DataTimeout
-    from diffjax.training.loop import TrainingStopped
+    from diffjax.extras import MissingExtra
 
+    try:
+        from diffjax.training.feed import DataTimeout
+        from diffjax.training.loop import TrainingStopped
+    except MissingExtra as error:
+        sys.exit(f"error: {error}")
     try:
         _run()
     except TrainingStopped as stopped:

@@ -20,9 +20,6 @@ from diffjax.data.tfrecord import read_records
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 
-with needs_run():
-    from tqdm import tqdm
-
 
 def download(name: str, directory: Path) -> Path:
     """Download and prepare a TFDS set as array_record; its directory, at once if that is already there.
@@ -61,6 +58,9 @@ def from_tfrecord(source: Path, directory: Path) -> Path:
     The new directory appears complete or not at all, and `source` is only read.
     Raises `InputError` if source is no such set or is damaged, or if the new directory exists.
     """
+    with needs_run():
+        from tqdm import tqdm
+
     if not (source / "dataset_info.json").is_file():
         raise InputError(f"--from-tfrecord={source} has no dataset_info.json: name a directory DIR/NAME/VERSION.")
     info = read_info(source / "dataset_info.json")

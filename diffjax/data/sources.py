@@ -29,10 +29,6 @@ from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.paths import local
 
-with needs_run():
-    from PIL import Image, ImageOps
-    from tqdm import tqdm
-
 DECODER = 2  # raised whenever the same records come to give other images or labels, so that no cache entry is stale
 
 
@@ -238,6 +234,9 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int], name: str = "The i
     height, width, channels = shape
     image = image_files.read(io.BytesIO(encoded), name, channels)
     if image.size != (width, height):
+        with needs_run():
+            from PIL import Image, ImageOps
+
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(shape)
 
@@ -256,6 +255,9 @@ def _check_label(name: str, label: Any) -> None:
 
 
 def _decode_all(dataset: Dataset) -> Arrays:
+    with needs_run():
+        from tqdm import tqdm
+
     images = np.empty((len(dataset), *dataset.shape), np.uint8)
     labels = np.empty(len(dataset), np.int32)
     with tqdm(total=len(dataset), desc=f"decoding {dataset.name}", unit="image", disable=None) as progress:
