@@ -1,35 +1,50 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+# What data sets, training, and the command line need beside the library.
+RUN = [
+    "absl-py",
+    "array-record",
+    "grain",
+    "importlib_resources",  # TFDS's official builders import it and do not declare it
+    "matplotlib",
+    "ml-collections",
+    "optax",
+    "orbax-checkpoint",
+    "pillow",
+    "scikit-image",
+    "scikit-learn",
+    "tensorboardX",
+    "tensorflow-datasets",
+    "tqdm",
+]
 
 setup(
     name="diffjax",
     version="0.1.0",
     description="Diffusion, score-based and variational latent-variable models as pure functions in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     python_requires=">=3.11",  # jax 0.11 dropped Python 3.11, which takes jax 0.10
-    classifiers=[f"Programming Language :: Python :: {version}" for version in ("3.11", "3.12", "3.13")],
+    classifiers=[
+        *(f"Programming Language :: Python :: {version}" for version in ("3.11", "3.12", "3.13")),
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["diffjax", "diffjax.*"]),
+    package_data={"diffjax": ["py.typed"]},
     install_requires=[
-        "absl-py",
-        "array-record",
-        "diffrax",
+        "diffrax",  # solves the probability flow
         "flax>=0.12",
-        "grain",
-        "importlib_resources",  # TFDS's official builders import it and do not declare it
         "jax>=0.10",  # tested with 0.10 to 0.12
         "jaxtyping",
-        "matplotlib",
-        "ml-collections",
         "numpy",
-        "optax",
-        "orbax-checkpoint",
-        "pillow",
-        "scikit-image",
-        "scikit-learn",
-        "tensorboardX",
-        "tensorflow-datasets",
-        "tqdm",
     ],
     extras_require={
-        "test": ["arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
+        "run": RUN,
+        "test": [*RUN, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
         "dev": ["mypy", "ruff"],
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },

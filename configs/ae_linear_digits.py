@@ -6,38 +6,19 @@ steps. Cost: seconds on two CPU cores.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        dict(
-            system="autoencoder",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(name="digits", dir="", shape=(8, 8, 1), levels=17, train_split="", test_split=""),
-            autoencoder=dict(kind="linear", code=32),
-            sampling=dict(sampler="", steps=1),  # nothing can be sampled
-            evaluation=dict(
-                batch_size=297,
-                num_examples=0,
-                probe="logistic",  # of the codes, beside the pixels: "logistic", "svm", or "" for none
-            ),
-            training=dict(
-                steps=2000,
-                batch_size=100,
-                learning_rate=1e-2,
-                warmup=100,
-                grad_clip=0.0,
-                ema_decay=0.995,
-                flip=False,
-                seed=0,
-                log_every=200,
-                eval_every=0,
-                save_every=1000,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
-        )
+    config = base.get_config()
+    config.system = "autoencoder"
+    config.data.update(name="digits", shape=(8, 8, 1), levels=17)
+    config.autoencoder = ConfigDict(dict(kind="linear", code=32))
+    config.sampling.sampler = ""  # nothing can be sampled, and there is no bound
+    del config.data.in_memory, config.evaluation.num_terms, config.evaluation.grid
+    # The probe is of the codes, beside the pixels: "logistic", "svm", or "" for none.
+    config.evaluation.update(batch_size=297, probe="logistic")
+    config.training.update(
+        steps=2000, learning_rate=1e-2, grad_clip=0.0, ema_decay=0.995, log_every=200, save_every=1000
     )
+    return config

@@ -9,58 +9,41 @@ estimator reaches to 0.0001 but the score function without a baseline, 0.01 belo
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "black_box"
+    config.data.update(
+        name="given",
+        shape=(10,),
+        levels=0,
+        example=(1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4),  # hours
+        num_train=10_000,  # copies: a batch of n asks for n times num_draws draws
+        num_test=20_000,
+    )
+    config.posterior = ConfigDict(
         dict(
-            system="black_box",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(
-                name="given",
-                dir="",
-                shape=(10,),
-                levels=0,  # real numbers
-                train_split="",
-                test_split="",
-                in_memory=True,
-                example=(1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4),  # hours
-                num_train=10_000,  # copies: a batch of n asks for n times num_draws draws
-                num_test=20_000,
-            ),
-            posterior=dict(
-                prior=(0.0, 0.1, 1.0, 1.0),  # location, strength, concentration and rate
-                estimators=("score", "score_leave_one_out", "reparameterized", "sticking_the_landing"),
-                num_draws=8,  # that one gradient is made of
-                baseline=0.0,  # of score; -19 brings its 1074 down to 1.2
-            ),
-            sampling=dict(sampler="posterior", steps=1),
-            evaluation=dict(
-                batch_size=5_000,
-                num_examples=0,
-                num_terms=0,
-                grid=2000,  # points in the pictures
-                num_weights=100,  # draws for log p(x) itself
-                weighted_examples=200,
-                parzen_samples=0,
-            ),
-            training=dict(
-                steps=3_000,
-                batch_size=8,
-                learning_rate=2e-2,
-                warmup=0,
-                grad_clip=0.0,  # the posteriors are independent: no one's gradient should shrink the others'
-                ema_decay=0.995,
-                flip=False,
-                seed=0,
-                log_every=500,
-                eval_every=0,
-                save_every=0,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            prior=(0.0, 0.1, 1.0, 1.0),  # location, strength, concentration and rate
+            estimators=("score", "score_leave_one_out", "reparameterized", "sticking_the_landing"),
+            num_draws=8,  # that one gradient is made of
+            baseline=0.0,  # of score; -19 brings its 1074 down to 1.2
         )
     )
+    config.sampling.sampler = "posterior"
+    config.evaluation.update(
+        batch_size=5_000,
+        grid=2000,
+        num_weights=100,  # draws for log p(x) itself
+        weighted_examples=200,
+        parzen_samples=0,
+    )
+    config.training.update(
+        batch_size=8,
+        learning_rate=2e-2,
+        warmup=0,
+        grad_clip=0.0,  # the posteriors are independent: no one's gradient should shrink the others'
+        ema_decay=0.995,
+    )
+    return config

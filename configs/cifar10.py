@@ -7,73 +7,53 @@ Expected (the paper's): NLL <= 3.75 bits/dim, FID 3.17.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "ddpm"
+    config.data.update(name="cifar10", shape=(32, 32, 3), levels=256, train_split="train", test_split="test")
+    config.diffusion = ConfigDict(
         dict(
-            system="ddpm",
-            parallel="jit",  # or "pmap"
-            mesh=(
-                ("data", -1),
-                ("model", 1),
-            ),  # "model" divides the state; -1: what is left of the devices
-            data=dict(
-                name="cifar10",
-                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
-                shape=(32, 32, 3),
-                levels=256,
-                train_split="train",
-                test_split="test",
-                in_memory=True,
-            ),
-            diffusion=dict(
-                schedule="linear",  # linear | cosine | sigmoid
-                betas=(1e-4, 0.02),  # first and last, of the linear schedule
-                num_steps=1000,
-                prediction="eps",  # eps | x0 | v | score
-                variance="forward",  # forward (fixed large) | posterior (fixed small) | learned
-                clip=True,  # x_0 to [-1, 1], in samples and in the bound
-                loss="simple",  # simple | min_snr | vlb | hybrid
-                time_sampling="uniform",  # uniform | low_discrepancy | loss_aware
-            ),
-            net=dict(
-                channels=128,
-                multipliers=(1, 2, 2, 2),
-                num_blocks=2,
-                attention=(16,),
-                dropout=0.1,
-                num_classes=0,  # 0: not conditioned on the label
-                dtype="float32",  # of activations: float32 | bfloat16; parameters are float32
-                remat=False,
-            ),
-            sampling=dict(
-                sampler="ancestral", steps=1000, eta=0.0
-            ),  # ancestral | ddim | heun | dpmpp_2m; eta is ddim's
-            evaluation=dict(
-                batch_size=128,
-                num_examples=0,  # of the test split; 0: all
-                num_terms=0,  # of the bound's L_t, drawn per example; 0: the whole sum
-                grid=64,  # images in the grid
-                flow_examples=0,  # of the test split, for log p by the probability flow beside the bound; 0: none
-                conditioning=True,  # also denoise and inpaint, see diffjax.conditioning
-            ),
-            training=dict(
-                steps=800_000,
-                batch_size=128,
-                learning_rate=2e-4,
-                warmup=5000,
-                grad_clip=1.0,
-                ema_decay=0.9999,
-                flip=True,
-                seed=0,
-                log_every=100,
-                eval_every=10_000,
-                accumulate=1,  # parts of a batch, one after the other
-                on_bad_step="stop",  # stop | skip
-                grad_limit=0.0,  # above it a gradient has exploded; 0: only what is not finite is bad
-                data_timeout=600.0,  # seconds
-                save_every=5_000,
-                keep_every=100_000,
-            ),
+            schedule="linear",  # linear | cosine | sigmoid
+            betas=(1e-4, 0.02),  # first and last, of the linear schedule
+            num_steps=1000,
+            prediction="eps",  # eps | x0 | v | score
+            variance="forward",  # forward (fixed large) | posterior (fixed small) | learned
+            clip=True,  # x_0 to [-1, 1], in samples and in the bound
+            loss="simple",  # simple | min_snr | vlb | hybrid
+            time_sampling="uniform",  # uniform | low_discrepancy | loss_aware
         )
     )
+    config.net = ConfigDict(
+        dict(
+            channels=128,
+            multipliers=(1, 2, 2, 2),
+            num_blocks=2,
+            attention=(16,),
+            dropout=0.1,
+            num_classes=0,  # 0: not conditioned on the label
+            dtype="float32",  # of activations: float32 | bfloat16; parameters are float32
+            remat=False,
+        )
+    )
+    config.sampling.update(steps=1000, eta=0.0)  # ancestral | ddim | heun | dpmpp_2m; eta is ddim's
+    config.evaluation.update(
+        batch_size=128,
+        flow_examples=0,  # of the test split, for log p by the probability flow beside the bound; 0: none
+        conditioning=True,  # also denoise and inpaint, see diffjax.conditioning
+    )
+    config.training.update(
+        steps=800_000,
+        batch_size=128,
+        learning_rate=2e-4,
+        warmup=5000,
+        ema_decay=0.9999,
+        flip=True,
+        log_every=100,
+        eval_every=10_000,
+        save_every=5_000,
+        keep_every=100_000,
+    )
+    return config

@@ -10,61 +10,38 @@ Cost: three minutes on 2 CPU cores. Expected: a KL(q ‖ p) that falls with the 
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "flow_energies"
+    config.data.update(
+        name="correlated",
+        shape=(2,),
+        levels=0,
+        num_train=10_000,  # a batch gives the number of draws; what is in it is not used
+        num_test=20_000,
+        sigmas=(1.0, 1.0),
+    )
+    config.flow = ConfigDict(
         dict(
-            system="flow_energies",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(
-                name="correlated",
-                dir="",
-                shape=(2,),
-                levels=0,  # real numbers
-                train_split="",
-                test_split="",
-                in_memory=True,
-                num_train=10_000,  # a batch gives the number of draws; what is in it is not used
-                num_test=20_000,
-                sigmas=(1.0, 1.0),
-            ),
-            flow=dict(
-                name="planar",
-                num_layers=(2, 8, 32),  # a flow of each length for each energy
-                base_scale=2.0,  # standard deviation of the base at the start
-                annealing=60.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
-                features=(32, 32),  # of conditioners
-                limit=2.0,  # of a layer's log-scale
-                shown=1,  # the energy whose samples are shown during training, 1 to 4
-            ),
-            sampling=dict(sampler="flow", steps=32),
-            evaluation=dict(
-                batch_size=20_000,
-                num_examples=0,
-                num_terms=0,
-                grid=2000,  # points in the pictures
-                num_weights=0,
-                weighted_examples=0,
-                parzen_samples=0,
-            ),
-            training=dict(
-                steps=40_000,
-                batch_size=256,
-                learning_rate=3e-3,
-                warmup=500,
-                grad_clip=0.0,  # the flows are independent: no one's gradient should shrink the others'
-                ema_decay=0.999,
-                flip=False,
-                seed=0,
-                log_every=500,
-                eval_every=0,
-                save_every=0,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            name="planar",
+            num_layers=(2, 8, 32),  # a flow of each length for each energy
+            base_scale=2.0,  # standard deviation of the base at the start
+            annealing=60.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
+            features=(32, 32),  # of conditioners
+            limit=2.0,  # of a layer's log-scale
+            shown=1,  # the energy whose samples are shown during training, 1 to 4
         )
     )
+    config.sampling.update(sampler="flow", steps=32)
+    config.evaluation.update(batch_size=20_000, grid=2000, num_weights=0, weighted_examples=0, parzen_samples=0)
+    config.training.update(
+        steps=40_000,
+        batch_size=256,
+        learning_rate=3e-3,
+        warmup=500,
+        grad_clip=0.0,  # the flows are independent: no one's gradient should shrink the others'
+    )
+    return config

@@ -8,63 +8,45 @@ short of it by 0.13 (0 steps), 0.09, 0.07 and, from 4 steps on, 0.05, with R² o
 
 from ml_collections import ConfigDict
 
+from configs import base
 from diffjax.data import toys
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "beta_binomial"
+    config.data.update(
+        name="stomach_cancer",
+        shape=(20, 2),
+        levels=0,  # counts, as they are
+        num_train=10_000,  # copies of the one table: a batch of n asks for n draws
+        num_test=20_000,
+    )
+    config.posterior = ConfigDict(
         dict(
-            system="beta_binomial",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(
-                name="stomach_cancer",
-                dir="",
-                shape=(20, 2),
-                levels=0,  # counts, as they are
-                train_split="",
-                test_split="",
-                in_memory=True,
-                num_train=10_000,  # copies of the one table: a batch of n asks for n draws
-                num_test=20_000,
-            ),
-            posterior=dict(
-                num_leapfrog=(0, 1, 2, 4, 8, 16),  # an approximate posterior each
-                location=(-6.8, 7.9),  # where (logit m, log K) is looked for, and how wide: the units of the chains
-                scale=(0.3, 1.4),
-                step_size=0.5,  # at the start, in those units,
-                time=1.6,  # or less, such that all steps together are no longer than this
-                # or reparameterized, doubly_reparameterized: the gradient in initial law and momenta
-                estimator="sticking_the_landing",
-                table=tuple((int(deaths), int(at_risk)) for deaths, at_risk in toys.stomach_cancer()),
-            ),
-            sampling=dict(sampler="hamiltonian", steps=16),
-            evaluation=dict(
-                batch_size=20_000,
-                num_examples=0,
-                num_terms=0,
-                grid=2000,  # points in the pictures
-                num_weights=100,  # draws for log p(x) itself
-                weighted_examples=200,
-                parzen_samples=0,
-            ),
-            training=dict(
-                steps=6_000,
-                batch_size=64,
-                learning_rate=3e-2,
-                warmup=100,
-                grad_clip=0.0,  # the approximations are independent: no one's gradient should shrink the others'
-                ema_decay=0.998,
-                flip=False,
-                seed=0,
-                log_every=500,
-                eval_every=0,
-                save_every=0,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            num_leapfrog=(0, 1, 2, 4, 8, 16),  # an approximate posterior each
+            location=(-6.8, 7.9),  # where (logit m, log K) is looked for, and how wide: the units of the chains
+            scale=(0.3, 1.4),
+            step_size=0.5,  # at the start, in those units,
+            time=1.6,  # or less, such that all steps together are no longer than this
+            # or reparameterized, doubly_reparameterized: the gradient in initial law and momenta
+            estimator="sticking_the_landing",
+            table=tuple((int(deaths), int(at_risk)) for deaths, at_risk in toys.stomach_cancer()),
         )
     )
+    config.sampling.update(sampler="hamiltonian", steps=16)
+    config.evaluation.update(
+        batch_size=20_000,
+        grid=2000,
+        num_weights=100,  # draws for log p(x) itself
+        weighted_examples=200,
+        parzen_samples=0,
+    )
+    config.training.update(
+        steps=6_000,
+        batch_size=64,
+        learning_rate=3e-2,
+        grad_clip=0.0,  # the approximations are independent: no one's gradient should shrink the others'
+        ema_decay=0.998,
+    )
+    return config

@@ -9,58 +9,29 @@ at 8 steps a learned a of -0.74 (the best is -0.75) and a bound of -0.013 nats, 
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "bivariate_gaussian"
+    config.data.update(
+        name="correlated",
+        shape=(2,),
+        levels=0,
+        num_train=10_000,  # a batch gives the number of chains; what is in it only fills pictures
+        num_test=20_000,
+        sigmas=(1.0, 10.0),  # of z_1 - z_2 and of z_1 + z_2
+    )
+    config.chain = ConfigDict(
         dict(
-            system="bivariate_gaussian",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(
-                name="correlated",
-                dir="",
-                shape=(2,),
-                levels=0,  # real numbers
-                train_split="",
-                test_split="",
-                in_memory=True,
-                num_train=10_000,  # a batch gives the number of chains; what is in it only fills pictures
-                num_test=20_000,
-                sigmas=(1.0, 10.0),  # of z_1 - z_2 and of z_1 + z_2
-            ),
-            chain=dict(
-                num_steps=(1, 2, 3, 4, 6, 8, 12, 16),  # updates of one coordinate; a chain of each length
-                over_relaxation=-0.76,
-                # or reparameterized, doubly_reparameterized: the gradient in a
-                estimator="sticking_the_landing",
-            ),
-            sampling=dict(sampler="chain", steps=16),
-            evaluation=dict(
-                batch_size=20_000,
-                num_examples=0,
-                num_terms=0,
-                grid=2000,  # points in the pictures
-                num_weights=0,
-                weighted_examples=0,
-                parzen_samples=0,
-            ),
-            training=dict(
-                steps=6_000,
-                batch_size=256,
-                learning_rate=1e-2,
-                warmup=0,
-                grad_clip=1.0,
-                ema_decay=0.999,
-                flip=False,
-                seed=0,
-                log_every=500,
-                eval_every=0,
-                save_every=0,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            num_steps=(1, 2, 3, 4, 6, 8, 12, 16),  # updates of one coordinate; a chain of each length
+            over_relaxation=-0.76,
+            # or reparameterized, doubly_reparameterized: the gradient in a
+            estimator="sticking_the_landing",
         )
     )
+    config.sampling.update(sampler="chain", steps=16)
+    config.evaluation.update(batch_size=20_000, grid=2000, num_weights=0, weighted_examples=0, parzen_samples=0)
+    config.training.update(steps=6_000, batch_size=256, learning_rate=1e-2, warmup=0)
+    return config

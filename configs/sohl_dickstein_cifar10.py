@@ -12,18 +12,15 @@ from configs import sohl_dickstein_swiss_roll
 
 def get_config() -> ConfigDict:
     config = sohl_dickstein_swiss_roll.get_config()
-    config.data = ConfigDict(
-        dict(
-            name="cifar10",
-            dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
-            shape=(32, 32, 3),
-            levels=256,
-            train_split="train",
-            test_split="test",
-            in_memory=True,
-            mean=120.71,  # of the training pixels, all colours together
-            std=64.15,
-        )
+    del config.data.noise, config.data.num_train, config.data.num_test
+    config.data.update(
+        name="cifar10",
+        shape=(32, 32, 3),
+        levels=256,
+        train_split="train",
+        test_split="test",
+        mean=120.71,  # of the training pixels, all colours together
+        std=64.15,
     )
     config.diffusion.update(num_steps=1000, first_beta=1e-3, schedule_bumps=10)
     config.net = ConfigDict(

@@ -14,19 +14,8 @@ from configs import sohl_dickstein_swiss_roll
 def get_config() -> ConfigDict:
     config = sohl_dickstein_swiss_roll.get_config()
     config.system = "binomial_diffusion"
-    config.data = ConfigDict(
-        dict(
-            name="heartbeat",
-            dir="",
-            shape=(20,),
-            levels=2,
-            train_split="",
-            test_split="",
-            in_memory=True,
-            num_train=100_000,
-            num_test=2_000,
-        )
-    )
+    del config.data.noise
+    config.data.update(name="heartbeat", shape=(20,), levels=2, num_train=100_000, num_test=2_000)
     config.diffusion = ConfigDict(
         dict(
             num_steps=2000,
@@ -38,5 +27,5 @@ def get_config() -> ConfigDict:
     config.net = ConfigDict(dict(features=(50, 50, 50), num_knots=33))
     config.sampling.steps = 2000
     config.evaluation.update(grid=64, batch_size=2000, num_weights=10, weighted_examples=500)
-    config.training.update(steps=8000, batch_size=2048, learning_rate=3e-3, grad_clip=1.0)
+    config.training.update(steps=8000, learning_rate=3e-3, grad_clip=1.0)
     return config

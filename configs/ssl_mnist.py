@@ -15,66 +15,51 @@ Cost on two CPU cores: 10 minutes for M1, 9 for 24,000 steps of M2 on its codes.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "semi_supervised"
+    config.init_from = ""  # the workdir of another run, whose M1 is taken to begin with
+    config.data.update(
+        name="mnist",
+        shape=(28, 28, 1),
+        levels=256,
+        binarized=False,  # True, with levels=2: bits drawn once and for all
+        train_split="train",
+        test_split="test",
+        num_classes=10,
+        labelled=100,  # 0: all of them
+        label_seed=0,
+    )
+    config.ssl = ConfigDict(
         dict(
-            system="semi_supervised",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            init_from="",  # the workdir of another run, whose M1 is taken to begin with
-            data=dict(
-                name="mnist",
-                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
-                shape=(28, 28, 1),
-                levels=256,
-                binarized=False,  # True, with levels=2: bits drawn once and for all
-                train_split="train",
-                test_split="test",
-                in_memory=True,
-                num_classes=10,
-                labelled=100,  # 0: all of them
-                label_seed=0,
-            ),
-            ssl=dict(
-                model="m1m2",
-                alpha=5.0,  # of the classifier's loss beside that of the generative model; 0.1 in the paper
-                binarize=True,  # bits drawn anew each time an image is seen
-                freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
-            ),
-            net=dict(
-                latent=50,  # codes of M1,
-                features=(500, 500),  # and units on the way to them
-                style=10,  # z of M2,
-                units=(200,),  # and units of its three networks
-            ),
-            sampling=dict(sampler="ancestral", steps=1),  # y and z from the prior, x from the decoder
-            evaluation=dict(
-                batch_size=500,
-                num_examples=0,
-                num_terms=0,
-                grid=64,
-                num_weights=0,
-                parzen_samples=0,
-                probe="",  # "svm": a linear classifier of M1's codes, for ssl.model=m1
-            ),
-            training=dict(
-                steps=10_000,
-                batch_size=100,
-                learning_rate=3e-3,
-                warmup=100,
-                grad_clip=0.0,  # of two networks in one, neither should shrink the other's gradient
-                ema_decay=0.999,
-                flip=False,
-                seed=0,
-                log_every=500,
-                eval_every=0,
-                save_every=5_000,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            model="m1m2",
+            alpha=5.0,  # of the classifier's loss beside that of the generative model; 0.1 in the paper
+            binarize=True,  # bits drawn anew each time an image is seen
+            freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
         )
     )
+    config.net = ConfigDict(
+        dict(
+            latent=50,  # codes of M1,
+            features=(500, 500),  # and units on the way to them
+            style=10,  # z of M2,
+            units=(200,),  # and units of its three networks
+        )
+    )
+    # Samples are ancestral: y and z from the prior, x from the decoder.
+    config.evaluation.update(
+        batch_size=500,
+        num_weights=0,
+        parzen_samples=0,
+        probe="",  # "svm": a linear classifier of M1's codes, for ssl.model=m1
+    )
+    config.training.update(
+        steps=10_000,
+        learning_rate=3e-3,
+        grad_clip=0.0,  # of two networks in one, neither should shrink the other's gradient
+        save_every=5_000,
+    )
+    return config

@@ -12,9 +12,8 @@ from configs import vae_mnist
 
 def get_config() -> ConfigDict:
     config = vae_mnist.get_config()
-    config.data = ConfigDict(
-        dict(name="digits", dir="", shape=(8, 8, 1), levels=17, train_split="", test_split="", in_memory=True)
-    )
+    del config.data.binarized
+    config.data.update(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split="")
     config.net.update(
         latents=(16,), features=((128, 128),), channels=(16, 32), units=128, likelihood="discretized_logistic"
     )

@@ -15,68 +15,45 @@ nats, of IWAE with 50 samples 95.3.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = base.get_config()
+    config.system = "vae"
+    config.data.update(
+        name="mnist", shape=(28, 28, 1), levels=2, binarized=True, train_split="train", test_split="test"
+    )
+    config.vae = ConfigDict(
         dict(
-            system="vae",
-            parallel="jit",
-            mesh=(("data", -1), ("model", 1)),
-            data=dict(
-                name="mnist",
-                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
-                shape=(28, 28, 1),
-                levels=2,
-                binarized=True,
-                train_split="train",
-                test_split="test",
-                in_memory=True,
-            ),
-            vae=dict(
-                objective="elbo",  # elbo | iwae
-                num_samples=1,  # K draws of z an example
-                estimator="reparameterized",
-                flow="none",  # none | planar | radial | iaf, behind the encoder's Gaussian
-                flow_length=10,
-                flow_units=128,  # of iaf
-            ),
-            net=dict(
-                name="fc",  # fc | conv
-                latents=(32,),  # of the stochastic layers, from x up
-                features=((300, 300),),  # units between them
-                channels=(16, 32, 32),  # of conv
-                units=450,
-                likelihood="bernoulli",  # bernoulli | gaussian | isotropic_gaussian | discretized_logistic
-            ),
-            sampling=dict(sampler="ancestral", steps=1),  # z from the prior, x from the decoder
-            evaluation=dict(
-                batch_size=100,
-                num_examples=0,
-                num_terms=0,
-                grid=64,
-                num_weights=5000,  # for log p(x) by importance sampling from the encoder; of iwae each is num_samples
-                weighted_examples=100,
-                annealed_weights=16,  # and by annealed importance sampling; 0: not
-                annealing=dict(temperatures=400, num_leapfrog=3, step_size=0.2),
-                parzen_samples=0,
-            ),
-            training=dict(
-                steps=3000,  # 5 epochs, so that every row of the table fits two cores; the papers train for thousands
-                batch_size=100,
-                learning_rate=2e-3,
-                warmup=100,
-                grad_clip=0.0,
-                ema_decay=0.995,
-                flip=False,
-                seed=0,
-                log_every=100,
-                eval_every=1000,
-                save_every=1000,
-                keep_every=0,
-                accumulate=1,
-                on_bad_step="stop",
-                grad_limit=0.0,
-                data_timeout=600.0,
-            ),
+            objective="elbo",  # elbo | iwae
+            num_samples=1,  # K draws of z an example
+            estimator="reparameterized",
+            flow="none",  # none | planar | radial | iaf, behind the encoder's Gaussian
+            flow_length=10,
+            flow_units=128,  # of iaf
         )
     )
+    config.net = ConfigDict(
+        dict(
+            name="fc",  # fc | conv
+            latents=(32,),  # of the stochastic layers, from x up
+            features=((300, 300),),  # units between them
+            channels=(16, 32, 32),  # of conv
+            units=450,
+            likelihood="bernoulli",  # bernoulli | gaussian | isotropic_gaussian | discretized_logistic
+        )
+    )
+    # Samples are ancestral: z from the prior, x from the decoder.
+    config.evaluation.update(
+        num_weights=5000,  # for log p(x) by importance sampling from the encoder; of iwae each is num_samples
+        weighted_examples=100,
+        annealed_weights=16,  # and by annealed importance sampling; 0: not
+        annealing=ConfigDict(dict(temperatures=400, num_leapfrog=3, step_size=0.2)),
+        parzen_samples=0,
+    )
+    # 5 epochs, so that every row of the table fits two cores; the papers train for thousands.
+    config.training.update(
+        steps=3000, learning_rate=2e-3, grad_clip=0.0, ema_decay=0.995, log_every=100, eval_every=1000, save_every=1000
+    )
+    return config

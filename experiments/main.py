@@ -26,10 +26,15 @@ import runpy
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-
 from experiments.platform import keep_one_arena, set_cpu_flags
+
+try:
+    from absl import app, flags, logging
+    from ml_collections import ConfigDict, config_flags
+except ModuleNotFoundError as error:
+    from diffjax.extras import missing  # not before: it brings jax, which waits for its flags
+
+    sys.exit(f"error: {missing(error)}")
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
@@ -58,9 +63,13 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 def main(_: list[str]) -> None:
     _prepare()
     from diffjax.errors import InputError
-    from diffjax.training.feed import DataTimeout
-    from diffjax.training.loop import TrainingStopped
+    from diffjax.extras import MissingExtra
 
+    try:
+        from diffjax.training.feed import DataTimeout
+        from diffjax.training.loop import TrainingStopped
+    except MissingExtra as error:
+        sys.exit(f"error: {error}")
     try:
         _run()
     except TrainingStopped as stopped:

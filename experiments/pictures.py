@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from diffjax.extras import needs_run
 from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Paths, Points
 from diffjax.zoo.figures import Figure, Mark
+
+with needs_run():
+    from PIL import Image
 
 
 def write(path: Path, figure: Figure) -> Path:
@@ -54,7 +57,8 @@ def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) ->
 
 
 def _plot(path: Path, curves: Curves) -> None:
-    from matplotlib.figure import Figure as Plot  # half a second, for the one curve
+    with needs_run():
+        from matplotlib.figure import Figure as Plot  # half a second, for the one curve
 
     plot = Plot(figsize=(5, 3.5), layout="constrained")
     axes = plot.subplots()
@@ -68,7 +72,8 @@ def _plot(path: Path, curves: Curves) -> None:
 
 
 def _panels(path: Path, panels: Panels) -> None:
-    from matplotlib.figure import Figure as Plot
+    with needs_run():
+        from matplotlib.figure import Figure as Plot
 
     rows = panels.rows
     columns = max(len(row) for row in rows)

@@ -19,9 +19,12 @@ from typing import Any, TextIO
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
+
+with needs_run():
+    from PIL import Image
 
 try:
     import fcntl
@@ -120,7 +123,8 @@ class Log:
     """
 
     def __init__(self, workdir: Path, start: int):
-        from tensorboardX import SummaryWriter  # a second, which a refused run need not wait for
+        with needs_run():
+            from tensorboardX import SummaryWriter  # a second, which a refused run need not wait for
 
         path = workdir / "metrics.jsonl"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []

@@ -6,8 +6,8 @@ configuration always gives the same arrays.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
-import ml_collections
 import numpy as np
 from jaxtyping import Float64
 
@@ -16,10 +16,11 @@ from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.paths import local
 
 
-def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def load_embedded(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the embedded set `config.name`, one of `EMBEDDED`.
 
     config.shape: of one example: (2,) of "swiss_roll", (20,) of "heartbeat", (size, size, 1) of "dead_leaves",
@@ -44,9 +45,10 @@ def load_embedded(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return dataset
 
 
-def _digits(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _digits(config: Any, split: str) -> Dataset:
     """1797 handwritten digits of 8 x 8 with values 0 .. 16: a fixed random 1500 to train on, the other 297 to test."""
-    from sklearn.datasets import load_digits  # a second, for this set only
+    with needs_run():
+        from sklearn.datasets import load_digits  # a second, for this set only
 
     bunch = load_digits()
     order = permutation(0, 0, len(bunch.target))
@@ -54,30 +56,30 @@ def _digits(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("digits", bunch.images[part, :, :, None].astype(np.uint8), bunch.target[part], levels=17)
 
 
-def _swiss_roll(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _swiss_roll(config: Any, split: str) -> Dataset:
     noise = config.get("noise")
     if type(noise) not in (int, float):
         raise InputError(f"data.noise={noise!r} must be a number between 0 and 1: 'swiss_roll' needs it.")
     return from_arrays("swiss_roll", toys.swiss_roll(_rng(split), _num(config, split), noise), levels=0)
 
 
-def _heartbeat(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _heartbeat(config: Any, split: str) -> Dataset:
     return from_arrays("heartbeat", toys.heartbeat(_rng(split), _num(config, split)), levels=2)
 
 
-def _stomach_cancer(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _stomach_cancer(config: Any, split: str) -> Dataset:
     table = toys.stomach_cancer()
     return from_arrays("stomach_cancer", np.repeat(table[None], _num(config, split), axis=0), levels=0)
 
 
-def _given(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _given(config: Any, split: str) -> Dataset:
     example = _floats(config, "example").astype(np.float32)
     if not example.ndim:
         raise InputError(f"data.example={config.example!r} must be a list of numbers: 'given' is made of it.")
     return from_arrays("given", np.repeat(example[None], _num(config, split), axis=0), levels=0)
 
 
-def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _correlated(config: Any, split: str) -> Dataset:
     sigmas = _floats(config, "sigmas")
     if sigmas.shape != (2,) or not (sigmas > 0).all():
         raise InputError(
@@ -87,7 +89,7 @@ def _correlated(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("correlated", toys.correlated(_rng(split), _num(config, split), (difference, total)), levels=0)
 
 
-def _mixture(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _mixture(config: Any, split: str) -> Dataset:
     weights, means, std = (_floats(config, name) for name in ("weights", "means", "std"))
     if std.ndim:
         raise InputError(f"data.std={config.std!r} must be one number.")
@@ -95,7 +97,7 @@ def _mixture(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("mixture", points, levels=0)
 
 
-def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _dead_leaves(config: Any, split: str) -> Dataset:
     size, _, _ = _image_shape(config, (1,))
     num, radii = _num(config, split), config.get("radii")
     if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(type(r) in (int, float) for r in radii):
@@ -109,23 +111,23 @@ def _dead_leaves(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return from_arrays("dead_leaves", *cached(f"dead_leaves-{split}", facts, make))
 
 
-def _photograph(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _photograph(config: Any, split: str) -> Dataset:
     height, width, _ = _image_shape(config, (1,))
     return _crops(config, split, [textures.photograph(config.name)], (height, width))
 
 
-def _folder(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _folder(config: Any, split: str) -> Dataset:
     height, width, channels = _image_shape(config, (1, 3))
     if not isinstance(directory := config.get("dir"), str) or not directory:
         raise InputError(f"data.dir={directory!r} must name the directory whose images are the set 'folder'.")
     return _crops(config, split, textures.folder(local(directory, "data.dir"), channels), (height, width))
 
 
-def _crops(config: ml_collections.ConfigDict, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:
+def _crops(config: Any, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:
     return from_arrays(config.name, textures.crops(_rng(split), images, size, _num(config, split), split))
 
 
-def _image_shape(config: ml_collections.ConfigDict, channels: tuple[int, ...]) -> tuple[int, int, int]:
+def _image_shape(config: Any, channels: tuple[int, ...]) -> tuple[int, int, int]:
     shape = tuple(config.shape)
     if len(shape) != 3 or shape[2] not in channels:
         choices = " or ".join(map(str, channels))
@@ -133,7 +135,7 @@ def _image_shape(config: ml_collections.ConfigDict, channels: tuple[int, ...]) -
     return shape
 
 
-def _floats(config: ml_collections.ConfigDict, name: str) -> Float64[np.ndarray, "..."]:
+def _floats(config: Any, name: str) -> Float64[np.ndarray, "..."]:
     """The numbers of a field that the set needs."""
     if name not in config:
         raise InputError(f"data.{name} is missing: {config.name!r} needs it.")
@@ -147,7 +149,7 @@ def _floats(config: ml_collections.ConfigDict, name: str) -> Float64[np.ndarray,
     return values
 
 
-def _num(config: ml_collections.ConfigDict, split: str) -> int:
+def _num(config: Any, split: str) -> int:
     num = config.get(f"num_{split}")
     if type(num) is not int or num < 1:
         raise InputError(
@@ -160,7 +162,7 @@ def _rng(split: str) -> np.random.Generator:
     return np.random.default_rng(("train", "test").index(split))
 
 
-EMBEDDED: dict[str, Callable[[ml_collections.ConfigDict, str], Dataset]] = {
+EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "digits": _digits,
     "swiss_roll": _swiss_roll,
     "heartbeat": _heartbeat,

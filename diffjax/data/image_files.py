@@ -7,11 +7,13 @@ to make RGB of them), several frames, and what is damaged or too large.
 
 import re
 from pathlib import Path
-from typing import BinaryIO
-
-from PIL import Image, ImageFile, ImageOps
+from typing import TYPE_CHECKING, BinaryIO
 
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
 
 PLAIN = ("1", "L", "P", "RGB")
 ALPHA = ("LA", "PA", "RGBA")
@@ -20,15 +22,18 @@ FRAMES = ("MPO",)  # whose further frames are previews and depths of the first
 SMALLER = "make it smaller, or cut it into parts"
 
 
-def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = False) -> Image.Image:
+def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = False) -> "Image.Image":
     """The image in a file: grey ("L") if channels is 1, colour ("RGB") if it is 3; `name` is what errors call it.
 
     upright: turned as the EXIF orientation says, which is how a viewer shows it.
     Raises `InputError` for whatever the module's docstring refuses.
     """
+    with needs_run():
+        from PIL import Image, ImageOps
+
     try:
         with Image.open(source) as file:
-            _check(file, name)
+            _check(file, name, Image.MAX_IMAGE_PIXELS)
             image = ImageOps.exif_transpose(file) if upright else file
             if image.mode in ALPHA or "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -43,9 +48,8 @@ def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = Fals
         raise InputError(f"{name} cannot be read as an image ({_line(error)}): mend or remove it.") from error
 
 
-def _check(image: ImageFile.ImageFile, name: str) -> None:
+def _check(image: "ImageFile.ImageFile", name: str, limit: int | None) -> None:
     """What the header says, before any pixel is decoded."""
-    limit = Image.MAX_IMAGE_PIXELS
     if limit and image.width * image.height > limit:
         raise InputError(f"{name} has {image.width} x {image.height} pixels, more than {limit}: {SMALLER}.")
     arguments = [part for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else [tile[3]])]

@@ -21,6 +21,7 @@ from jaxtyping import Int64
 
 from diffjax.data.dataset import Dataset
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.randomness import check_seed
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def batches(
     Raises `InputError` for a batch that is larger than the set or does not divide among the processes, and for a seed
     that is not at least 0 and below 2^32.
     """
-    import grain  # about a second: not for those who only load a set or read its errors
+    with needs_run():
+        import grain  # about a second: not for those who only load a set or read its errors
 
     local = _local_size(batch_size, process_index, process_count)
     if batch_size > len(dataset):

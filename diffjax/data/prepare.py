@@ -15,11 +15,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffjax.data.sources import check_name, data_dir, find_prepared, read_info
 from diffjax.data.tfrecord import read_records
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 
 
 def download(name: str, directory: Path) -> Path:
@@ -30,7 +29,8 @@ def download(name: str, directory: Path) -> Path:
     if (path := find_prepared(directory, name)) is not None:
         return path
     check_name(name)
-    import tensorflow_datasets as tfds
+    with needs_run():
+        import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=directory)
     manual = directory / "downloads" / "manual"
@@ -58,6 +58,9 @@ def from_tfrecord(source: Path, directory: Path) -> Path:
     The new directory appears complete or not at all, and `source` is only read.
     Raises `InputError` if source is no such set or is damaged, or if the new directory exists.
     """
+    with needs_run():
+        from tqdm import tqdm
+
     if not (source / "dataset_info.json").is_file():
         raise InputError(f"--from-tfrecord={source} has no dataset_info.json: name a directory DIR/NAME/VERSION.")
     info = read_info(source / "dataset_info.json")
@@ -89,7 +92,8 @@ def from_tfrecord(source: Path, directory: Path) -> Path:
 
 
 def _convert(source: Path, target: Path) -> int:
-    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+    with needs_run():
+        from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
     count = 0
     writer = ArrayRecordWriter(str(target), "group_size:1")  # TFDS's own setting: each record can be read alone

@@ -17,11 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from diffjax.data import image_files
 from diffjax.data.cache import Arrays, cached
@@ -29,12 +26,13 @@ from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.paths import local
 
 DECODER = 2  # raised whenever the same records come to give other images or labels, so that no cache entry is stale
 
 
-def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def load(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the set that config describes.
 
     config.name: an embedded set such as "digits", whose fields `load_embedded` explains, or a TFDS name such as
@@ -66,7 +64,7 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     return dataset
 
 
-def _load_tfds(config: ml_collections.ConfigDict, split: str) -> Dataset:
+def _load_tfds(config: Any, split: str) -> Dataset:
     shape = tuple(config.shape)
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, channels) with 1 or 3 channels.")
@@ -147,7 +145,8 @@ def read_info(path: Path) -> dict:
 
 def check_name(name: str) -> None:
     """Raises `InputError` if TFDS knows no such set, or if the set has configs and the name has none of them."""
-    import tensorflow_datasets as tfds  # half a second, which a set already in the cache need not wait for
+    with needs_run():
+        import tensorflow_datasets as tfds  # half a second, which a set already in the cache need not wait for
 
     base, _, config = name.partition(":")[0].partition("/")
     known = tfds.list_builders(with_community_datasets=False)
@@ -168,7 +167,8 @@ def check_name(name: str) -> None:
 
 def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, int], resize: bool) -> Dataset:
     """A prepared set, each image decoded when it is asked for. Without resize, images of one size must have `shape`."""
-    import tensorflow_datasets as tfds
+    with needs_run():
+        import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(path)
     features = dict(builder.info.features.items())
@@ -234,13 +234,17 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int], name: str = "The i
     height, width, channels = shape
     image = image_files.read(io.BytesIO(encoded), name, channels)
     if image.size != (width, height):
+        with needs_run():
+            from PIL import Image, ImageOps
+
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(shape)
 
 
 def _check_label(name: str, label: Any) -> None:
     """Raises `InputError` unless a TFDS feature, None if the set has none, is one number an example."""
-    import tensorflow_datasets as tfds
+    with needs_run():
+        import tensorflow_datasets as tfds
 
     number = isinstance(label, tfds.features.Tensor) and label.shape == () and np.dtype(label.np_dtype).kind in "biuf"
     if label is not None and not isinstance(label, tfds.features.ClassLabel) and not number:
@@ -251,6 +255,9 @@ def _check_label(name: str, label: Any) -> None:
 
 
 def _decode_all(dataset: Dataset) -> Arrays:
+    with needs_run():
+        from tqdm import tqdm
+
     images = np.empty((len(dataset), *dataset.shape), np.uint8)
     labels = np.empty(len(dataset), np.int32)
     with tqdm(total=len(dataset), desc=f"decoding {dataset.name}", unit="image", disable=None) as progress:

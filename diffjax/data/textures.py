@@ -11,13 +11,17 @@ for the bark of Sohl-Dickstein et al. (2015): those images, of Lazebnik et al. (
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from diffjax.data import image_files
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PHOTOGRAPHS = ("gravel", "grass", "brick")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
@@ -57,7 +61,8 @@ def crops(
 
 def photograph(name: str) -> UInt8[np.ndarray, "512 512 1"]:
     """One of `PHOTOGRAPHS`, from scikit-image's wheel: no download."""
-    from skimage import data  # half a second, for these sets only
+    with needs_run():
+        from skimage import data  # half a second, for these sets only
 
     return getattr(data, name)()[..., None]
 
@@ -71,10 +76,13 @@ def folder(directory: Path, channels: int) -> list[UInt8[np.ndarray, "_ _ channe
     if not paths:
         missing = "has no image file" if directory.is_dir() else "is no directory"
         raise InputError(f"data.dir={str(directory)!r} {missing}: name a directory of {', '.join(_SUFFIXES)} files.")
+    with needs_run():
+        from PIL import Image
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return [_pixels(image_files.read(path, str(path), channels, upright=True)) for path in paths]
 
 
-def _pixels(image: Image.Image) -> UInt8[np.ndarray, "_ _ channels"]:
+def _pixels(image: "Image.Image") -> UInt8[np.ndarray, "_ _ channels"]:
     return np.asarray(image).reshape(image.height, image.width, -1)

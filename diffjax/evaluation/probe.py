@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer
 
 from diffjax.errors import InputError
 from diffjax.evaluation.measure import Measure, Trained
+from diffjax.extras import needs_run
 from diffjax.mesh import share
 
 KINDS = ("logistic", "svm")
@@ -58,10 +59,11 @@ def linear(
     Raises:
         InputError: as `check`; and if a feature is not finite.
     """
-    from sklearn.linear_model import LogisticRegression  # a second, which other evaluations need not wait for
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
+    with needs_run():  # a second, which other evaluations need not wait for
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import LinearSVC
 
     check(kind, labels)
     if not (np.isfinite(features).all() and np.isfinite(test_features).all()):

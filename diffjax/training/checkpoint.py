@@ -19,16 +19,19 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.paths import local
 from diffjax.training.checksum import Differs, checksums, names, unwrap, wrap
 from diffjax.training.event_loops import patient_loops
 from diffjax.training.state import is_narrow
+
+with needs_run():
+    import orbax.checkpoint as ocp
+    from etils import epath
+    from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 _ONCE = {"memory": "times"}  # what fields of the state were called in earlier checkpoints
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

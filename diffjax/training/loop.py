@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
-from tqdm import tqdm
 
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.feed import Feed
@@ -31,6 +31,9 @@ from diffjax.training.metrics import Metrics, TrainingDiverged
 from diffjax.training.sharding import Layout, check_batch_size, parallelize
 from diffjax.training.state import Trainable, TrainState, init_state, optimizer
 from diffjax.training.step import make_step
+
+with needs_run():
+    from tqdm import tqdm
 
 
 class TrainingStopped(Exception):

@@ -20,12 +20,15 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffjax.errors import InputError
+from diffjax.extras import needs_run
 from diffjax.memory import Memory
 from diffjax.training.config import Part, TrainingConfig
+
+with needs_run():
+    import optax
 
 
 class Trainable(Protocol):

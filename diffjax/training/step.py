@@ -19,11 +19,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffjax import randomness
 from diffjax.dtypes import as_float
+from diffjax.extras import needs_run
 from diffjax.training.config import TrainingConfig
 from diffjax.training.state import (
     Trainable,
@@ -34,6 +34,9 @@ from diffjax.training.state import (
     widened,
     without_frozen,
 )
+
+with needs_run():
+    import optax
 
 Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]

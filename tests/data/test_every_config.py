@@ -18,7 +18,7 @@ from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from experiments import opened
 
-CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("[a-z]*.py"))
+CONFIGS = sorted({path.stem for path in (Path(__file__).parents[2] / "configs").glob("[a-z]*.py")} - {"base"})
 SHAPES = ((), (0,), (5,), (20, 2), (9, 9, 1), (8, 8, 3), (8, 8, -1), (8.0, 8, 1), "8")
 
 

@@ -1,0 +1,46 @@
+"""What every run's configuration has: devices, data, sampling, evaluation and training. It is no run by itself.
+
+A configuration begins with it, adds its system and the system's own sections, and changes what differs.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            parallel="jit",  # or "pmap"
+            mesh=(("data", -1), ("model", 1)),  # "model" divides the state; -1: what is left of the devices
+            data=dict(  # a run adds name, shape, and levels: how many values an element takes, 0 for real numbers
+                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
+                train_split="",  # of TFDS; a set that has one division into training and test needs no names
+                test_split="",
+                in_memory=True,
+            ),
+            sampling=dict(sampler="ancestral", steps=1),
+            evaluation=dict(
+                batch_size=100,
+                num_examples=0,  # of the test split; 0: all
+                num_terms=0,  # of the bound's L_t, drawn per example; 0: the whole sum
+                grid=64,  # images in the grid, or points in the pictures
+            ),
+            training=dict(
+                steps=3000,
+                batch_size=100,
+                learning_rate=1e-3,
+                warmup=100,  # steps until the learning rate is reached
+                grad_clip=1.0,  # largest norm of the gradient; 0: any
+                ema_decay=0.999,  # of the running mean of the parameters
+                flip=False,  # mirror each image left-right with probability 1/2
+                seed=0,
+                log_every=500,  # steps, as the next three
+                eval_every=0,  # 0: only at the end
+                save_every=0,  # 0: only at the end
+                keep_every=0,  # checkpoints that stay for ever, beside the last two; 0: only the last two
+                accumulate=1,  # parts of a batch, one after the other
+                on_bad_step="stop",  # stop | skip
+                grad_limit=0.0,  # above it a gradient has exploded; 0: only what is not finite is bad
+                data_timeout=600.0,  # seconds
+            ),
+        )
+    )
