@@ -17,6 +17,7 @@ grid points L is linear in t: the diffusion whose rate is constant within a step
 A schedule is evaluated at concrete or traced times. Concrete times outside [0, 1] raise an InputError.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -228,7 +229,8 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
 
 CHAINS: dict[str, Callable[..., Discrete]] = {"linear": linear, "cosine": cosine, "sigmoid": sigmoid}
 CONTINUOUS: dict[str, Callable[..., Schedule]] = {"vp": vp, "sub_vp": sub_vp, "ve": ve}
-SCHEDULES: dict[str, Callable[..., Schedule]] = {**CHAINS, **CONTINUOUS}
+# A view of both: what is added to one is here, too.
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = ChainMap[str, Callable[..., Any]](CONTINUOUS, CHAINS)
 
 
 def make(name: str, settings: Mapping[str, Any], among: Mapping[str, Callable[..., S]], field: str = "schedule") -> S:

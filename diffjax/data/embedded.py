@@ -39,7 +39,7 @@ def load_embedded(config: Any, split: str) -> Dataset:
     """
     if config.get("train_split") or config.get("test_split"):
         raise InputError(f"data.train_split and data.test_split must be '' for the embedded set {config.name!r}.")
-    dataset = _SETS[config.name](config, split)
+    dataset = EMBEDDED[config.name](config, split)
     if dataset.shape != (shape := tuple(config.shape)):
         raise InputError(f"data.shape={shape} disagrees with {config.name!r}: set data.shape={dataset.shape}.")
     return dataset
@@ -162,7 +162,7 @@ def _rng(split: str) -> np.random.Generator:
     return np.random.default_rng(("train", "test").index(split))
 
 
-_SETS: dict[str, Callable[[Any, str], Dataset]] = {
+EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "digits": _digits,
     "swiss_roll": _swiss_roll,
     "heartbeat": _heartbeat,
@@ -174,4 +174,3 @@ _SETS: dict[str, Callable[[Any, str], Dataset]] = {
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
     "folder": _folder,
 }
-EMBEDDED = tuple(_SETS)

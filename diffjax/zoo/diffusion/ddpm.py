@@ -6,7 +6,7 @@ levels themselves: its last term is the probability of a level under the rounded
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,55 @@ from diffjax.zoo.diffusion import pictures
 from diffjax.zoo.diffusion.pictures import Reverse
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels
+
+
+class Denoiser(NamedTuple):
+    """A network of noisy images, and the model p(x_{t-1} | x_t) that it makes. The fields are arguments of `ddpm`."""
+
+    process: processes.Gaussian
+    network: nn.Module
+    shape: tuple[int, int, int]
+    levels: int
+    kind: predictions.Kind
+    learned: bool
+    clip: bool
+    num_classes: int
+
+    @property
+    def classes(self) -> tuple[str, int] | None:
+        return ("net.num_classes", self.num_classes) if self.num_classes else None
+
+    def init(self, key: Array) -> Any:
+        no_label = jnp.zeros(1, int) if self.num_classes else None
+        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), no_label)["params"]
+
+    def unpack(self, batch: Batch) -> tuple[Array, Array | None]:
+        """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
+        x0 = scaled(image_of(batch), self.levels)
+        if self.classes is None:
+            return x0, None
+        label = labels(batch, self.classes)
+        return x0, jnp.where(label < 0, self.num_classes, label)
+
+    def network_predict(
+        self, params: Any, label: Array | None, dropout: randomness.Keys | None = None
+    ) -> predictions.Predict:
+        """What the network says: it is trained so."""
+
+        def fn(xt: Array, t: Array) -> Array:
+            return jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, label, dropout))
+
+        return predictions.predictor(self.kind, fn, self.learned)
+
+    def predict(self, params: Any, label: Array | None) -> predictions.Predict:
+        """Of the model p whose bound is reported and from which samples are drawn."""
+        said = self.network_predict(params, label)
+        return predictions.clip(said, self.process) if self.clip else said
+
+    def kernels(self, params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
+        if self.num_classes:
+            raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
+        return self.process, self.predict(params, None)
 
 
 def ddpm(
@@ -62,76 +111,49 @@ def ddpm(
         num_terms: of the bound's steps, drawn for each example; all unless given.
         conditioning: whether the figures show denoising and inpainting.
     """
-    num_steps, times = process.schedule.num_steps, process.schedule.times  # type: ignore[attr-defined]
+    schedule: schedules.Discrete = process.schedule  # type: ignore[assignment]
+    num_steps, times = schedule.num_steps, schedule.times
     down = samplers.spaced(times, sampling_steps or num_steps)
     stepper = samplers.ancestral(process, variance) if stepper is None else stepper
-    time_sampler = times_of.uniform(num_steps) if time_sampler is None else time_sampler
     decoder = partial(DiscretizedNormal, num_bins=levels)
     cost = losses.chain_loss(loss, process, num_steps, kind, variance, decoder)
-    classes = ("net.num_classes", num_classes) if num_classes else None
-
-    def unpack(batch: Batch) -> tuple[Array, Array | None]:
-        """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
-        x0 = scaled(image_of(batch), levels)
-        if classes is None:
-            return x0, None
-        label = labels(batch, classes)
-        return x0, jnp.where(label < 0, num_classes, label)
-
-    def init(key: Array) -> Any:
-        no_label = jnp.zeros(1, int) if num_classes else None
-        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), no_label)["params"]
-
-    def predict(params: Any, label: Array | None, dropout: Any = None) -> predictions.Predict:
-        def fn(xt: Array, t: Array) -> Array:
-            return jnp.asarray(network.apply({"params": params}, xt, 1000.0 * t - 1.0, label, dropout))
-
-        return predictions.predictor(kind, fn, variance == "learned")
-
-    def model(params: Any, label: Array | None) -> predictions.Predict:
-        """Of the model p whose bound is reported and from which samples are drawn."""
-        return predictions.clip(predict(params, label), process) if clip else predict(params, label)
+    denoiser = Denoiser(process, network, shape, levels, kind, variance == "learned", clip, num_classes)
 
     def training_loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        x0, label = unpack(batch)
+        x0, label = denoiser.unpack(batch)
         time_key, noise_key, dropout_key = randomness.split(key, 3)
         given = batch.get("t") if isinstance(batch, dict) else None
         t = times_of.uniform(num_steps).sample((), time_key, len(x0))[0] if given is None else given
-        return cost(predict(params, label, dropout_key), noise_key, x0, t)
+        return cost(denoiser.network_predict(params, label, dropout_key), noise_key, x0, t)
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
-        x0, label = unpack(batch)
-        costs = bounds.diffusion(process, model(params, label), key, x0, times, variance, decoder, num_terms)
+        x0, label = denoiser.unpack(batch)
+        costs = bounds.diffusion(process, denoiser.predict(params, label), key, x0, times, variance, decoder, num_terms)
         return {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
 
     def log_prob(params: Any, key: Array, batch: Batch) -> Array:
         """The bound's prior and reconstruction, and the probability flow in place of all steps between."""
-        x0, label = unpack(batch)
+        x0, label = denoiser.unpack(batch)
         level = jnp.round((x0 + 1.0) * (levels - 1) / 2).astype(int)
-        return sde.discrete_log_prob(process, model(params, label), key, level, levels, "forward", variance)
+        return sde.discrete_log_prob(process, denoiser.predict(params, label), key, level, levels, "forward", variance)
 
     def sample(params: Any, key: Array, num: int) -> Array:
         label_key, key = jax.random.split(key)
         label = jax.random.randint(label_key, (num,), 0, num_classes) if num_classes else None
-        return samplers.sample(stepper, model(params, label), key, down, (num, *shape))
-
-    def kernels(params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
-        if num_classes:
-            raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
-        return process, model(params, None)
+        return samplers.sample(stepper, denoiser.predict(params, label), key, down, (num, *shape))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        reverse = Reverse(process, model, stepper, down, variance)
-        return pictures.of_chain(reverse, params, key, *unpack(batch), times, decoder, conditioning)
+        reverse = Reverse(process, denoiser.predict, stepper, down, variance)
+        return pictures.of_chain(reverse, params, key, *denoiser.unpack(batch), times, decoder, conditioning)
 
     return Model(
-        init,
+        denoiser.init,
         training_loss,
         bound_of(terms),
         sample,
-        kernels,
-        of_times(time_sampler),
-        Examples(classes=classes),
+        denoiser.kernels,
+        of_times(times_of.uniform(num_steps) if time_sampler is None else time_sampler),
+        Examples(classes=denoiser.classes),
         (Bound(terms), Flow(log_prob)),
         Figures(own=figures),
     )

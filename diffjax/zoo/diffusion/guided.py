@@ -36,6 +36,47 @@ TABLE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCALES = (0.0, 1.0, 3.0)  # of the table and the figure
 
 
+class Guide(NamedTuple):
+    """A base diffusion and the classifier that guides it. The fields are arguments of `guided`."""
+
+    base: Model
+    network: nn.Module
+    shape: tuple[int, int, int]
+    stepper: Callable[[Gaussian], samplers.Stepper]
+    steps: int
+
+    def init(self, key: Array) -> Any:
+        model_key, key = jax.random.split(key)
+        classifier = self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
+        return {"model": self.base.init(model_key), "classifier": classifier}
+
+    def kernels(self, params: Any) -> tuple[Any, predictions.Predict]:
+        assert self.base.kernels is not None
+        return self.base.kernels(params["model"])
+
+    def log_probs(self, params: Any, xt: Array, t: Array, dropout: randomness.Keys | None = None) -> Array:
+        """log p(y | x_t) of all classes, (batch, num_classes)."""
+        schedule = self.kernels(params)[0].schedule
+        power = broadcast_to(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, xt)  # 1 unless variance explodes
+        logits = self.network.apply({"params": params["classifier"]}, xt / jnp.sqrt(power), 1000.0 * t, dropout)
+        return jax.nn.log_softmax(jnp.asarray(logits))
+
+    def draw(self, params: Any, key: Array, asked: Array, scale: ArrayLike) -> Array:
+        """Samples of the classes `asked` (num,)."""
+        process, predict = self.kernels(params)
+
+        def log_r(xt: Array, t: Array) -> Array:
+            return jnp.asarray(scale) * _chosen(self.log_probs(params, xt, t), asked)
+
+        toward = conditioning.guided(process, predict, log_r)
+        times = _times(process.schedule, self.steps)
+        return samplers.sample(self.stepper(process), toward, key, times, (len(asked), *self.shape))
+
+    def at_scales(self, params: Any, key: Array, asked: Array) -> Array:
+        """The same noise guided at each of the scales: (scales, *asked, *shape)."""
+        return jax.lax.map(lambda scale: self.draw(params, key, asked, scale), jnp.array(SCALES))
+
+
 def guided(
     base: Model,
     network: nn.Module,
@@ -61,51 +102,23 @@ def guided(
         scale: of log p(y | x_t); 0 is no guidance.
         label: the class of all samples; -1 for the classes in turn, image i of class i mod num_classes.
     """
-    base_bound, base_kernels = base.bound, base.kernels
-    base_terms, base_log_prob = base.measure(Bound).terms, base.measure(Flow).log_prob
-    assert base_bound is not None and base_kernels is not None
+    base_bound, base_terms, base_log_prob = base.bound, base.measure(Bound).terms, base.measure(Flow).log_prob
+    assert base_bound is not None
+    guide = Guide(base, network, shape, stepper, steps)
     classes = ("classifier.num_classes", num_classes)
-
-    def init(key: Array) -> Any:
-        model_key, key = jax.random.split(key)
-        classifier = network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
-        return {"model": base.init(model_key), "classifier": classifier}
-
-    def kernels(params: Any) -> tuple[Any, predictions.Predict]:
-        return base_kernels(params["model"])
-
-    def log_probs(params: Any, xt: Array, t: Array, dropout: randomness.Keys | None = None) -> Array:
-        """log p(y | x_t) of all classes, (batch, num_classes)."""
-        schedule = kernels(params)[0].schedule
-        power = broadcast_to(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, xt)  # 1 unless variance explodes
-        logits = network.apply({"params": params["classifier"]}, xt / jnp.sqrt(power), 1000.0 * t, dropout)
-        return jax.nn.log_softmax(jnp.asarray(logits))
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         known, x0 = labels(batch, classes), ddpm.scaled(jnp.asarray(batch["image"]), levels)
         base_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         t = batch["t"] if "t" in batch else 1.0 - randomness.uniform(time_key, (len(x0),))
-        xt = losses.draw(kernels(params)[0].marginal(x0, t), noise_key)
-        log_p = _chosen(log_probs(params, xt, t, dropout_key), known)
+        xt = losses.draw(guide.kernels(params)[0].marginal(x0, t), noise_key)
+        log_p = _chosen(guide.log_probs(params, xt, t, dropout_key), known)
         return base.loss(params["model"], base_key, batch) - jnp.where(known < 0, 0.0, log_p)
 
-    def draw(params: Any, key: Array, asked: Array, scale: ArrayLike) -> Array:
-        """Samples of the classes `asked` (num,)."""
-        process, predict = kernels(params)
-
-        def log_r(xt: Array, t: Array) -> Array:
-            return jnp.asarray(scale) * _chosen(log_probs(params, xt, t), asked)
-
-        toward = conditioning.guided(process, predict, log_r)
-        return samplers.sample(stepper(process), toward, key, _times(process.schedule, steps), (len(asked), *shape))
-
     def sample(params: Any, key: Array, num: int) -> Array:
-        return draw(params, key, jnp.arange(num) % num_classes if label < 0 else jnp.full(num, label), scale)
+        return guide.draw(params, key, jnp.arange(num) % num_classes if label < 0 else jnp.full(num, label), scale)
 
-    @jax.jit
-    def at_scales(params: Any, key: Array, asked: Array) -> Array:
-        """The same noise guided at each of the scales: (scales, *asked, *shape)."""
-        return jax.lax.map(lambda scale: draw(params, key, asked, scale), jnp.array(SCALES))
+    at_scales = jax.jit(guide.at_scales)
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """The base's, and one draw of each class, a row for each scale."""
@@ -116,15 +129,17 @@ def guided(
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
         known, x0 = labels(batch, classes), ddpm.scaled(jnp.asarray(batch["image"]), levels)
-        judge = Judge(kernels(params)[0], partial(log_probs, params), partial(at_scales, params), num_classes)
+        judge = Judge(
+            guide.kernels(params)[0], partial(guide.log_probs, params), partial(at_scales, params), num_classes
+        )
         return judge.table(key, x0[known >= 0], known[known >= 0])
 
     return Model(
-        init,
+        guide.init,
         loss,
         lambda params, key, batch: base_bound(params["model"], key, batch),
         sample,
-        kernels,
+        guide.kernels,
         base.memory,
         Examples(classes=classes),
         (

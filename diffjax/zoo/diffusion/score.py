@@ -14,7 +14,7 @@ bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the ex
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,52 @@ from diffjax.zoo.figures import Figure, Figures, picture_of
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
 WEIGHTINGS = ("simple", "likelihood")
+
+
+class Score(NamedTuple):
+    """The network as a score, and the data as real numbers. The fields are arguments of `score_model`."""
+
+    process: processes.Gaussian
+    network: nn.Module
+    shape: tuple[int, ...]
+    levels: int
+
+    @property
+    def units(self) -> float:
+        """What log p(x) is more than log P(level), in nats."""
+        return math.prod(self.shape) * math.log((self.levels - 1) / 2) if self.levels else 0.0
+
+    def init(self, key: Array) -> Any:
+        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
+
+    def predict(self, params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
+        """s(x, t) = -F(x/√(alpha² + sigma²), t)/sigma."""
+        schedule = self.process.schedule
+
+        def score(xt: Array, t: Array) -> Array:
+            alpha, sigma = (schedules.broadcast_to(a, xt) for a in (schedule.alpha(t), schedule.sigma(t)))
+            inputs = xt / jnp.sqrt(alpha**2 + sigma**2)
+            rest = (None, dropout) if len(self.shape) == 3 else ()
+            return -jnp.asarray(self.network.apply({"params": params}, inputs, 999.0 * t, *rest)) / sigma
+
+        return predictions.score(score)
+
+    def kernels(self, params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
+        return self.process, self.predict(params)
+
+    def encode(self, key: randomness.Keys, batch: Batch) -> Array:
+        """The examples as real numbers: 2 (level + u)/(levels - 1) - 1 with u uniform on [-1/2, 1/2)."""
+        x = jnp.asarray(image_of(batch))
+        if not self.levels:
+            return x
+        half = (self.levels - 1) / 2
+        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
+        return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
+
+    def log_prob(self, params: Any, key: Array, batch: Batch) -> Array:
+        """By the probability flow, in nats; of levels a lower bound on their probability."""
+        encode_key, key = jax.random.split(key)
+        return sde.log_prob(self.process, self.predict(params), key, self.encode(encode_key, batch)) - self.units
 
 
 def score_model(
@@ -69,8 +115,7 @@ def score_model(
         toy: the mixture in the plane that the data are of; its figures and its table are made then.
     """
     schedule, images = process.schedule, len(shape) == 3
-    half = (levels - 1) / 2
-    units = math.prod(shape) * math.log(half) if levels else 0.0
+    score = Score(process, network, shape, levels)
     stepper = samplers.denoised(process, samplers.reverse_diffusion(process)) if stepper is None else stepper
     times = sde.times(schedule, 1000) if times is None else times
     grid_times = _bound_times(schedule, num_levels or bound_steps)
@@ -78,70 +123,43 @@ def score_model(
     # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
     weight = None if weighting == "simple" else partial(sde.squared_diffusion, schedule)
 
-    def init(key: Array) -> Any:
-        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
-
-    def predict(params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
-        def score(xt: Array, t: Array) -> Array:
-            alpha, sigma = (schedules.broadcast_to(a, xt) for a in (schedule.alpha(t), schedule.sigma(t)))
-            inputs = xt / jnp.sqrt(alpha**2 + sigma**2)
-            rest = (None, dropout) if images else ()
-            return -jnp.asarray(network.apply({"params": params}, inputs, 999.0 * t, *rest)) / sigma
-
-        return predictions.score(score)
-
-    def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = jnp.asarray(image_of(batch))
-        if not levels:
-            return x
-        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
-        return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
-
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         encode_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
-        x0 = encode(encode_key, batch)
-        given = batch.get("t") if isinstance(batch, dict) else None
-        t = _own_times(time_key, len(x0), num_levels) if given is None else given
-        if num_levels:
-            t = (jnp.round(t * num_levels) - 1) / (num_levels - 1)  # from i/L, i = 1 .. L, to (i - 1)/(L - 1)
-        error = losses.weighted_score_matching(process, predict(params, dropout_key), noise_key, x0, t, weight)
+        x0 = score.encode(encode_key, batch)
+        t = _times(time_key, batch, len(x0), num_levels)
+        error = losses.weighted_score_matching(process, score.predict(params, dropout_key), noise_key, x0, t, weight)
         return error / math.prod(shape)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
-        x0 = encode(encode_key, batch)
-        costs = bounds.diffusion(process, predict(params), key, x0, grid_times, "posterior", None, num_terms)
+        x0 = score.encode(encode_key, batch)
+        costs = bounds.diffusion(process, score.predict(params), key, x0, grid_times, "posterior", None, num_terms)
         parts = {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
-        return parts | ({"units": jnp.full(len(x0), units)} if units else {})
-
-    def log_prob(params: Any, key: Array, batch: Batch) -> Array:
-        encode_key, key = jax.random.split(key)
-        return sde.log_prob(process, predict(params), key, encode(encode_key, batch)) - units
+        return parts | ({"units": jnp.full(len(x0), score.units)} if levels else {})
 
     def sample(params: Any, key: Array, num: int) -> Array:
-        return samplers.sample(stepper, predict(params), key, times, (num, *shape))
+        return samplers.sample(stepper, score.predict(params), key, times, (num, *shape))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         if toy is not None:
-            return score_toy.figures(toy, process, predict(params), key)
+            return score_toy.figures(toy, process, score.predict(params), key)
         if not images:
             return {}
         shown = times if len(times) > 2 else sde.times(schedule, 10)
-        reverse = pictures.Reverse(process, lambda params, _: predict(params), stepper, shown, "posterior")
-        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch), conditioning_steps)
+        reverse = pictures.Reverse(process, lambda params, _: score.predict(params), stepper, shown, "posterior")
+        return pictures.of_score(reverse, params, key, lambda key: score.encode(key, batch), conditioning_steps)
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        assert toy is not None
-        return score_toy.table(toy, process, predict(params), key, batch["image"])
+        return {} if toy is None else score_toy.table(toy, process, score.predict(params), key, batch["image"])
 
     return Model(
-        init,
+        score.init,
         loss,
         bound_of(terms),
         sample,
-        lambda params: (process, predict(params)),
+        score.kernels,
         of_times(time_sampler),
-        measures=(Bound(terms), Flow(log_prob), *([] if toy is None else [Table(table)])),
+        measures=(Bound(terms), Flow(score.log_prob), *([] if toy is None else [Table(table)])),
         figures=Figures(picture_of(shape), figures),
     )
 
@@ -158,10 +176,13 @@ def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
     return jnp.asarray(np.concatenate([[0.0], inner]), float)
 
 
-def _own_times(key: randomness.Keys, num: int, num_levels: int) -> Array:
-    if num_levels:
-        return times_of.uniform(num_levels).sample((), key, num)[0]
-    return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(key, (num,))
+def _times(key: randomness.Keys, batch: Batch, num: int, num_levels: int) -> Array:
+    """Those of the batch, else `num` drawn ones; of levels from i/L, i = 1 .. L, to (i - 1)/(L - 1)."""
+    t = batch.get("t") if isinstance(batch, dict) else None
+    if not num_levels:
+        return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(key, (num,)) if t is None else t
+    t = times_of.uniform(num_levels).sample((), key, num)[0] if t is None else t
+    return (jnp.round(t * num_levels) - 1) / (num_levels - 1)
 
 
 def make(config: Any) -> Model:

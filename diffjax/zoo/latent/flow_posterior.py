@@ -33,6 +33,10 @@ class Amortised(NamedTuple):
     flow: Callable[[Any, Array], flows.Flow]
 
 
+IDENTITY = flows.Flow(*2 * [lambda z: (z, jnp.zeros(z.shape[:-1], z.dtype))])
+NO_FLOW = Amortised(0, lambda key: (), lambda params, numbers: IDENTITY)
+
+
 def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
     """`length` layers on vectors of `dim`; `units` of the masked networks and of their context.
 
@@ -45,8 +49,7 @@ def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
         raise InputError(f"vae.flow_length must be an integer of at least 1, not {length!r}")
 
     if name == "none":
-        identity = flows.Flow(*2 * [lambda z: (z, jnp.zeros(z.shape[:-1], z.dtype))])
-        return Amortised(0, lambda key: (), lambda params, numbers: identity)
+        return NO_FLOW
     if name == "iaf":
         return _inverse_autoregressive(length, dim, units)
 

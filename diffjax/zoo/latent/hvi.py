@@ -62,7 +62,7 @@ def hvi(
     iterations: int = 1,
     step_size: float = 0.1,
     momentum_units: int = 100,
-    annealing: Any,
+    annealing: latent.Annealing = latent.ANNEALING,
 ) -> Model:
     """A variational auto-encoder of images of bits, with Hamiltonian dynamics behind its encoder.
 
@@ -72,7 +72,7 @@ def hvi(
         num_leapfrog: steps of an iteration; 0 for no dynamics.
         step_size: of the leapfrog at first.
         momentum_units: of the hidden layer of both momentum models.
-        annealing: `temperatures`, `num_leapfrog` and `step_size` of annealed importance sampling.
+        annealing: the path of annealed importance sampling.
     """
     pair = Pair(encoder, decoder)
     moves = range(iterations if num_leapfrog else 0)
@@ -119,12 +119,11 @@ def hvi(
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
         """Rows: x, its decoded z_0 and, moved by the dynamics, z_T."""
         x = bits(batch)[:16]
-        keys = jax.random.split(key, len(x))
 
         def codes(key: Array, x: Array) -> tuple[Array, Array]:
             return pair.initial(params, x).sample(jax.random.split(key, len(moves) + 1)[0]), draw(params, key, x)[0]
 
-        before, after = jax.vmap(codes)(keys, x)
+        before, after = jax.vmap(codes)(jax.random.split(key, len(x)), x)
         rows = [x, decode(params, before), decode(params, after)]
         return {"reconstructions": Grid(2.0 * jnp.concatenate(rows) - 1.0, len(x))}
 
@@ -175,7 +174,7 @@ def make(config: Any) -> Model:
         iterations=setting.iterations,
         step_size=setting.step_size,
         momentum_units=net.momentum_units,
-        annealing=config.evaluation.annealing,
+        annealing=latent.Annealing(**config.evaluation.annealing),
     )
 
 

@@ -52,20 +52,11 @@ def dense(features: tuple[int, ...], shape: tuple[int, ...], out: tuple[int, ...
     return Net(lambda key: net.init(key, jnp.zeros(math.prod(shape)))["params"], apply)
 
 
-def networks(
-    net: Any, features: tuple[int, ...], shape: tuple[int, ...], outputs: int, dim: int, decoded: tuple[int, ...]
+def convolutional(
+    channels: tuple[int, ...], units: int, shape: tuple[int, ...], outputs: int, dim: int, decoded: tuple[int, ...]
 ) -> tuple[Net, Net]:
-    """Encoder, from examples of `shape` to `outputs` numbers, and decoder, from `dim` numbers to the shape `decoded`.
-
-    Raises:
-        InputError: on an unknown `net.name`, or convolutions of what is no image.
-    """
-    if net.name == "fc":
-        return dense(features, shape, (outputs,)), dense(features[::-1], (dim,), decoded)
-    if net.name != "conv" or len(shape) != 3:
-        raise InputError(f"net.name must be 'fc' or, of images, 'conv', not {net.name!r} with data.shape={shape}")
-    channels = tuple(net.channels)
-    encoder, decoder = ConvEncoder(channels, net.units, outputs), ConvDecoder(channels, net.units, decoded)
+    """Encoder, from images of `shape` to `outputs` numbers, and decoder, from `dim` numbers to the shape `decoded`."""
+    encoder, decoder = ConvEncoder(channels, units, outputs), ConvDecoder(channels, units, decoded)
     return (
         Net(
             lambda key: encoder.init(key, jnp.zeros(shape))["params"],
@@ -76,6 +67,21 @@ def networks(
             lambda params, z: jnp.asarray(decoder.apply({"params": params}, z)),
         ),
     )
+
+
+def networks(
+    net: Any, features: tuple[int, ...], shape: tuple[int, ...], outputs: int, dim: int, decoded: tuple[int, ...]
+) -> tuple[Net, Net]:
+    """The encoder and the decoder of `config.net`, `features` being the units of dense ones.
+
+    Raises:
+        InputError: on an unknown `net.name`, or convolutions of what is no image.
+    """
+    if net.name == "fc":
+        return dense(features, shape, (outputs,)), dense(features[::-1], (dim,), decoded)
+    if net.name != "conv" or len(shape) != 3:
+        raise InputError(f"net.name must be 'fc' or, of images, 'conv', not {net.name!r} with data.shape={shape}")
+    return convolutional(tuple(net.channels), net.units, shape, outputs, dim, decoded)
 
 
 def fitted(log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[[Any, Array, Batch, int], Array]:
@@ -103,13 +109,24 @@ def fitted(log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[
     return log_weights
 
 
-def annealed(path: Any, log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[[Any, Any, Batch], Array]:
-    """`ManySamples.annealed` by HMC along the path from `initial` to p(x, z).
+class Annealing(NamedTuple):
+    """The path of annealed importance sampling, from `initial` to p(x, z) by HMC.
 
-    Its steps are in standard deviations of `initial`.
-
-    path: `temperatures`, `num_leapfrog` and `step_size`.
+    step_size: in standard deviations of `initial`
     """
+
+    temperatures: int = 400
+    num_leapfrog: int = 3
+    step_size: float = 0.2
+
+
+ANNEALING = Annealing()
+
+
+def annealed(
+    path: Annealing, log_joint: LogJoint, initial: Initial, prepare: Prepare
+) -> Callable[[Any, Any, Batch], Array]:
+    """`ManySamples.annealed` along this path."""
     betas = jnp.linspace(0.0, 1.0, path.temperatures + 1)
 
     def log_weight(params: Any, key: randomness.Keys, batch: Batch) -> Array:

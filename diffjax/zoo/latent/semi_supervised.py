@@ -10,209 +10,178 @@ and M2 of the pair share no parameter and no gradient: one run trains both or, w
 of another (`init_from`). Together they bound
 
     log p(x) ≥ E_q(z_1|x)[log p(x | z_1) - log q(z_1 | x) - U(z_1)]
-
-Pixels are bits: those of the data or, with `ssl.binarize`, new ones each time an example is seen, each 1 with a
-probability of its grey; features and classes are then those of the greys themselves.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from diffjax import randomness
-from diffjax.distributions import Normal
+from diffjax import randomness, registry
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.classification import Classification
 from diffjax.evaluation.measure import Measure
 from diffjax.evaluation.probe import Probe
-from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.zoo.figures import Figure, Figures, Grid
 from diffjax.zoo.latent import m2
 from diffjax.zoo.latent import networks as latent
-from diffjax.zoo.latent.likelihoods import log_bits
-from diffjax.zoo.model import Batch, Examples, Model, labels
+from diffjax.zoo.latent.m1 import Coder, Pixels, m1
+from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels
 
-MODELS = ("m1", "m2", "m1m2", "supervised")
 STYLES = 10  # rows of the pictures
 
 
-def make(config: Any) -> Model:
-    """The Model of `config.{data, ssl, net}`, see configs/ssl_mnist.py; params are {"m1": ..., "m2": ...} as used.
+class Classes(NamedTuple):
+    """M2 of pixels or, with `coder`, of the codes of M1. params are {"m1": the coder's, "m2": ...}."""
 
-    Raises:
-        InputError: on data that are not images of bits, or a choice that does not exist.
+    pixels: Pixels
+    second: m2.M2
+    num_classes: int
+    style: int
+    coder: Coder | None = None
+
+    def init(self, key: Array) -> Any:
+        keys = jax.random.split(key)
+        first = {} if self.coder is None else {"m1": self.coder.init(keys[0])}
+        return first | {"m2": self.second.init(keys[1])}
+
+    def features(self, params: Any, batch: Batch) -> Array:
+        """What M2 is of, without noise."""
+        x = self.pixels.means(image_of(batch))
+        return x if self.coder is None else self.coder.encode(params["m1"], x).mean
+
+    def log_probs(self, params: Any, batch: Batch) -> Array:
+        """log q(y | x), (batch, classes)."""
+        return self.second.log_class(params["m2"], self.features(params, batch))
+
+    def picture(self, params: Any, x: Array) -> Array:
+        """Images of what M2 is of, (*batch, dim)."""
+        return self.pixels.picture(x if self.coder is None else self.coder.decode(params["m1"], x))
+
+    def by_class(self, params: Any, z: Array) -> Array:
+        """Images (n, classes, *shape) of styles (n, #classes, style)."""
+        return self.picture(params, self.second.mean(params["m2"], z))
+
+    def sample(self, params: Any, key: Array, num: int) -> Array:
+        class_key, style_key, code_key = jax.random.split(key, 3)
+        label = jax.random.randint(class_key, (num,), 0, self.num_classes)
+        z = jax.random.normal(style_key, (num, 1, self.style))
+        return self.picture(params, self.second.draw(params["m2"], code_key, z)[jnp.arange(num), label])
+
+    def figures(self, params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        """Two pictures, a style a row and a class a column.
+
+        "classes": styles of the prior. "analogies": those of the examples, which stand in the first column.
+        """
+        image, shape = image_of(batch)[:STYLES], self.pixels.shape
+        inputs = self.features(params, image)
+        label = self.second.log_class(params["m2"], inputs).argmax(-1)
+        style = self.second.style(params["m2"], inputs).mean[jnp.arange(len(image)), label][:, None]
+        shown = self.pixels.picture(self.pixels.means(image))[:, None]
+        rows = jnp.concatenate([shown, self.by_class(params, style)], axis=1)
+        drawn = self.by_class(params, jax.random.normal(key, (STYLES, 1, self.style)))
+        return {
+            "analogies": Grid(rows.reshape(-1, *shape), self.num_classes + 1),
+            "classes": Grid(drawn.reshape(-1, *shape), self.num_classes),
+        }
+
+
+def semi_supervised(
+    pixels: Pixels,
+    second: m2.M2,
+    num_classes: int,
+    style: int,
+    *,
+    coder: Coder | None = None,
+    alpha: float = 0.1,
+    freeze_m1: bool = False,
+) -> Model:
+    """M2 or, with `coder`, M1 and M2. Batches have "label", -1 where it is not known.
+
+    Labelled examples may come beside them, as "labelled_image" and "labelled_label"; without those, the examples
+    themselves take that part.
+
+    Args:
+        pixels: the images.
+        second: of `pixels.dim` bits or, with `coder`, of `coder.dim` real numbers.
+        style: numbers of the style z.
+        coder: M1.
+        alpha: the weight of -log q(y | x) of the labelled examples.
+        freeze_m1: whether M1 is taken as it is, and M2 alone is trained.
     """
-    _check(config)
-    setting, net, shape = config.ssl, config.net, tuple(config.data.shape)
-    num_classes, greys = config.data.num_classes, config.data.levels - 1
-    classes = ("data.num_classes", num_classes)
-    dim = math.prod(shape)
-    stacked, supervised = setting.model == "m1m2", setting.model == "supervised"
-    frozen = stacked and setting.freeze_m1
-    features_of_m1 = tuple(net.features)
-    encoder = latent.dense(features_of_m1, (dim,), (2 * net.latent,))
-    decoder = latent.dense(features_of_m1[::-1], (net.latent,), (dim,))
-    second = m2.m2(net.latent if stacked else dim, num_classes, net.style, tuple(net.units), bits=not stacked)
+    of = Classes(pixels, second, num_classes, style, coder)
+    classes, frozen = ("data.num_classes", num_classes), coder is not None and freeze_m1
 
-    def init_m1(key: Array) -> Any:
-        keys = jax.random.split(key)
-        return {"encoder": encoder.init(keys[0]), "decoder": decoder.init(keys[1])}
-
-    def encode(params: Any, x: Array) -> Normal:
-        """q(z_1 | x)."""
-        return latent.normal(encoder.apply(params["m1"]["encoder"], x))
-
-    def decode(params: Any, z: Array) -> Array:
-        """The log-odds of the pixels."""
-        return decoder.apply(params["m1"]["decoder"], z)
-
-    def init(key: Array) -> Any:
-        keys = jax.random.split(key)
-        params = {"m1": init_m1(keys[0])} if setting.model in ("m1", "m1m2") else {}
-        if setting.model == "m1":
-            return params
-        of_second = second.init(keys[1])
-        return params | {"m2": {"classifier": of_second["classifier"]} if supervised else of_second}
-
-    def means(image: Array) -> Array:
-        """(batch, dim) in [0, 1]."""
-        x = jnp.asarray(image)
-        if not isinstance(x, jax.core.Tracer) and not (0 <= np.asarray(x).min() <= np.asarray(x).max() <= greys):
-            raise InputError(f"the batch has values other than 0 .. data.levels - 1 = {greys}")
-        return x.reshape(len(x), dim).astype(float) / greys
-
-    def draw(key: randomness.Keys, image: Array) -> Array:
-        """(batch, dim) bits."""
-        x = means(image)
-        return (randomness.uniform(key, x.shape, x.dtype) < x).astype(x.dtype) if setting.binarize else x
-
-    def shown(key: randomness.Keys, image: Array) -> Array:
-        """What is learned from: an M1 that learns no more needs no bits, its codes are those of the greys."""
-        return means(image) if frozen else draw(key, image)
-
-    def code(params: Any, key: randomness.Keys, x: Array) -> tuple[Normal, Array]:
-        q = encode(params, x)
-        return q, q.mean + jnp.sqrt(q.variance) * randomness.normal(key, q.mean.shape, q.mean.dtype)
+    def seen(params: Any, bits_key: randomness.Keys, code_key: randomness.Keys, image: Array) -> tuple[Array, Array]:
+        """What M1 costs, and what M2 learns from. An M1 that learns no more needs no bits: its codes are of greys."""
+        x = pixels.means(image) if frozen else pixels.draw(bits_key, image)
+        if coder is None:
+            return jnp.zeros(len(x)), x
+        q, z = coder.code(params["m1"], code_key, x)
+        cost = jnp.zeros(len(x)) if frozen else coder.cost(params["m1"], q, x, z)
+        return cost, jax.lax.stop_gradient(z)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         bits_key, code_key, style_key, labelled_key = randomness.split(key, 4)
         label, labelled = _labels(batch, classes)
-        cost = jnp.zeros(len(label))
-        if not supervised:
-            x = shown(bits_key, batch["image"])
-        if setting.model in ("m1", "m1m2"):
-            q, z = code(params, code_key, x)
-            if not frozen:
-                cost += q.kl(latent.PRIOR).sum(-1) - log_bits(x, decode(params, z)).sum(-1)
-            x = jax.lax.stop_gradient(z)
-        if setting.model == "m1":
-            return cost
-        if not supervised:
-            cost += m2.objective(second, params["m2"], style_key, x, label)
-        known = seen(params, labelled_key, batch.get("labelled_image", batch["image"]))
-        log_q = second.log_class(params["m2"], known)
-        of_label = jnp.take_along_axis(log_q, labelled[:, None], axis=1)[:, 0]
-        return cost - setting.alpha * jnp.where(labelled < 0, 0.0, of_label)
-
-    def seen(params: Any, key: randomness.Keys, image: Array) -> Array:
-        """What the classifier learns from: bits, or a draw of their code."""
-        bits_key, code_key = randomness.split(key, 2)
-        x = shown(bits_key, image)
-        return jax.lax.stop_gradient(code(params, code_key, x)[1]) if stacked else x
+        cost, x = seen(params, bits_key, code_key, batch["image"])
+        cost += m2.objective(second, params["m2"], style_key, x, label)
+        bits_key, code_key = randomness.split(labelled_key, 2)
+        _, known = seen(params, bits_key, code_key, batch.get("labelled_image", batch["image"]))
+        return cost - alpha * _log_q(second, params["m2"], known, labelled)
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         bits_key, code_key, style_key = jax.random.split(key, 3)
-        x = draw(bits_key, _image(batch))
-        if setting.model == "m2":
+        x = pixels.draw(bits_key, image_of(batch))
+        if coder is None:
             return m2.terms(second, params["m2"], style_key, x)
-        q, z = code(params, code_key, x)
-        reconstruction = {"reconstruction": -log_bits(x, decode(params, z)).sum(-1)}
-        if setting.model == "m1":
-            return reconstruction | {"latent": q.kl(latent.PRIOR).sum(-1)}
-        of = m2.terms(second, params["m2"], style_key, z)
-        of_code = of.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known: no draw is needed
-        return reconstruction | {"code": of_code} | of
+        q, z = coder.code(params["m1"], code_key, x)
+        parts = m2.terms(second, params["m2"], style_key, z)
+        of_code = parts.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known: no draw is needed
+        return {"reconstruction": -coder.log_likelihood(params["m1"], x, z), "code": of_code} | parts
 
-    def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return -jnp.sum(jnp.stack(list(terms(params, key, batch).values())), axis=0)
-
-    def features(params: Any, batch: Batch) -> Array:
-        return encode(params, means(_image(batch))).mean
-
-    def class_log_probs(params: Any, batch: Batch) -> Array:
-        x = features(params, batch) if stacked else means(_image(batch))
-        return second.log_class(params["m2"], x)
-
-    def picture(x: Array) -> Array:
-        """Probabilities of pixels (*batch, dim) as images in [-1, 1]."""
-        return 2.0 * x.reshape(*x.shape[:-1], *shape) - 1.0
-
-    def by_class(params: Any, z: Array) -> Array:
-        """Images (n, classes, *shape) of styles (n, #classes, latent)."""
-        x = second.mean(params["m2"], z)
-        return picture(jax.nn.sigmoid(decode(params, x)) if stacked else x)
-
-    def sample(params: Any, key: Array, num: int) -> Array:
-        class_key, style_key, code_key = jax.random.split(key, 3)
-        if setting.model == "m1":
-            z = jax.random.normal(style_key, (num, net.latent))
-            return picture(jax.nn.sigmoid(decode(params, z)))
-        label = jax.random.randint(class_key, (num,), 0, num_classes)
-        z = jax.random.normal(style_key, (num, 1, net.style))
-        x = second.draw(params["m2"], code_key, z)[jnp.arange(num), label]
-        return picture(jax.nn.sigmoid(decode(params, x)) if stacked else x)
-
-    def reconstruct(params: Any, key: Array, batch: Batch) -> Array:
-        return picture(jax.nn.sigmoid(decode(params, features(params, batch))))
-
-    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """M1: images above what is decoded from the means of their codes.
-
-        M2: "classes", a style a row and a class a column; "analogies", the same with the styles of the examples, which
-        stand in the first column.
-        """
-        if supervised:
-            return {}
-        x = means(_image(batch))
-        if setting.model == "m1":
-            return {"reconstructions": Grid(jnp.concatenate([picture(x), reconstruct(params, key, batch)]), len(x))}
-        x = x[:STYLES]
-        inputs = features(params, {"image": _image(batch)[:STYLES]}) if stacked else x
-        label = second.log_class(params["m2"], inputs).argmax(-1)
-        style = second.style(params["m2"], inputs).mean[jnp.arange(len(x)), label][:, None]
-        rows = jnp.concatenate([picture(x)[:, None], by_class(params, style)], axis=1)
-        drawn = by_class(params, jax.random.normal(key, (STYLES, 1, net.style)))
-        return {
-            "analogies": Grid(rows.reshape(-1, *shape), num_classes + 1),
-            "classes": Grid(drawn.reshape(-1, *shape), num_classes),
-        }
-
-    # The error of the classifier is the headline where there is one.
-    measures: list[Measure] = [] if setting.model == "m1" else [Classification(class_log_probs)]
-    if not supervised:
-        measures.append(Bound(terms))
-    if setting.model == "m1":
-        measures.append(Reconstruction(reconstruct))
-    if setting.model in ("m1", "m1m2"):
-        measures.append(Probe(features))
+    # The error of the classifier is the headline.
+    measures: list[Measure] = [Classification(of.log_probs), Bound(terms)]
+    if coder is not None:
+        measures.append(Probe(of.features))
     return Model(
-        init,
+        of.init,
         loss,
-        None if supervised else bound,
-        None if supervised else sample,
-        examples=Examples(classes=None if setting.model == "m1" else classes),
+        bound_of(terms),
+        of.sample,
+        examples=Examples(classes=classes),
         measures=measures,
-        figures=Figures(own=figures),
+        figures=Figures(own=of.figures),
     )
 
 
-def _image(batch: Batch) -> Array:
-    return batch["image"] if isinstance(batch, dict) else batch
+def supervised(pixels: Pixels, second: m2.M2, num_classes: int, *, alpha: float = 0.1) -> Model:
+    """The classifier of M2 alone, which learns from labelled examples only; see `semi_supervised` for the arguments."""
+    classes = ("data.num_classes", num_classes)
+
+    def init(key: Array) -> Any:
+        return {"m2": {"classifier": second.init(jax.random.split(key)[1])["classifier"]}}
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        _, labelled = _labels(batch, classes)
+        bits_key, _ = randomness.split(randomness.split(key, 4)[3], 2)
+        x = pixels.draw(bits_key, batch.get("labelled_image", batch["image"]))
+        return -alpha * _log_q(second, params["m2"], x, labelled)
+
+    def log_probs(params: Any, batch: Batch) -> Array:
+        return second.log_class(params["m2"], pixels.means(image_of(batch)))
+
+    return Model(init, loss, examples=Examples(classes=classes), measures=[Classification(log_probs)])
+
+
+def _log_q(second: m2.M2, params: Any, x: Array, label: Array) -> Array:
+    """log q(label | x), 0 where the label is not known."""
+    log_q = second.log_class(params, x)
+    return jnp.where(label < 0, 0.0, jnp.take_along_axis(log_q, label[:, None], axis=1)[:, 0])
 
 
 def _labels(batch: Batch, classes: tuple[str, int]) -> tuple[Array, Array]:
@@ -221,10 +190,58 @@ def _labels(batch: Batch, classes: tuple[str, int]) -> tuple[Array, Array]:
     return label, labels(batch, classes, "labelled_label", least=0) if "labelled_label" in batch else label
 
 
+def make(config: Any) -> Model:
+    """The Model of `config.{data, ssl, net}`, see configs/ssl_mnist.py.
+
+    Raises:
+        InputError: on data that are not images of bits, or a choice that does not exist.
+    """
+    build = registry.choose("ssl.model", config.ssl.model, MODELS)
+    _check(config)
+    return build(config, Pixels(tuple(config.data.shape), config.data.levels, config.ssl.binarize))
+
+
+def _m1(config: Any, pixels: Pixels) -> Model:
+    return m1(pixels, _coder(config.net, pixels))
+
+
+def _m2(config: Any, pixels: Pixels) -> Model:
+    second = _second(config, pixels.dim, bits=True)
+    return semi_supervised(pixels, second, config.data.num_classes, config.net.style, alpha=config.ssl.alpha)
+
+
+def _m1m2(config: Any, pixels: Pixels) -> Model:
+    setting, net = config.ssl, config.net
+    return semi_supervised(
+        pixels,
+        _second(config, net.latent, bits=False),
+        config.data.num_classes,
+        net.style,
+        coder=_coder(net, pixels),
+        alpha=setting.alpha,
+        freeze_m1=setting.freeze_m1,
+    )
+
+
+def _supervised(config: Any, pixels: Pixels) -> Model:
+    return supervised(pixels, _second(config, pixels.dim, bits=True), config.data.num_classes, alpha=config.ssl.alpha)
+
+
+MODELS: dict[str, Callable[[Any, Pixels], Model]] = {"m1": _m1, "m2": _m2, "m1m2": _m1m2, "supervised": _supervised}
+
+
+def _coder(net: Any, pixels: Pixels) -> Coder:
+    features = tuple(net.features)
+    encoder = latent.dense(features, (pixels.dim,), (2 * net.latent,))
+    return Coder(net.latent, encoder, latent.dense(features[::-1], (net.latent,), (pixels.dim,)))
+
+
+def _second(config: Any, dim: int, bits: bool) -> m2.M2:
+    return m2.m2(dim, config.data.num_classes, config.net.style, tuple(config.net.units), bits=bits)
+
+
 def _check(config: Any) -> None:
     data, setting = config.data, config.ssl
-    if setting.model not in MODELS:
-        raise InputError(f"ssl.model must be one of {', '.join(MODELS)}, not {setting.model!r}")
     if len(data.shape) != 3 or data.levels < 2:
         raise InputError(f"data.shape={tuple(data.shape)}, data.levels={data.levels}: this system is of images")
     if data.levels != 2 and not setting.binarize:

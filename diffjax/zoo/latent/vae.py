@@ -10,7 +10,9 @@
 A single layer may have a normalizing flow behind its Gaussian, see `flow_posterior.py`.
 """
 
-from typing import Any, get_args
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +29,182 @@ from diffjax.vi.objectives import Estimator
 from diffjax.zoo.figures import Figure, Figures, Grid
 from diffjax.zoo.latent import likelihoods
 from diffjax.zoo.latent import networks as latent
-from diffjax.zoo.latent.flow_posterior import amortised
+from diffjax.zoo.latent.flow_posterior import NO_FLOW, Amortised, amortised
 from diffjax.zoo.latent.networks import PRIOR, normal
 from diffjax.zoo.model import Batch, Model
 
 Params = dict[str, Any]
 OBJECTIVES = ("elbo", "iwae")
 MANIFOLD = 20  # images a side
+
+
+class Layers(NamedTuple):
+    """The networks of x and z_1 .. z_L, and their laws p and q.
+
+    dims: numbers of each z_l
+    encoders: the first from x to mean, log-variance and the flow's numbers; the others from z_l to those of z_{l+1}
+    decoders: the first from z_1 to `likelihood.out`; the others from z_{l+1} to mean and log-variance of z_l
+    flow: behind the Gaussian q(z_1 | x)
+    """
+
+    dims: tuple[int, ...]
+    encoders: Sequence[latent.Net]
+    decoders: Sequence[latent.Net]
+    likelihood: likelihoods.Likelihood
+    flow: Amortised = NO_FLOW
+
+    def init(self, key: Array) -> Params:
+        keys = iter(jax.random.split(key, 2 * len(self.dims) + 1))
+        return {
+            "encoder": [net.init(next(keys)) for net in self.encoders],
+            "decoder": [net.init(next(keys)) for net in self.decoders],
+            "likelihood": self.likelihood.params,
+            "flow": self.flow.init(next(keys)),
+        }
+
+    def log_likelihood(self, params: Params, x: Array, z: Array) -> Array:
+        """log p(x | z_1)."""
+        out = self.decoders[0].apply(params["decoder"][0], z)
+        return self.likelihood.log_prob(params["likelihood"], out, x)
+
+    def log_joint(self, params: Params, x: Array, z: Array) -> Array:
+        """log p(x, z) of one example, of a single layer."""
+        return self.log_likelihood(params, x, z) + PRIOR.log_prob(z).sum()
+
+    def posterior(self, params: Params, layer: int, below: Array) -> tuple[Normal, Array]:
+        """q of a layer given the one below it, x below the first, before any flow; and the numbers for the flow."""
+        outputs = self.encoders[layer].apply(params["encoder"][layer], below)
+        return normal(outputs[..., : 2 * self.dims[layer]]), outputs[..., 2 * self.dims[layer] :]
+
+    def first(self, params: Params, x: Array) -> Normal:
+        """q(z_1 | x) before any flow."""
+        return self.posterior(params, 0, x)[0]
+
+    def draw(
+        self, theta: Params, phi: Params, density: Params, key: randomness.Keys, x: Array, num: int
+    ) -> tuple[Array, Array, Array]:
+        """z_1 (num, batch, dim), log p(x | z_1) and log w (num, batch), of draws by phi and densities by `density`."""
+        keys = randomness.split(key, len(self.dims))
+        zs: list[Array] = []
+        log_w = jnp.zeros((), x.dtype)
+        for layer, (layer_key, dim) in enumerate(zip(keys, self.dims, strict=True)):
+            below = zs[-1] if zs else x
+            (q, numbers), (law, _) = (self.posterior(params, layer, below) for params in (phi, density))
+            noise = jnp.moveaxis(randomness.normal(layer_key, (len(x), num, dim), q.mean.dtype), 1, 0)
+            z = q.mean + jnp.sqrt(q.variance) * noise
+            log_w -= law.log_prob(z).sum(-1)
+            if layer == 0:
+                z, log_det = self.flow.flow(phi["flow"], numbers).forward_and_log_det(z)
+                log_w += log_det
+            zs.append(z)
+        log_w += PRIOR.log_prob(zs[-1]).sum(-1)
+        for layer in range(1, len(self.dims)):
+            given = normal(self.decoders[layer].apply(theta["decoder"][layer], zs[layer]))
+            log_w += given.log_prob(zs[layer - 1]).sum(-1)
+        fit = self.log_likelihood(theta, x, zs[0])
+        return zs[0], fit, log_w + fit
+
+    def image(self, params: Params, z: Array) -> Array:
+        """The mean of p(x | z_1)."""
+        return self.likelihood.image(params["likelihood"], self.decoders[0].apply(params["decoder"][0], z))
+
+    def sample(self, params: Params, key: Array, num: int) -> Array:
+        """The means of p(x | z_1), z_1 drawn from the prior."""
+        keys = jax.random.split(key, len(self.dims))
+        z = jax.random.normal(keys[0], (num, self.dims[-1]))
+        for layer in range(len(self.dims) - 1, 0, -1):
+            z = normal(self.decoders[layer].apply(params["decoder"][layer], z)).sample(keys[layer])
+        return self.image(params, z)
+
+
+def vae(
+    layers: Layers,
+    shape: tuple[int, ...],
+    levels: int,
+    *,
+    objective: str = "elbo",
+    estimator: Estimator | Literal["analytic_kl"] = "reparameterized",
+    num_samples: int = 1,
+    annealing: latent.Annealing = latent.ANNEALING,
+) -> Model:
+    """A variational auto-encoder of examples of `shape`, of `levels` values an element (0: real numbers).
+
+    Args:
+        layers: the networks.
+        objective: "elbo" or "iwae", the bound of `num_samples` weights.
+        estimator: of the objective's gradient, see `vi.objective`; or "analytic_kl", of the "elbo" of one layer.
+        annealing: the path of annealed importance sampling, of one layer.
+    """
+    value = partial(_objective, layers, objective, estimator, num_samples)
+
+    def prepared(key: randomness.Keys, batch: Batch) -> tuple[Array, randomness.Keys]:
+        data_key, key = randomness.split(key, 2)
+        return layers.likelihood.prepare(data_key, batch), key
+
+    def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
+        x, key = prepared(key, batch)
+        return -value(params, key, x)
+
+    def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
+        x, key = prepared(key, batch)
+        _, fit, log_w = layers.draw(params, params, params, key, x, num_samples)
+        if objective == "iwae":
+            return {"free energy": -bounds.importance_weighted(log_w)}
+        return {"reconstruction": -fit.mean(0), "latent": (fit - log_w).mean(0)}
+
+    def bound(params: Params, key: Array, batch: Batch) -> Array:
+        return -sum(terms(params, key, batch).values(), jnp.zeros(()))
+
+    def log_weight(params: Params, key: Array, batch: Batch) -> Array:
+        """Of "iwae" the mean of its K weights, E w = p(x) too, so that what it is a draw of is the bound."""
+        x, key = prepared(key, batch)
+        num = num_samples if objective == "iwae" else 1
+        return bounds.importance_weighted(layers.draw(params, params, params, key, x, num)[2])
+
+    def features(params: Params, batch: Batch) -> Array:
+        """The mean of q(z_1 | x) before any flow, of one draw of the noise that levels get."""
+        return layers.first(params, prepared(jax.random.key(0), batch)[0]).mean
+
+    def reconstruct(params: Params, key: Array, batch: Batch) -> Array:
+        x, key = prepared(key, batch)
+        return layers.image(params, layers.draw(params, params, params, key, x, 1)[0][0])
+
+    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
+        """Of images: rows x and its reconstruction; of a plane of latents the manifold."""
+        found: dict[str, Figure] = {}
+        if len(shape) == 3:
+            x = likelihoods.scaled(batch, levels)
+            found["reconstructions"] = Grid(jnp.concatenate([x, reconstruct(params, key, batch)]), len(x))
+        return found | (_manifold(layers, params) if layers.dims == (2,) else {})
+
+    around = (layers.log_joint, layers.first, layers.likelihood.prepare)
+    better = ManySamples(log_weight, None, latent.annealed(annealing, *around) if len(layers.dims) == 1 else None)
+    measures = (Bound(terms), better, Reconstruction(reconstruct), Probe(features))
+    return Model(layers.init, loss, bound, layers.sample, measures=measures, figures=Figures(own=figures))
+
+
+def _objective(
+    layers: Layers, objective: str, estimator: Any, num_samples: int, params: Params, key: randomness.Keys, x: Array
+) -> Array:
+    """The bound to ascend, (batch,) in nats."""
+    if estimator == "analytic_kl":
+        _, fit, _ = layers.draw(params, params, params, key, x, num_samples)
+        return fit.mean(0) - layers.first(params, x).kl(PRIOR).sum(-1)
+
+    def log_weights(theta: Params, phi: Params, density: Params) -> Array:
+        log_w = layers.draw(theta, phi, density, key, x, num_samples)[2]
+        return log_w if objective == "iwae" else log_w[None]
+
+    theta, phi = ({name: params[name] for name in names} for names in (("decoder", "likelihood"), ("encoder", "flow")))
+    bound = vi.objective(log_weights, theta, phi, estimator)
+    return bound if objective == "iwae" else bound.mean(0)
+
+
+def _manifold(layers: Layers, params: Params) -> dict[str, Figure]:
+    """What the quantiles of a plane of latents are decoded to."""
+    quantiles = jax.scipy.stats.norm.ppf((jnp.arange(MANIFOLD) + 0.5) / MANIFOLD)
+    z = jnp.stack(jnp.meshgrid(quantiles, -quantiles), -1).reshape(-1, 2)
+    return {"manifold": Grid(layers.image(params, z), MANIFOLD)}
 
 
 def make(config: Any) -> Model:
@@ -53,137 +224,14 @@ def make(config: Any) -> Model:
     for sizes, below, dim in zip(features[1:], dims, dims[1:], strict=False):
         encoders.append(latent.dense(sizes, (below,), (2 * dim,)))
         decoders.append(latent.dense(sizes[::-1], (dim,), (2 * below,)))
-
-    def init(key: Array) -> Params:
-        keys = iter(jax.random.split(key, 2 * len(dims) + 1))
-        return {
-            "encoder": [net.init(next(keys)) for net in encoders],
-            "decoder": [net.init(next(keys)) for net in decoders],
-            "likelihood": likelihood.params,
-            "flow": behind.init(next(keys)),
-        }
-
-    def log_likelihood(params: Params, x: Array, z: Array) -> Array:
-        return likelihood.log_prob(params["likelihood"], decoder.apply(params["decoder"][0], z), x)
-
-    def posterior(params: Params, layer: int, below: Array) -> tuple[Normal, Array]:
-        """q of a layer given the one below it, x below the first, before any flow; and the numbers for the flow."""
-        outputs = encoders[layer].apply(params["encoder"][layer], below)
-        return normal(outputs[..., : 2 * dims[layer]]), outputs[..., 2 * dims[layer] :]
-
-    def draw(
-        theta: Params, phi: Params, density: Params, key: randomness.Keys, x: Array, num: int
-    ) -> tuple[Array, Array, Array]:
-        """z_1 (num, batch, dim), log p(x | z_1) and log w (num, batch), of draws by phi and densities by `density`."""
-        keys = randomness.split(key, len(dims))
-        zs: list[Array] = []
-        log_w = jnp.zeros((), x.dtype)
-        for layer, (layer_key, dim) in enumerate(zip(keys, dims, strict=True)):
-            below = zs[-1] if zs else x
-            (q, numbers), (law, _) = (posterior(params, layer, below) for params in (phi, density))
-            noise = jnp.moveaxis(randomness.normal(layer_key, (len(x), num, dim), q.mean.dtype), 1, 0)
-            z = q.mean + jnp.sqrt(q.variance) * noise
-            log_w -= law.log_prob(z).sum(-1)
-            if layer == 0:
-                z, log_det = behind.flow(phi["flow"], numbers).forward_and_log_det(z)
-                log_w += log_det
-            zs.append(z)
-        log_w += PRIOR.log_prob(zs[-1]).sum(-1)
-        for layer in range(1, len(dims)):
-            given = normal(decoders[layer].apply(theta["decoder"][layer], zs[layer]))
-            log_w += given.log_prob(zs[layer - 1]).sum(-1)
-        fit = log_likelihood(theta, x, zs[0])
-        return zs[0], fit, log_w + fit
-
-    def value(params: Params, key: randomness.Keys, x: Array) -> Array:
-        """The bound to ascend, (batch,) in nats."""
-        if setting.estimator == "analytic_kl":
-            _, fit, _ = draw(params, params, params, key, x, setting.num_samples)
-            return fit.mean(0) - posterior(params, 0, x)[0].kl(PRIOR).sum(-1)
-
-        def log_weights(theta: Params, phi: Params, density: Params) -> Array:
-            log_w = draw(theta, phi, density, key, x, setting.num_samples)[2]
-            return log_w if setting.objective == "iwae" else log_w[None]
-
-        theta, phi = (
-            {name: params[name] for name in names} for names in (("decoder", "likelihood"), ("encoder", "flow"))
-        )
-        bound = vi.objective(log_weights, theta, phi, setting.estimator)
-        return bound if setting.objective == "iwae" else bound.mean(0)
-
-    def prepared(key: randomness.Keys, batch: Batch) -> tuple[Array, randomness.Keys]:
-        data_key, key = randomness.split(key, 2)
-        return likelihood.prepare(data_key, batch), key
-
-    def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        x, key = prepared(key, batch)
-        return -value(params, key, x)
-
-    def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
-        x, key = prepared(key, batch)
-        _, fit, log_w = draw(params, params, params, key, x, setting.num_samples)
-        if setting.objective == "iwae":
-            return {"free energy": -bounds.importance_weighted(log_w)}
-        return {"reconstruction": -fit.mean(0), "latent": (fit - log_w).mean(0)}
-
-    def bound(params: Params, key: Array, batch: Batch) -> Array:
-        return -sum(terms(params, key, batch).values(), jnp.zeros(()))
-
-    def log_weight(params: Params, key: Array, batch: Batch) -> Array:
-        """Of "iwae" the mean of its K weights, E w = p(x) too, so that what it is a draw of is the bound."""
-        x, key = prepared(key, batch)
-        num = setting.num_samples if setting.objective == "iwae" else 1
-        return bounds.importance_weighted(draw(params, params, params, key, x, num)[2])
-
-    def image(params: Params, z: Array) -> Array:
-        return likelihood.image(params["likelihood"], decoder.apply(params["decoder"][0], z))
-
-    def sample(params: Params, key: Array, num: int) -> Array:
-        """The means of p(x | z_1), z_1 drawn from the prior."""
-        keys = jax.random.split(key, len(dims))
-        z = jax.random.normal(keys[0], (num, dims[-1]))
-        for layer in range(len(dims) - 1, 0, -1):
-            z = normal(decoders[layer].apply(params["decoder"][layer], z)).sample(keys[layer])
-        return image(params, z)
-
-    def features_of(params: Params, batch: Batch) -> Array:
-        """The mean of q(z_1 | x) before any flow, of one draw of the noise that levels get."""
-        x, _ = prepared(jax.random.key(0), batch)
-        return posterior(params, 0, x)[0].mean
-
-    def reconstruct(params: Params, key: Array, batch: Batch) -> Array:
-        x, key = prepared(key, batch)
-        return image(params, draw(params, params, params, key, x, 1)[0][0])
-
-    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Of images: rows x and its reconstruction; of a plane of latents the manifold."""
-        found: dict[str, Figure] = {}
-        if len(shape) == 3:
-            x = likelihoods.scaled(batch, config.data.levels)
-            found["reconstructions"] = Grid(jnp.concatenate([x, reconstruct(params, key, batch)]), len(x))
-        if dims == (2,):
-            quantiles = jax.scipy.stats.norm.ppf((jnp.arange(MANIFOLD) + 0.5) / MANIFOLD)
-            z = jnp.stack(jnp.meshgrid(quantiles, -quantiles), -1).reshape(-1, 2)
-            found["manifold"] = Grid(image(params, z), MANIFOLD)
-        return found
-
-    def log_joint(params: Params, x: Array, z: Array) -> Array:
-        return log_likelihood(params, x, z) + PRIOR.log_prob(z).sum()
-
-    around = (log_joint, lambda params, x: posterior(params, 0, x)[0], likelihood.prepare)
-    annealed = latent.annealed(config.evaluation.annealing, *around) if len(dims) == 1 else None
-    return Model(
-        init,
-        loss,
-        bound,
-        sample,
-        measures=(
-            Bound(terms),
-            ManySamples(log_weight, None, annealed),
-            Reconstruction(reconstruct),
-            Probe(features_of),
-        ),
-        figures=Figures(own=figures),
+    return vae(
+        Layers(dims, encoders, decoders, likelihood, behind),
+        shape,
+        config.data.levels,
+        objective=setting.objective,
+        estimator=setting.estimator,
+        num_samples=setting.num_samples,
+        annealing=latent.Annealing(**config.evaluation.annealing),
     )
 
 

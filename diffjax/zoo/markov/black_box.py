@@ -120,7 +120,7 @@ def black_box(
     estimators: Sequence[GradientEstimator],
     *,
     num_draws: int = 10,
-    baseline: Any = None,
+    baseline: float = 0.0,
     num_gradients: int = 1000,
 ) -> Model:
     """One factorised posterior for each gradient estimator, trained side by side.
