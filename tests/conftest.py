@@ -1,8 +1,11 @@
-"""Flags that must stand before jax is imported: 8 fake devices, and the CPU convolutions of `experiments.main`.
+"""What must stand before jax is imported: 8 fake devices, `experiments.main`'s CPU convolutions, quick compilation.
 
-And `--every=N` for a part of the suite, and a listener for compilations.
+Also `--every=N` for a part of the suite, `--optimize` for long trainings, the mark `fast`, and a listener for
+compilations.
 """
 
+import collections
+import gc
 import itertools
 import os
 
@@ -17,24 +20,38 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax  # the flags come first
 
+# Tracing makes many small objects that stay. Looking through them less often takes a twelfth off the tests' time.
+gc.set_threshold(200_000, 20, 1000)
+
 
 def pytest_addoption(parser):
     parser.addoption("--every", type=int, default=1, metavar="N", help="run the first of every N tests of each file")
+    parser.addoption("--optimize", action="store_true", help="let XLA optimize, for tests that compute for minutes")
 
 
-@pytest.hookimpl(trylast=True)  # after the tests that are not asked for have been left out
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    """`--every=10` is a tenth of the suite that touches every file."""
+    """`fast(N)` makes all but the first N cases of a test slow. `--every=10` is a tenth that touches every file."""
+    seen = collections.Counter()
+    for item in items:
+        mark = item.get_closest_marker("fast")
+        if mark and not item.get_closest_marker("slow"):
+            test = (item.path, item.originalname)
+            seen[test] += 1
+            if seen[test] > mark.args[0]:
+                item.add_marker("slow")
+    yield  # the tests that are not asked for are left out
     files = itertools.groupby(items, key=lambda item: item.path)
     items[:] = [item for _, tests in files for item in itertools.islice(tests, 0, None, config.option.every)]
 
 
 def pytest_configure(config):
-    """All but the slow tests compile for longer than they compute: without optimisation they take half the time."""
-    if config.option.markexpr == "not slow":
-        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-        if in_jaxlib("xla_cpu_use_fusion_emitters\0"):  # not in jaxlib 0.12, which aborts on it
-            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    """Most tests compile for longer than they compute: without optimization they take half the time."""
+    if config.option.optimize:
+        return
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    if in_jaxlib("xla_cpu_use_fusion_emitters\0"):  # not in jaxlib 0.12, which aborts on it
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture

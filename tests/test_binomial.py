@@ -28,6 +28,7 @@ def kernel(beta, r):
     return (1 - beta) * np.eye(2) + beta * np.array([[1 - r, r], [1 - r, r]])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("r", PRIORS)
 @pytest.mark.parametrize("betas", [paper_betas(), np.linspace(0.01, 0.6, T)], ids=["paper", "linear"])
 def test_conditionals_are_those_of_the_matrix_product(betas, r):
@@ -69,6 +70,7 @@ def exact_logits(process, p):
     return predictions.logits(fn)
 
 
+@pytest.mark.slow
 def test_one_bit_has_no_gap_but_the_prior_s():
     """With exact p(x_0 | x_t) the reverse chain of one bit is the exact reverse of q: what is left of the gap is
     KL(q(x_T) ‖ p(x_T))."""
@@ -97,6 +99,7 @@ def test_one_bit_has_no_gap_but_the_prior_s():
     np.testing.assert_allclose(total, entropy + gap, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bound_of_the_library_estimates_that_sum():
     process = processes.binomial(paper_betas(8), 0.5)
     p, n = 0.7, 4000
@@ -122,6 +125,7 @@ def test_ancestral_sampling_draws_bits_of_the_data_s_probability():
     assert abs(x.mean() - 0.7) < 5 * np.sqrt(0.7 * 0.3 / n)
 
 
+@pytest.mark.slow
 def test_probabilities_next_to_0_and_1_keep_finite_costs_and_gradients():
     process = processes.binomial(np.full(4, 1e-6), 0.5)
     x0, xt = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0]])

@@ -78,6 +78,7 @@ CHAIN_BETAS = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_gap_is_exact(name, variance):
@@ -116,6 +117,7 @@ def test_gap_is_exact(name, variance):
 GRIDS = {"whole": np.arange(1001) / 1000, "every 20th": np.arange(51) / 50, "uneven": np.arange(26) ** 2 / 625.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "grid", "variance"),
     [
@@ -154,6 +156,7 @@ def test_diffusion_estimates_every_term(name, grid, variance):
     assert abs(first.mean() - want["reconstruction"]) < 5 * first.std() / np.sqrt(batch)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num_terms", [1, 3])
 def test_num_terms_is_unbiased(num_terms):
     schedule, times, batch = CHAINS["linear"], np.arange(6) / 5, 40_000  # a fifth more or less would show
@@ -175,6 +178,7 @@ def test_num_terms_is_unbiased(num_terms):
         assert len(np.unique(np.round(got, 3))) > 100
 
 
+@pytest.mark.slow
 def test_as_many_terms_as_steps_is_the_whole_sum():
     schedule, x0 = CHAINS["linear"], jnp.ones((3, 2))
 
@@ -231,6 +235,7 @@ def test_reconstruction_with_bins(variance):
     np.testing.assert_allclose(cost[likely], -np.log((upper - lower)[likely]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_terms_sum_over_the_event():
     # N(0, S2 I) in 2 x 3 dimensions costs six times one dimension.
     schedule, times, batch = CHAINS["linear"], GRIDS["every 20th"], 3000
@@ -243,6 +248,7 @@ def test_terms_sum_over_the_event():
     assert abs(total.mean() - want) < 5 * total.std() / np.sqrt(batch)
 
 
+@pytest.mark.slow
 def test_rate_distortion_of_gaussian_data():
     schedule, times, batch = CHAINS["linear"], GRIDS["every 20th"], 4000
     x0 = jnp.sqrt(S2) * jax.random.normal(jax.random.key(6), (batch, 3))
@@ -270,6 +276,7 @@ def test_bits_per_dim():
     )
 
 
+@pytest.mark.slow
 def test_importance_weighted():
     # z ~ N(0, 1), x | z ~ N(z, 1): log p(x) = log N(x; 0, 2), posterior N(x/2, 1/2).
     x, n = 0.7, 20_000
@@ -320,6 +327,7 @@ def test_bound_of_a_mixture_closes_on_its_log_density():
     assert abs(excess[1]) < 0.01 + 5 * ses[1]
 
 
+@pytest.mark.slow
 def test_gradient_of_network_and_schedule():
     x0 = jax.random.normal(jax.random.key(0), (4, 2))
 
@@ -381,6 +389,7 @@ def test_eager_calls_compile_once(compilations):
     assert all((np.abs(np.asarray(a) - np.asarray(b)) > 1e-3).all() for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float32", True)])
 def test_types(dtype, wide):
     # N(0, I), whose exact reversal is the chain itself: w = p(x_0) whatever the trajectory, and every term in 32 bits.

@@ -60,6 +60,7 @@ def one(law):
     return np.ones(1), means[:1], covs[:1]
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_prediction_is_that_of_the_conditional_gaussian(name, x64):
     process, law = PROCESSES[name], one(laws())
@@ -85,6 +86,7 @@ def test_the_probability_flow_of_ve_reaches_the_conditional_gaussian(x64):
     np.testing.assert_allclose(slope.T @ slope, covs[0], atol=3e-3)
 
 
+@pytest.mark.slow
 def test_ancestral_sampling_reaches_the_conditional_gaussian(x64):
     # Every kernel is affine in x_t: all of DDPM's in one batch, then the moments step by step.
     process, law, num = processes.gaussian(schedules.linear(1000, 1e-4, 0.02)), one(laws()), 1000
@@ -128,6 +130,7 @@ def test_a_mixture_is_guided_in_rotated_channels(x64):
     np.testing.assert_allclose(got, want, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_images_keep_their_grey_and_the_kind_of_their_network():
     process = processes.gaussian(schedules.cosine(20))
     grey = jax.random.uniform(jax.random.key(0), (4, 2, 2, 1), minval=-1.0)

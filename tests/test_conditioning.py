@@ -58,6 +58,7 @@ def linear(num_steps):
     return processes.gaussian(schedules.linear(num_steps, 0.1 / num_steps, 20 / num_steps))
 
 
+@pytest.mark.slow
 def test_white_gaussian_unbiased_and_biased(x64):
     # p = N(0, 1), y = 1, tau = 1. Steps of at most 0.02: errors of first order stay below 1e-3.
     process = linear(1000)
@@ -111,6 +112,7 @@ def test_inpainting_a_correlated_gaussian(x64):
     assert abs(mean[1] - biased_mean) < 0.5 * abs(worse[1] - biased_mean)
 
 
+@pytest.mark.slow
 def test_full_covariance_is_exact_for_any_gaussian_and_pattern_of_knowledge(x64):
     a = np.random.default_rng(0).normal(size=(4, 4))
     prior = gaussian(a @ a.T + 0.2 * np.eye(4))
@@ -179,6 +181,7 @@ def posterior_moments():
     return mean, (p * (x - mean) ** 2).sum() / p.sum()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", ["eps", "x0", "v", "score"])
 def test_guided_is_the_posterior_s_own_prediction(kind):
     # In float32, at 1e-4 of the noise; log r_t is the mixture's, itself tested by quadrature.
@@ -262,6 +265,7 @@ def density_recursion(process, predict, x):
         p = width * scipy.stats.norm.pdf(points[:, None], mean, np.sqrt(variance)) @ p
 
 
+@pytest.mark.slow
 def test_constant_r_on_a_mixture_has_the_bias_of_a_diffusion_with_that_drift(x64):
     # Held constant, r adds β ∇ log r to the reverse drift -½βx... of dx = β(½x + score + ∇ log r) dτ + √β dw: an
     # independent integration of that equation's density (Fokker-Planck by a matrix exponential) is the reference.
@@ -300,6 +304,7 @@ def fokker_planck(schedule):
     return mean, p @ (x - mean) ** 2
 
 
+@pytest.mark.slow
 def test_denoising_start_draws_from_the_posterior_of_any_model():
     # Exact for a mixture, as `given` is not: the reverse process from x_t = alpha y.
     process = linear(1000)
@@ -373,6 +378,7 @@ def bayes(y, precision):
     return p / p.sum()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("method", "which"), [("guided", "known"), ("perturbed", "soft"), ("given", "one known"), ("tilted", "soft")]
 )
@@ -399,6 +405,7 @@ def test_chains_of_bits_tend_to_the_posterior_or_not(method, which, x64):
         assert fine < 1e-2
 
 
+@pytest.mark.slow
 def test_guided_bits_are_the_posterior_s_own_prediction():
     process, mix = paper(100), reference.BernoulliMixture(jnp.float32(WB), jnp.float32(PB))
 
@@ -434,6 +441,7 @@ def test_expected_r_of_independent_bits_is_exact():
     np.testing.assert_allclose(jax.nn.sigmoid(given.value), jax.nn.sigmoid(exact.value), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bernoulli_kernels_are_the_printed_formula():
     process = paper(10)
     logits = jnp.array([[0.3, -1.0, 2.0]])
@@ -463,6 +471,7 @@ def test_bernoulli_kernels_are_the_printed_formula():
     np.testing.assert_allclose(got, c * d / (c * d + (1 - c) * (1 - d)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_denoising_start_of_bits():
     process = paper(200, prior=0.5)
     y = jnp.tile(jnp.array([1.0, 1.0, 0.0]), (40_000, 1))
@@ -480,6 +489,7 @@ def test_denoising_start_of_bits():
 # Images ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inpainting_images_with_a_network():
     process = processes.gaussian(schedules.cosine(50))
     weights = 0.3 * jax.random.normal(jax.random.key(0), (3, 3, 1, 1))

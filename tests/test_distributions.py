@@ -181,6 +181,7 @@ def test_bin_probability_by_hand():
     np.testing.assert_allclose(p, [0.15865525, 0.68268949, 0.15865525], rtol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num_bins", [17, 256])
 def test_discretized_gradient_is_finite_and_right(num_bins):
     mean, std = (jnp.asarray(x.ravel()) for x in np.meshgrid(np.append(MEANS, [-30.0, 30.0]), STDS))
@@ -349,6 +350,7 @@ def test_gamma_against_scipy_and_quadrature(a1, b1, a2, b2):
     np.testing.assert_allclose(p.kl(p), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gamma_samples_and_their_derivatives():
     """Kolmogorov's distance of the draws; dx/da of each, by finite differences of the quantile function."""
     n, a, b = 20_000, jnp.array([0.6, 4.0]), jnp.array([2.0, 0.5])
@@ -455,6 +457,7 @@ def test_gamma_kl_slopes_of_any_shapes():
         np.testing.assert_array_less(np.abs(slope - exact), 5e-6 * size + 3e-7)
 
 
+@pytest.mark.slow
 def test_gamma_outside_its_support():
     """log p is -inf, and of no slope: an integrator flies on, its end is rejected, and its neighbours are unharmed."""
     a, b = jnp.array([1.0, 1.0, 0.5, 0.5, 3.0, 3.0, 3.0]), jnp.float32(2.0)
@@ -473,6 +476,7 @@ def test_gamma_outside_its_support():
     np.testing.assert_allclose(slopes[0][-1], 1 / 1.5 - 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gamma_draws_that_underflow_have_a_finite_score():
     a = jnp.full(2000, 1e-2)
     x = Gamma(a, 50.0).sample(jax.random.key(0))
@@ -592,6 +596,7 @@ def test_bernoulli_beyond_its_bits():
     np.testing.assert_allclose(slopes[1], [0, 0, 0.25 - expit(2.0), 1 - expit(0.3), 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_rare_bits_are_drawn_as_rarely_as_they_are():
     """In float32 a uniform is a multiple of 2^-23, and 0 with that probability: 1200 times 1e-10."""
     n, rare = 2**24, np.array([1e-10, 1e-6, 1e-6, 1e-10])
@@ -611,6 +616,7 @@ def test_rare_bits_are_drawn_as_rarely_as_they_are():
 # Types -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_what_comes_out_has_the_type_of_what_goes_in(x64, promotion):

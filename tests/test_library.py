@@ -112,6 +112,7 @@ def everything(make):
     return both(params, jax.random.split(jax.random.key(3), 2)), [np.sort(g.ravel()) for g in leaves]
 
 
+@pytest.mark.slow
 def test_flax_equinox_and_closed_forms_are_one():
     want = everything(closed)
     for make in (linen, eqx):
@@ -271,6 +272,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_annotations_hold_at_run_time(tmp_path):
     pytest.importorskip("beartype")
     (tmp_path / "runtime_checker.py").write_text(CHECKER)

@@ -40,6 +40,7 @@ def exact(kind):
     return np.stack(out)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("kind", "to"), list(itertools.product(KINDS, KINDS)))
 def test_every_conversion_matches_bayes_and_returns(kind, to):
     given = Prediction(jnp.asarray(exact(kind), jnp.float32), kind)
@@ -49,6 +50,7 @@ def test_every_conversion_matches_bayes_and_returns(kind, to):
     np.testing.assert_allclose(back, exact(kind), rtol=5e-4, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_score_is_the_gradient_of_the_log_density():
     def log_density(x, t):
         return MIX.at(SCHEDULE.alpha(t), SCHEDULE.sigma(t)).log_prob(x)
@@ -132,6 +134,7 @@ def test_unknown_kind():
         predictions.convert(Prediction(XT, "eps"), "noise", PROCESS, XT, T)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
 def test_types(dtype, wide):
     # A network's output in 16 bits is exact from there on: conversions are done in the type of x_t, 32 bits or more.

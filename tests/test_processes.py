@@ -187,6 +187,7 @@ def test_a_process_is_a_pytree_of_numbers():
     np.testing.assert_allclose(scan[1].mean[0], p.marginal(x, 0.5).mean, rtol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("variance", ["posterior", "forward", "learned"])
 def test_schedule_gradient_is_finite_at_s_zero(variance):
     # A schedule learns through every kernel, the last one (s = 0, where log-SNR is infinite) included.
@@ -203,6 +204,7 @@ def test_schedule_gradient_is_finite_at_s_zero(variance):
             np.testing.assert_allclose(grad[i], (f(betas + h) - f(betas - h)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_conditionals_of_the_data_themselves():
     # q(x_0 | x_0) and q(x_0 | x_t, x_0) are point masses whatever the schedule: their gradients are 0, and not NaN.
     def outputs(betas):
@@ -222,6 +224,7 @@ def test_gradient_of_the_conditionals_of_the_data_themselves():
             np.testing.assert_allclose(slopes[..., i], (f(betas + h) - f(betas - h)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
 def test_types(dtype, wide):
     x, xt = jnp.array([[0.5, -1.5]], dtype), jnp.array([[0.25, 2.0]], dtype)  # exact in 16 bits

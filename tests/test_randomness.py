@@ -11,6 +11,7 @@ from diffjax import randomness
 KEYS = jax.random.split(jax.random.key(0), 6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("draw", [randomness.normal, randomness.uniform, randomness.logistic])
 def test_an_example_s_draw_does_not_depend_on_its_neighbours(draw):
     whole = draw(KEYS, (6, 3, 2))

@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text()
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "base")
 
 
+@pytest.mark.slow
 def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 2

@@ -83,6 +83,7 @@ def test_noised_marginal_is_the_convolution():
         np.testing.assert_allclose(got, np.log(want), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_predict_is_the_mean_of_the_noise():
     x0, p = grid()
     schedule = schedules.vp()
@@ -156,6 +157,7 @@ def test_posterior_of_a_known_entry_is_the_conditional():
     assert np.isfinite(x)
 
 
+@pytest.mark.slow
 def test_expected_r_by_quadrature():
     x0, p = grid()
     schedule = schedules.vp()

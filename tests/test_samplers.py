@@ -56,6 +56,7 @@ def flow(t, x):
     return (-0.5 * (0.1 + 19.9 * t) * (x + top / bottom[:, None])).ravel()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("name", "order", "last"), [("ddim", 1, 0.01), ("heun", 2, 2e-4), ("dpmpp_2m", 2, 1e-4)])
 def test_order_of_convergence(name, order, last):
     # Times t ∝ i² crowd towards 0, where the last step is of first order for everyone. Slopes over 32..256 steps.
@@ -96,6 +97,7 @@ def numpy_sampler(name, x, times):
     return x
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_against_the_printed_algorithm(name, steps):
@@ -112,6 +114,7 @@ def test_against_the_printed_algorithm(name, steps):
     np.testing.assert_allclose(got, numpy_sampler(name, x1, times), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("ancestral", "v"), ("ddim", "x0"), ("heun", "x0"), ("heun", "score"), ("heun", "v"), ("dpmpp_2m", "x0")],
@@ -157,6 +160,7 @@ def recursion(times, kernel):
 KERNELS = {"posterior": "posterior", "forward": "forward", "learned": "learned", "ddim 1": 1.0, "ddim 0.5": 0.5}
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(KERNELS))
 def test_variance_recursion(name):
     kernel, n = KERNELS[name], 100_000
@@ -179,6 +183,7 @@ def test_variance_recursion(name):
     assert gaps.min() > 5 * np.sqrt(2 / n) * finals["forward"]
 
 
+@pytest.mark.slow
 def test_whole_ddpm_chain_returns_the_data():
     n = 10_000
     x = jax.jit(
@@ -225,6 +230,7 @@ STEPPERS = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(STEPPERS))
 def test_last_step_is_noise_free_and_lands_on_the_estimate(name):
     stepper, x = STEPPERS[name](LINEAR), jnp.array([[0.3], [-0.2]])
@@ -245,6 +251,7 @@ def test_last_step_is_noise_free_and_lands_on_the_estimate(name):
         assert np.abs(a - b).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_save_keeps_the_path():
     times = samplers.spaced(GRID, 10)
     args = (samplers.ancestral(LINEAR), optimal(LINEAR.schedule), jax.random.key(3))
@@ -287,6 +294,7 @@ def test_sample_starts_from_the_prior():
     assert scipy.stats.kstest(np.asarray(x)[:, 0], "norm").pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_interpolate():
     a, b, times = jnp.array([1.5, -1.0]), jnp.array([0.2, 0.6]), samplers.spaced(GRID, 10)[2:]
     weights = jnp.array([0.0, 0.25, 1.0])
@@ -318,6 +326,7 @@ def test_interpolate():
 # Gradients, types, eager calls --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradient_in_the_schedule_and_in_eta():
     # x̂_0 = 0.5 x + 0.3 from x_1 = 1: the step to s = 0, where sigma is 0, has a gradient as any other.
     def ends(parameters):
@@ -342,6 +351,7 @@ def test_gradient_in_the_schedule_and_in_eta():
         np.testing.assert_allclose(f(parameters)[-1], f(parameters)[ddim], rtol=1e-12)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("dtype", "wide", "tolerance"), [("bfloat16", False, 0.05), ("float16", False, 5e-3), ("float32", True, 1e-4)]
 )

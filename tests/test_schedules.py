@@ -79,6 +79,7 @@ def check(schedule, t, rate, wobble=0.0):
     assert (error <= 1e-6 * np.abs(want) + (2e-7 + (wobble / np.maximum(rate, 1e-30))[positive]) * condition).all()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(CHAINS))
 @pytest.mark.parametrize("num_steps", LENGTHS)
 def test_every_grid_point(name, num_steps):

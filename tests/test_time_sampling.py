@@ -41,6 +41,7 @@ def estimates(name, num=16, repeats=4000):
     return (np.float64(weights) * PROFILE[index]).mean(1), index
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["uniform", "low_discrepancy", "loss_aware"])
 def test_unbiased(name):
     values, _ = estimates(name)
@@ -147,6 +148,7 @@ def test_continuous_is_uniform_stratified_and_unbiased():
     assert values.var() < 0.2 * independent
 
 
+@pytest.mark.slow
 def test_history_keeps_its_type_and_its_program(compilations):
     with jax.numpy_dtype_promotion("strict"):
         for _ in range(2):

@@ -40,6 +40,7 @@ def test_every_weight_is_the_density_where_both_chains_are_one(name, every):
     np.testing.assert_allclose(run(jax.random.key(1)), want, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance, decoder", [("posterior", None), ("learned", DiscretizedNormal)])
 def test_mean_logarithm_is_the_bound(variance, decoder):
     schedule, n = schedules.linear(12, 0.01, 0.6), 2000
@@ -86,6 +87,7 @@ def model_density(x0, variance):
     return (normal(np.reshape(x0, (-1, 1)), mean, var) * density).sum(1) * (grid[1] - grid[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["posterior", "forward"])
 def test_mean_weight_is_the_density_and_more_trajectories_come_closer(variance):
     schedule, repeats, K = schedules.from_betas(BETAS), 500, 64
@@ -137,6 +139,7 @@ def bit_network(xt, t):
     return 1.5 * (2 * xt - 1) * (1 - t[:, None]) + 0.8 * jnp.roll(xt, 1, axis=1) - 0.3
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("betas, r", [([0.2, 0.3, 0.4], 0.2), ([1 / 3, 1 / 2, 1.0], 0.7)], ids=["partial", "paper"])
 def test_bits_against_the_list_of_all_trajectories(betas, r):
     states, num_steps, n = np.array(list(itertools.product((0.0, 1.0), repeat=2))), 3, 5000

@@ -204,6 +204,7 @@ def test_a_host_that_answers_is_reached_even_if_it_answers_no(monkeypatch):
         prepare._reach(url)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("arguments", [[], ["mnist", "--from-tfrecord=x"], ["--from-tfrecord=/no/such"], ["nosuchset"]])
 def test_command_line_errors_are_one_sentence(arguments):
     run = subprocess.run(

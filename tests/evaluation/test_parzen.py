@@ -60,6 +60,7 @@ def test_an_end_that_is_the_best_is_found_again(end):
     np.testing.assert_allclose(parzen.choose_bandwidth(samples, validation, part), want)
 
 
+@pytest.mark.slow
 def test_report_of_gaussian_samples():
     # Samples of N(0, I) with a window h estimate N(0, (1 + h²) I) as their number grows.
     rng = np.random.default_rng(2)

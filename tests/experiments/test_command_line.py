@@ -147,6 +147,7 @@ DOORS = {
 }  # fmt: skip
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", DOORS)
 def test_misuse_is_one_sentence(name, tmp_path):
     arguments, says = DOORS[name]

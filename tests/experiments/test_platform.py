@@ -20,6 +20,7 @@ def starts(flag):
     return done.returncode == 0
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", [platform.FUSION_FLAG, "xla_cpu_enable_fast_math", "xla_cpu_no_such_flag"])
 def test_the_library_tells_which_flags_it_knows(name):
     value = ",".join(platform.FUSIONS) if name == platform.FUSION_FLAG else "false"

@@ -107,6 +107,7 @@ def jacobian_log_det(move, x):
     return jnp.linalg.slogdet(whole[jnp.arange(n), :, jnp.arange(n), :].reshape(n, dim, dim))[1]
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", CASES)
 def test_a_flow_has_the_jacobian_s_determinant_and_an_inverse(name):
     make, every = CASES[name]
@@ -226,6 +227,7 @@ def several_planar():
     return flows.stacked(lambda p: flows.planar(*p), (w[:, 0], w[:, 1], w[:, 2, 0]))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", LAWS)
 def test_a_law_integrates_to_one_and_scores_its_own_samples(name):
     law = flows.Transformed(Normal(jnp.array([0.3, -0.2]), jnp.array([1.0, 0.5])), LAWS[name]())
@@ -314,6 +316,7 @@ class Vectors(NamedTuple):
         return self.law.log_prob(x).sum(-1)
 
 
+@pytest.mark.slow
 def test_laws_and_vectors_with_different_batch_axes():
     """One y under five laws, five under one, grids: y = shift + scale x of a Normal x is a Normal that scipy knows."""
     rng = np.random.default_rng(0)

@@ -40,6 +40,7 @@ def test_simple_floor_is_alpha_bar_and_nothing_is_lower():
     assert abs(slope.mean()) < 5 * slope.std() / np.sqrt(BATCH)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_floor_of_every_kind(kind):
     # The same predictor: error ᾱ in eps, 1/SNR times that in x_0, 1/σ² times in score, and E‖v - v̂‖² = ᾱ/α² = 1.
@@ -49,6 +50,7 @@ def test_floor_of_every_kind(kind):
     assert (np.abs(mean - want) < 5 * se + 1e-4 * want).all()
 
 
+@pytest.mark.slow
 def test_weights():
     key, x0, t = jax.random.key(3), X0[:100], T[:100]
     snr = ALPHA_BAR / (1 - ALPHA_BAR)
@@ -93,6 +95,7 @@ def test_a_weight_gives_one_loss_whatever_the_kind(name):
         np.testing.assert_allclose(out["v"][1][0] / out["v"][0], [0.19231, 0.5, 0.03846], atol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("dtype", "wide", "tolerance"), [("bfloat16", False, 0.03), ("float16", False, 3e-3), ("float32", True, 2e-5)]
 )
@@ -125,6 +128,7 @@ def test_types(dtype, wide, tolerance):
         np.testing.assert_allclose(one, exact, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_chain_of_one_step():
     # There is no β̃: said at once, where a NaN came. β there is, and the bound with it: -log N(x_0; x̂_0, 1 - ᾱ).
     x0, key, (s, t) = jnp.array([[0.3, -1.2]]), jax.random.key(0), (jnp.zeros(1), jnp.ones(1))
@@ -164,6 +168,7 @@ def with_variance(w, v):
     return predict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variance", "decoder"), [("posterior", None), ("learned", DiscretizedNormal)])
 def test_vlb_is_unbiased_for_the_bound_without_its_prior(variance, decoder):
     # Every step once per example, so the mean over the chain has no variance from the choice of t.
@@ -189,6 +194,7 @@ def test_vlb_is_unbiased_for_the_bound_without_its_prior(variance, decoder):
     assert abs(whole.mean()) < 5 * whole.std() / np.sqrt(1000)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("variance", "decoder"), [("posterior", None), ("forward", DiscretizedNormal), ("learned", DiscretizedNormal)]
 )
@@ -210,6 +216,7 @@ def test_vlb_gradient_is_finite_at_every_step(variance, decoder):
         np.testing.assert_allclose(grads[0], (slope[0] - slope[1]) / 2e-2, rtol=3e-2)
 
 
+@pytest.mark.slow
 def test_hybrid_teaches_mean_and_variance_separately():
     decoder = DiscretizedNormal
     x0, t, s = X0[:40].clip(-1, 1), T[:40], T[:40] - 0.05

@@ -102,6 +102,7 @@ def quadratic_form_variance(a, projection):
     }[projection]
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize("variance_reduced", [True, False])
 def test_sliced_has_the_mean_of_exact_and_the_variance_of_its_formula(projection, variance_reduced):
@@ -256,6 +257,7 @@ def network(params, xt, t):
 PARAMS = {"a": RNG.normal(size=(D, 5)), "b": RNG.normal(size=5), "c": RNG.normal(size=(5, D))}
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("make", [schedules.vp, schedules.sub_vp, schedules.ve], ids=lambda f: f.__name__)
 def test_simple_and_denoising_have_the_same_gradient(make):
     """½D L_simple is denoising score matching of alpha x_0 with λ = σ²: one key draws one noise in both."""
@@ -374,6 +376,7 @@ def test_bad_projections_and_shapes():
             losses.energy_score(wrong)(x)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_types_and_compilations(dtype, compilations):
     # 32 bits in and out under 64-bit mode, and of 16 bits the value of their data; eager calls compile once.

@@ -50,6 +50,7 @@ def against_arviz(draws, rtol):
 
 
 # Not where a quantile falls on a draw, as 5% of 21 draws does: there arviz's rounding decides on which side it is.
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("shape", [(1, 4), (2, 11), (5, 13), (50, 103)])
 def test_all_sizes_as_arviz_in_double_precision(shape):
     with jax.enable_x64(True), np.errstate(divide="ignore", invalid="ignore"):
@@ -60,6 +61,7 @@ def test_as_arviz_in_single_precision():
     against_arviz(chains(4, 1001), rtol=1e-4)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num", [5, 2**24, 2**27 + 1])
 def test_normal_scores_have_all_their_digits(num):
     """Against scipy in double precision: the first ranks, the last ones and those between."""

@@ -16,6 +16,7 @@ COV = jnp.array([[1.0, 0.8, 0.0], [0.8, 2.0, -0.3], [0.0, -0.3, 0.1]])
 START = Normal(jnp.zeros(DIM), jnp.full(DIM, 4.0))
 
 
+@pytest.mark.slow
 def test_moments_of_a_correlated_gaussian():
     target = GaussianMixture(jnp.ones(1), MEAN[None], COV[None])
     fit = jax.jit(lambda key: mcmc.fit_gaussian(key, target.log_prob, START, 4, 200, 8, widening=1.5))
@@ -26,6 +27,7 @@ def test_moments_of_a_correlated_gaussian():
         assert (error < 0.06 * np.sqrt(np.asarray(COV).diagonal().max())).all()
 
 
+@pytest.mark.slow
 def test_importance_weights_have_the_normalising_constant():
     """f = 5 x a smooth mixture, which no Gaussian is: E w = 5 for any q, and a fitted one makes w vary little."""
     mixture = GaussianMixture(jnp.array([0.5, 0.5]), jnp.stack([MEAN, MEAN + 0.7]), jnp.stack([COV, 2 * COV]))

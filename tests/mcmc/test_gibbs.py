@@ -129,6 +129,7 @@ def test_a_random_scan_draws_the_sites_it_names_and_no_others():
     assert (jnp.abs(named.mean(0) - p) < 5 * (p * (1 - p) / num) ** 0.5).all()
 
 
+@pytest.mark.slow
 def test_gradients_in_a_and_in_the_conditional_against_differences():
     with jax.enable_x64(True):
         precision, mean = jnp.asarray(PRECISION, float), jnp.asarray(MEAN, float)

@@ -49,6 +49,7 @@ def banana(x):
 MASSES = {"diagonal": jnp.array([0.5, 1.0, 1.5, 2.0, 3.0]), "dense": jnp.eye(5) + 0.3}
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("mass", MASSES)
 def test_chains_are_those_of_blackjax_bit_for_bit(mass):
     states, infos = compiled_run(hmc(banana, 0.35, 7, MASSES[mass]), jnp.ones(5), 500)
@@ -59,6 +60,7 @@ def test_chains_are_those_of_blackjax_bit_for_bit(mass):
     np.testing.assert_array_equal(states.position, expected.position)
 
 
+@pytest.mark.slow
 def test_another_integrator_follows_that_of_blackjax():
     """Up to rounding: XLA fuses the two otherwise."""
     mass = MASSES["diagonal"]
@@ -111,6 +113,7 @@ SOUND = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", SOUND)
 def test_exact_draws_stay_exact(name, exact):
     assert worst(SOUND[name], exact) < LIMIT
@@ -156,6 +159,7 @@ def without_turning_round():
     return repeated(Kernel(kernel.init, step), 8)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     "broken", [without_metropolis, with_the_wrong_sign, with_the_wrong_momenta, without_turning_round]
 )
@@ -163,6 +167,7 @@ def test_broken_kernels_are_rejected(broken, exact):
     assert worst(broken(), exact) > 2 * LIMIT
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("inverse_mass", [1.0, DIAGONAL, DENSE], ids=["scalar", "diagonal", "dense"])
 def test_the_mean_of_exp_minus_energy_error_is_one(inverse_mass, exact):
     """E[exp(-ΔH)] = 1 at stationarity (Neal 2011, eq. 5.31), since the integrator keeps volume."""
@@ -180,6 +185,7 @@ def test_the_mean_of_exp_minus_energy_error_is_one(inverse_mass, exact):
 # --- what a kernel can be asked for
 
 
+@pytest.mark.slow
 def test_gradient_through_a_chain_matches_finite_differences():
     with jax.enable_x64(True):
 

@@ -37,6 +37,7 @@ def there_and_back(step):
     return max(jnp.abs(q - Q).max(), jnp.abs(p + P).max())
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", INTEGRATORS)
 @pytest.mark.parametrize("inverse_mass", [0.7, jnp.array([2.0, 0.5]), DENSE], ids=["scalar", "diagonal", "dense"])
 def test_turning_the_momentum_round_goes_back(name, inverse_mass):
@@ -59,6 +60,7 @@ def determinant(step):
     return jnp.linalg.det(jax.jit(jax.jacfwd(flat))(jnp.concatenate([Q, P])))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_volume_is_kept(name):
     coefficients, _ = INTEGRATORS[name]
@@ -130,6 +132,7 @@ def test_a_pytree_moves_as_its_ravelled_vector_does():
         np.testing.assert_allclose([p["a"], p["b"][0]], expected[1], rtol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_a_batch_is_not_multiplied_elementwise_by_a_matrix(num):
     """Of two examples in two dimensions the shapes would allow it."""

@@ -66,6 +66,7 @@ def same_types(tree, like):
     jax.tree.map(lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), tree, like)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", DRIVERS)
 def test_types_do_not_change_the_numbers(name):
     """16 bits are float32 of the same value; float32 is itself, with jax's default at 64 bits or strict promotion."""
@@ -87,6 +88,7 @@ def test_types_do_not_change_the_numbers(name):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", DRIVERS)
 def test_a_second_call_compiles_nothing(name, compilations):
     x, others = jnp.asarray(X, jnp.float32), (jnp.asarray(2 * X, jnp.float32), jnp.float32(0.9))
@@ -108,6 +110,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_integers_of_numpy_are_integers_and_booleans_are_not(name):
     for wrong in (True, np.True_, np.float64(25.0), "25", 0):
@@ -157,6 +160,7 @@ STARTS = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", STARTS)
 @pytest.mark.parametrize("target", [cone, step_function])
 def test_a_start_that_no_chain_can_leave_is_refused(name, target):
@@ -164,6 +168,7 @@ def test_a_start_that_no_chain_can_leave_is_refused(name, target):
         STARTS[name](target, jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_under_jit_such_a_start_shows():
     """Nothing is accepted, the tuned step size and the fitted moments are NaN, and ESS does not praise the draws."""
     (states, infos), tuning, fitted, drawn = jax.jit(lambda x: [start(cone, x) for start in STARTS.values()])(

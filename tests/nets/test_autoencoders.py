@@ -26,6 +26,7 @@ def test_doubling_is_the_transposed_convolution_of_stride_two():
     np.testing.assert_allclose(got, wanted + spread, atol=2e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("shape", [(28, 28, 1), (9, 14, 3)])
 def test_decoders_give_images_of_every_size(shape):
     encoder, decoder = ConvEncoder((2, 3, 4), 10, 6), ConvDecoder((2, 3, 4), 10, shape)

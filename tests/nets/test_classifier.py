@@ -11,6 +11,7 @@ from diffjax.errors import InputError
 from diffjax.nets.classifier import Classifier
 
 
+@pytest.mark.slow
 def test_at_the_start_all_classes_are_equally_likely_and_dropout_happens_with_a_key_only():
     net = Classifier(num_classes=3, channels=8, multipliers=(1, 2), dropout=0.5)
     x, time = jax.random.normal(jax.random.key(0), (2, 7, 7, 1)), jnp.array([0.0, 999.0])

@@ -25,6 +25,7 @@ def test_dropout_keeps_the_mean_the_rate_and_the_independence_of_neighbours():
     assert abs(correlation) < 5 / np.sqrt(n)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("channels, groups", [(128, 32), (64, 16), (40, 10), (6, 1)])
 def test_group_norm_is_flax_group_norm(channels, groups):
     # far from zero mean, where E[x^2] - E[x]^2 cancels
@@ -34,6 +35,7 @@ def test_group_norm_is_flax_group_norm(channels, groups):
     np.testing.assert_allclose(GroupNorm(jnp.float32).apply({"params": params}, x), theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_upsample_is_nearest_neighbour_and_convolution_gradients_included():
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
     params = {"kernel": jax.random.normal(jax.random.key(1), (3, 3, 4, 4)), "bias": jnp.arange(4.0)}
@@ -50,6 +52,7 @@ def test_upsample_is_nearest_neighbour_and_convolution_gradients_included():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), one, two)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("channels", [8, 32, 64, 128])
 def test_group_norm_lets_a_shift_of_single_channels_through(channels):
     """Time and class enter a block as a constant per channel; groups of one channel would cancel it exactly."""

@@ -26,6 +26,7 @@ def jacobians(dim, context):
     return (np.asarray(part) for part in both(jax.random.key(1)))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("dim", "context"), [(1, 3), (2, None), (5, None), (5, 3)])
 def test_an_output_depends_on_all_inputs_before_it_and_on_no_other(dim, context):
     of_x, of_context = jacobians(dim, context)
@@ -65,6 +66,7 @@ def connections(dim, features, context):
     return paths.T
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("context", [False, True])
 def test_of_few_units_as_many_inputs_as_possible_are_used(context):
     """All pairs where the widths allow it; else as many as any choice of degrees would connect, by trying all."""

@@ -101,6 +101,7 @@ def cifar():
     return x, t, original.tensors, out, like
 
 
+@pytest.mark.slow
 def test_network_with_the_original_tensors_gives_the_original_output(cifar):
     x, t, tensors, out, like = cifar
     params = from_ddpm(tensors, like)

@@ -20,6 +20,7 @@ def random_params(net, *shape):
     return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype), like)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     "size, multipliers, published", [(32, (1, 2, 2, 2), 35_746_307), (256, (1, 1, 2, 2, 4, 4), 113_673_219)]
 )
@@ -65,6 +66,7 @@ def test_vmap_over_examples_and_remat_keep_values_and_gradients():
     assert jnp.linalg.norm(one - two) < 1e-4 * jnp.linalg.norm(one)
 
 
+@pytest.mark.slow
 def test_dropout_only_in_training():
     x, time = jax.random.normal(jax.random.key(2), (1, 8, 8, 1)), jnp.ones(1)
     params = random_params(SMALL, 8, 8, 1)
@@ -74,6 +76,7 @@ def test_dropout_only_in_training():
     assert jnp.abs(one - two).max() > 0.01
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_roughly_the_same_from_float32_parameters():
     x, time = jax.random.normal(jax.random.key(2), (2, 8, 8, 1)), jnp.array([1.0, 50.0])
     params = random_params(SMALL, 8, 8, 1)
@@ -87,6 +90,7 @@ def test_bfloat16_computes_roughly_the_same_from_float32_parameters():
     assert 0 < error < 0.05  # 2^-8 a rounding, accumulated over some twenty layers
 
 
+@pytest.mark.slow
 def test_label_shifts_the_time_embedding_and_none_is_the_last_row():
     net = SMALL.copy(num_classes=3)
     x, time = jax.random.normal(jax.random.key(2), (4, 8, 8, 1)), jnp.full(4, 7.0)
@@ -124,6 +128,7 @@ def test_bad_input_is_named(net, shape, label, words):
         jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(shape), time, label)
 
 
+@pytest.mark.slow
 def test_dropout_with_a_key_per_example_belongs_to_the_example():
     net = SMALL.copy(dropout=0.5)
     x, time = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.arange(4.0)

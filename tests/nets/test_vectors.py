@@ -23,6 +23,7 @@ def test_bumps_are_normalised_gaussians_at_equal_distances():
     np.testing.assert_array_equal(bumps(jnp.asarray(t), 1), 1.0)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("knots", [2, 5, 41])
 def test_the_read_out_is_interpolated_between_its_knots(knots):
     t = np.sort(np.random.default_rng(0).random(30))

@@ -53,6 +53,7 @@ def grid(name, schedule):
     return jnp.append(jnp.linspace(1.0, 0.02, 150) ** 1.3, 0.0), 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_every_sampler_reaches_the_moments_of_the_data(schedule):
     # From the exact law of x_1. Standard errors: √(v/n) of a mean, v √(2/n) of a variance.
@@ -84,6 +85,7 @@ def test_every_sampler_reaches_the_moments_of_the_data(schedule):
             assert abs(got[1] / variance - 1) < 5 * np.sqrt(2 / N) + bias, (name, got, variance)
 
 
+@pytest.mark.slow
 def test_the_probability_flow_is_that_of_decode():
     for schedule in (SCHEDULES["ve"], SCHEDULES["chain"]):
         process, predict = processes.gaussian(schedule), exact(schedule)
@@ -92,6 +94,7 @@ def test_the_probability_flow_is_that_of_decode():
         np.testing.assert_array_equal(got, sde.decode(process, predict, x, denoise=True))
 
 
+@pytest.mark.slow
 def test_settings_reach_the_samplers():
     # x_s after one step from the same noise tells which sampler it was.
     process, x = processes.gaussian(SCHEDULES["ve"]), jnp.array([[0.3], [-2.0]])
@@ -174,6 +177,7 @@ def test_schedules_by_name():
         schedules.make("edm", settings, schedules.SCHEDULES, "sde.name")
 
 
+@pytest.mark.slow
 def test_losses_by_name():
     process = processes.gaussian(schedules.cosine(8))
     predict = predictions.predictor("eps", lambda xt, t: jnp.concatenate([0.3 * xt, 0.2 * xt], -1), True)

@@ -19,6 +19,7 @@ def score(schedule):
 GEOMETRIC = np.geomspace(4.0, 0.5, 5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("levels", [GEOMETRIC, np.array([4.0, 3.0, 0.9, 0.5])])
 @pytest.mark.parametrize("denoise", [True, False])
 def test_variance_recursion(levels, denoise):
@@ -54,6 +55,7 @@ def toy(x, sigma=0.0):
     return (which @ MEANS - x) / variance
 
 
+@pytest.mark.slow
 def test_weights_of_the_toy():
     # Section 3.2.2 and figure 3 of Song & Ermon 2019. Standard error of a weight: √(0.2 · 0.8/n) = 0.004.
     n = 10_000

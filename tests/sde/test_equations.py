@@ -41,6 +41,7 @@ def formulae(name, t):
 COEFFICIENTS = jax.jit(lambda s, t: (sde.drift_rate(s, t), sde.squared_diffusion(s, t), s.alpha(t), s.sigma(t)))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(MAKE))
 def test_coefficients_are_the_papers(name):
     rng = np.random.default_rng(0)
@@ -89,6 +90,7 @@ def test_a_long_chain_has_the_diffusion_of_its_limit():
 MIXTURE = ([0.3, 0.7], [[1.0, -0.5], [-0.8, 0.6]], [[[0.4, 0.1], [0.1, 0.3]], [[0.5, -0.2], [-0.2, 0.6]]])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
 def test_probability_flow_obeys_the_continuity_equation(name):
     """∂ log p_t/∂t = -div u - u·∇log p_t for the flow u of a mixture: the flow carries p_0 to every p_t."""
@@ -114,6 +116,7 @@ def test_probability_flow_obeys_the_continuity_equation(name):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(MAKE))
 def test_velocity_on_a_gaussian(name):
     """Of N(0, s²) data the flow is x(t) ∝ √v(t), v = alpha² s² + sigma²: dx/dt = ½ v'/v x."""

@@ -33,6 +33,7 @@ def moved(schedule, x, start, end):
     return np.float64(x) @ VECTORS * (std[1] / std[0]) @ VECTORS.T
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_gaussian_data_is_only_scaled_there_and_back(name):
     schedule = SCHEDULES[name]
@@ -52,6 +53,7 @@ def test_gaussian_data_is_only_scaled_there_and_back(name):
             np.testing.assert_allclose(saved, want, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_latents_of_a_chain_are_from_its_first_time_and_decode_to_the_mean_of_the_data_there():
     schedule, first = SCHEDULES["chain"], 1 / 50
     process, predict = processes.gaussian(schedule), gaussian(schedule)
@@ -64,6 +66,7 @@ def test_latents_of_a_chain_are_from_its_first_time_and_decode_to_the_mean_of_th
     assert np.abs(DATA @ gain - DATA).max() > 5e-3
 
 
+@pytest.mark.slow
 def test_agrees_with_the_sampler_of_fixed_steps_and_counts_its_calls():
     mixture = reference.GaussianMixture(
         jnp.array([0.4, 0.6]), jnp.array([[1.0, 0.3], [-0.8, -0.4]]), jnp.stack([COV, 0.5 * np.eye(2)])
@@ -83,6 +86,7 @@ def test_agrees_with_the_sampler_of_fixed_steps_and_counts_its_calls():
     np.testing.assert_allclose(got.x, run(x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_hard_example_is_not_hidden_by_easy_ones():
     """x' = -(w/β) x with w large in one example: as many steps as if it were alone."""
 
@@ -145,6 +149,7 @@ def test_what_does_not_arrive_says_so_or_is_nan():
     assert jnp.isnan(jax.jit(run)(jnp.ones((3, 2)))).all()
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_finite_leaves_the_others_as_they_are():
     """NaN or infinity in the data, and a network that is NaN from some time on or beyond some value."""
     process, exact = processes.gaussian(VP), gaussian(VP)
@@ -180,6 +185,7 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are():
     assert hard.num_evaluations < sound.num_evaluations + 500
 
 
+@pytest.mark.slow
 def test_eager_calls_compile_once(compilations):
     process = processes.gaussian(VP)
 
@@ -208,6 +214,7 @@ def test_eager_calls_compile_once(compilations):
     np.testing.assert_allclose(back, DATA, atol=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_narrow_types_become_float32_in_wide_mode(dtype, promotion):

@@ -19,6 +19,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_is_the_density_of_the_noised_mixture(name):
     """p_1 of the mixture is not the prior, which is put right by the two at the latents: the rest is ∫∇·v."""
@@ -44,6 +45,7 @@ def test_is_the_density_of_the_noised_mixture(name):
         np.testing.assert_array_equal(run(jax.random.key(2), x).log_prob, got.log_prob)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("probe, num_probes", [("rademacher", 3), ("gaussian", 1)])
 def test_hutchinson_is_unbiased_with_the_known_variance(probe, num_probes):
     """On N(0, C) the flow is linear and ∫∂v/∂x = M = ½ log[C_1 C_start⁻¹]; above 16 dimensions it is the default."""
@@ -84,6 +86,7 @@ def test_a_density_that_ends_in_the_prior_needs_no_correction():
     np.testing.assert_allclose(got, scipy.stats.norm.logpdf(x).sum((1, 2, 3)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_finite_leaves_the_density_of_the_others():
     """N(m, v), a NaN in the data and a network that is NaN for one row."""
     mean, variance, lost, start = 0.2, 0.15, np.array([1, 4]), 1e-4
@@ -122,6 +125,7 @@ def discrete(predict, dequantization, event):
     return lambda start: np.float64(run(jax.random.key(0), levels, start)).reshape(LEVELS, DRAWS)
 
 
+@pytest.mark.slow
 def test_uniform_dequantization_has_the_expectation_and_the_offset():
     """N(m, v) in two dimensions with equal levels: E_u log p is in closed form, and log P(k) a difference of two Φ."""
     mean, variance, start = 0.2, 0.15, 1e-4
@@ -156,6 +160,7 @@ def time_of(sigma):
     return float((-0.1 + np.sqrt(0.01 + 2 * 49.9 * rate)) / 49.9)
 
 
+@pytest.mark.slow
 def test_forward_dequantization_is_exact_where_the_noise_is_small(forward_draws):
     """Every draw is then log P(k): x_start tells k, and p(x_start) is P(k) q(x_start | k)."""
     draws = forward_draws(time_of(0.05))
@@ -209,6 +214,7 @@ def test_bad_input_is_named(arguments, match):
         sde.discrete_log_prob(process, predict, jax.random.key(0), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_types_become_float32_in_wide_mode(dtype):
     """Under strict promotion; N(0, I) is what stays as it is."""

@@ -57,6 +57,7 @@ def one(stepper, predict, x, t, s, key=0):
 END = 0.02
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(SOLVERS))
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_weak_order_on_gaussian_data(monkeypatch, schedule, name):
@@ -104,6 +105,7 @@ def mixture(dtype=float):
     return reference.GaussianMixture(*(jnp.asarray(a, dtype) for a in (W, M[:, None], S[:, None, None] ** 2)))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("name", "order", "last"), [("ddim", 1, 0.02), ("heun", 2, 1e-3)])
 @pytest.mark.parametrize("schedule", ["sub_vp", "ve"])
 def test_order_of_the_flow(schedule, name, order, last):
@@ -128,6 +130,7 @@ def test_order_of_the_flow(schedule, name, order, last):
     assert errors[-1] < last
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("other", ["ancestral", "euler_maruyama"])
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_solvers_agree_to_first_order(monkeypatch, schedule, other):
@@ -270,6 +273,7 @@ def energy(x):
     return ((empirical - truth) ** 2).sum() / (truth * (1 - truth)).sum() * len(x)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("schedule", "name"), [("vp", "reverse_diffusion"), ("ve", "ancestral"), ("vp", "ddim")])
 def test_correcting_helps_on_a_coarse_grid(schedule, name):
     # 16 steps, energy distances in units of that of exact draws. A corrector of snr 1e-6 moves nothing.
@@ -313,6 +317,7 @@ def test_denoised_ends_on_the_estimate(schedule):
     np.testing.assert_allclose(one(stepper, predict, x, 0.05, 0.02), one(inner, predict, x, 0.05, 0.02), rtol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("name", "kind"), [("euler_maruyama", "eps"), ("reverse_diffusion", "x0"), ("corrector", "v")])
 def test_any_kind_of_prediction_serves(name, kind):
     process = processes.gaussian(SCHEDULES["vp"])
@@ -362,6 +367,7 @@ STEPPERS = SOLVERS | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_gradients_to_the_schedule_are_those_of_differences(kind):
     """Also of the step to s = 0, where a root or a logarithm of the noise has none."""

@@ -137,6 +137,7 @@ def test_what_is_remembered_by_hand(one_device):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.memory["slow"], slow)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     "layout", [("jit", 8, (("data", -1),), 2), ("jit", 8, FSDP), ("pmap", 2, (("data", -1),), 2)], ids=str
 )

@@ -27,6 +27,7 @@ def trained(mode, devices):
     return layout, layout.fetch_state(state), jax.device_get(metrics)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("mode", "devices"), [("jit", 8), ("pmap", 8), ("pmap", 1)])
 def test_every_layout_takes_the_same_steps(mode, devices):
     """Dropout, noise, flips and the time sampler included; what remains is the order of summation."""

@@ -170,6 +170,7 @@ def puzzle(z):
     return (z[0] - 0.6) * (2.0 * z[1] + 1.0) + jnp.cos(z.sum())
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("own", [None, vi.sampled_entropy, vi.analytic_entropy, vi.negative_kl(Bernoulli(0.3))])
 def test_bits_against_the_sum_over_all_of_them(own):
     states = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
@@ -203,6 +204,7 @@ def joint(z):
 KL = vi.negative_kl(PRIOR)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("f", "own", "estimators"),
     [
@@ -238,6 +240,7 @@ def test_an_own_of_both_the_law_and_the_draw():
     assert_all(jnp.zeros_like, normal, params, 4, names, lambda law, z: z * law.mean, 10_000, [1.4, 0.0])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("own", [None, vi.sampled_entropy, vi.analytic_entropy])
 def test_derivatives_of_the_gradient_are_unbiased_too(own):
     """E θ z³ = θ (m³ + 3 m s²) in (m, log s) twice, and once more in θ; the entropy is linear in log s."""
@@ -257,6 +260,7 @@ def test_derivatives_of_the_gradient_are_unbiased_too(own):
         assert_means(np.stack([by_m, by_s, by_theta], 1), exact)
 
 
+@pytest.mark.slow
 def test_draws_may_be_pytrees_and_parameters_batched():
     """Independent a and b, E[a² b] = (m² + s²) E b; each row of parameters as by itself."""
 

@@ -66,6 +66,7 @@ def test_a_leapfrog_that_changes_volumes_is_seen(monkeypatch):
     assert (np.abs(gaussian.z_scores(log_weights.__wrapped__(1), X)) > 5).all()
 
 
+@pytest.mark.slow
 def test_more_draws_bring_the_bound_nearer_and_never_over_the_evidence():
     log_w = log_weights(3).astype(np.float64)
     gaps = []
@@ -107,6 +108,7 @@ def test_from_the_posterior_the_weights_miss_the_evidence_by_the_energy_error():
     assert 3.5 < errors[0] / errors[1] < 9  # 4 in the step size at a given time, 8 at a given number of steps
 
 
+@pytest.mark.slow
 def test_the_gradient_in_every_parameter_is_the_slope():
     with jax.enable_x64(True):
         x = gaussian.X[0]

@@ -29,6 +29,7 @@ def log_joint(z):
 POSITION = {"pair": np.zeros(2), "one": 0.0}
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("estimator", "own", "error"),
     [
@@ -59,6 +60,7 @@ def test_reaches_the_best_factorised_gaussian(estimator, own, error):
     assert elbo[:5].mean() < LOG_Z - GAP - 1
 
 
+@pytest.mark.slow
 def test_a_factorised_law_is_the_sum_of_its_parts():
     p = vi.Factorised(
         (Normal(jnp.zeros(2), jnp.array([1.0, 4.0])), {"rate": Gamma(jnp.float32(2.0), jnp.float32(3.0))})

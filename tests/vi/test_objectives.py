@@ -127,6 +127,7 @@ def test_the_gradient_in_q_is_still_where_q_is_the_posterior(estimator, num):
         assert (grads[:, 1:].std(0) > 0.3).all()
 
 
+@pytest.mark.slow
 def test_double_reparameterisation_goes_through_momenta_and_leapfrog():
     """Two iterations, so that what theta moves is what the second momentum is drawn from. Paired with the plain one."""
     x = jnp.asarray(gaussian.X[0], jnp.float32)

@@ -96,6 +96,7 @@ def assert_close(got, want, dtype=None):
         np.testing.assert_allclose(a.astype(b.dtype), b, rtol=1e-2 if coarse else 2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRIVERS)
 def test_types_do_not_change_the_numbers(name):
     """16 bits are float32 of the same value; float32 is itself, with jax's default at 64 bits or strict promotion."""
@@ -109,6 +110,7 @@ def test_types_do_not_change_the_numbers(name):
         assert_close(drive(x, SCALE), want)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", DRIVERS)
 def test_a_second_call_compiles_nothing(name, compilations):
     x, others = jnp.asarray(X, jnp.float32), (jnp.asarray(2 * X, jnp.float32), jnp.float32(0.9))
@@ -132,6 +134,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", NUMBERS)
 def test_integers_of_numpy_are_integers_and_booleans_are_not(name):
     for wrong in (True, np.True_, np.float64(3.0), "3", 0):

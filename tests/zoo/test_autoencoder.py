@@ -122,6 +122,7 @@ def sparse():
     return coding, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), fitted)
 
 
+@pytest.mark.slow
 def test_codes_are_scikit_learns(sparse):
     _, params = sparse
     x = PIXELS - np.asarray(params["centre"])
@@ -170,6 +171,7 @@ def test_before_training_lista_is_ista(sparse):
     np.testing.assert_allclose(lista.lista(params["lista"], jnp.asarray(x), 29), z, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lista_learns_codes_that_ista_takes_longer_for(sparse):
     """On examples it was not trained on; the dictionary stays."""
     coding, params = sparse
@@ -339,6 +341,7 @@ def with_seed(kind, seed, **fields):
     return system.examples.fit(system.init(jax.random.key(0)), {"image": DIGITS[:100]})
 
 
+@pytest.mark.slow
 def test_the_seed_of_the_run_is_that_of_the_fit():
     """As scikit-learn finds it with that seed; more centres than k-means++ finds in the same way each time."""
     found = [with_seed("kmeans", seed, code=20)["centres"] for seed in (1, 2, 2**32 + 2)]

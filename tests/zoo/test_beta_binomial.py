@@ -110,6 +110,7 @@ def bent(model, steps=3):
     return {str(steps): start._replace(initial=initial, iterations=(move,))}
 
 
+@pytest.mark.slow
 def test_the_density_of_the_last_state_is_that_of_samples():
     """Its integral is 1 and its moments are theirs, whatever the inverse model."""
     model = zoo.make(small((3,), step_size=0.3))

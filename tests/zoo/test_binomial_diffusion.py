@@ -43,6 +43,7 @@ def exact(num_steps, r=0.2):
     return predictions.logits(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", ["learned", "fixed"])
 def test_the_bound_of_the_exact_posterior_is_the_enumerated_optimum(edge):
     num_steps = 20
@@ -61,6 +62,7 @@ def test_the_bound_of_the_exact_posterior_is_the_enumerated_optimum(edge):
     assert abs(k.mean() - heartbeats.best_bound(num_steps, 0.2, edge)) < 5 * k.std() / len(k) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_optimum_nears_the_entropy_as_the_chain_grows():
     gaps = [np.log2(1 / 5) - heartbeats.best_bound(n, 0.2, "learned") for n in (20, 40, 80, 160)]
     assert all(gap > 0 for gap in gaps)

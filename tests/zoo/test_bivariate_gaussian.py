@@ -132,6 +132,7 @@ def trained():
     return model, params, model.measure(Table).table(params, jax.random.key(1), np.zeros((10, 2)))
 
 
+@pytest.mark.slow
 def test_learned_inverse_models_reach_the_closed_form(trained):
     _, _, table = trained
     assert len(table) == 6
@@ -154,6 +155,7 @@ def test_the_learned_a_is_the_best_a(trained):
     assert table["T = 1, Gibbs"]["a"] == 0 and table["T = 1, a = -0.76"]["a"] == pytest.approx(-0.76)
 
 
+@pytest.mark.slow
 def test_bound_weights_and_samples_are_the_longest_chain_s(trained):
     model, params, table = trained
     row = table["T = 3, learned a"]

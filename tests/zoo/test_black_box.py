@@ -87,6 +87,7 @@ def test_coordinate_ascent_ends_at_the_greatest_bound():
     np.testing.assert_allclose(normal.mean(), exact.location, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "steps"), [pytest.param("score", 1000, marks=pytest.mark.slow), ("reparameterized", 700)]
 )

@@ -36,6 +36,7 @@ def unit(images):
     return np.asarray(images, np.float64) / 8 - 1
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_zero_network_is_the_power_of_the_noise(images):
     model = zoo.make(small())
     params = init(model)
@@ -87,6 +88,7 @@ def test_levels_and_floats_in_a_dict_or_alone_are_the_same_batch(images):
         np.testing.assert_allclose(loss(params, jax.random.key(2), batch), reference, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_terms_sum_to_minus_the_bound(images):
     model = zoo.make(small())
     params = init(model)
@@ -96,6 +98,7 @@ def test_terms_sum_to_minus_the_bound(images):
     )
 
 
+@pytest.mark.slow
 def test_samples_stay_in_the_range_of_the_data_and_depend_on_the_key():
     config = small(clip=True)
     model = zoo.make(config)
@@ -107,6 +110,7 @@ def test_samples_stay_in_the_range_of_the_data_and_depend_on_the_key():
     assert float(jnp.abs(a - b).max()) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "heun", "dpmpp_2m"])
 def test_every_sampler_of_the_zero_network_gives_the_rescaled_noise(sampler):
     """With eps̃ = 0 a deterministic sampler returns x_1/α_1; ancestral adds noise of known variance on the way."""
@@ -135,6 +139,7 @@ def test_learned_variance_trains_and_evaluates(images, loss):
     assert bool(jnp.isfinite(model.bound(params, jax.random.key(3), images[:4])).all())
 
 
+@pytest.mark.slow
 def test_times_of_the_batch_are_used(images):
     """At the given t, min-SNR's loss of the zero network is min(1, 5/SNR(t)) E eps²."""
     model = zoo.make(small(loss="min_snr"))
@@ -232,6 +237,7 @@ def test_an_unknown_system_is_named():
         zoo.make(config)
 
 
+@pytest.mark.slow
 def test_the_papers_networks_have_the_papers_sizes():
     for config, count in ((cifar10.get_config(), 35_746_307), (_celeba(), 113_673_219)):
         params = jax.eval_shape(zoo.make(config).init, jax.random.key(0))

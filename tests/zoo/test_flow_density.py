@@ -45,6 +45,7 @@ def moved(model, amount=0.3):
     return make(jax.random.key(0))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["affine", "autoregressive"])
 def test_the_bound_is_the_change_of_variables(name):
     """By the Jacobian of the way to the latents; and samples are that way back from normal ones."""
@@ -112,6 +113,7 @@ def test_levels_and_images_are_the_same_data():
     np.testing.assert_allclose(-sum(terms.values()), found, rtol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["autoregressive", "affine"])
 def test_training_finds_the_entropy_of_a_gaussian(name):
     sigmas = (0.6, 2.0)

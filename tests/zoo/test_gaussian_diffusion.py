@@ -44,6 +44,7 @@ def chain_of(config, monkeypatch):
     return taken[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [roll(), pictures()], ids=["RBF, T = 40", "MultiScale, T = 1000"])
 def test_the_untrained_bound_of_unit_gaussian_data_is_the_null_s(config, monkeypatch):
     """K - L_null = 0. Every term is quadratic in x_0 and eps, so that two points a variable integrate it exactly."""
@@ -69,6 +70,7 @@ def test_the_untrained_bound_of_unit_gaussian_data_is_the_null_s(config, monkeyp
     assert abs(k - null) / np.prod(shape) < 1e-4
 
 
+@pytest.mark.slow
 def test_every_trajectory_of_the_untrained_chain_weighs_what_its_start_weighs():
     model = zoo.make(roll())
     x0 = 2 * jax.random.normal(jax.random.key(0), (100, 2))
@@ -78,6 +80,7 @@ def test_every_trajectory_of_the_untrained_chain_weighs_what_its_start_weighs():
     np.testing.assert_allclose(log_w, want, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_pixels_are_weighed_as_levels():
     """E w = P(level), the integral of the standardised density over the level's cell, here under the prior."""
     config = pictures(num_steps=20)
@@ -132,6 +135,7 @@ def test_the_loss_falls_along_its_gradient_to_the_schedule():
         np.testing.assert_allclose(slope, norm, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_bound_step_by_step():
     model = zoo.make(roll(num_steps=6, first_beta=0.01))
     params = jax.tree.map(lambda p: p + 0.05, init(model))

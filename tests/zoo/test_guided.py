@@ -50,6 +50,7 @@ def params():
     return zero, zero | {"classifier": tree.unflatten(noise)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [schedules.vp(), schedules.ve(0.01, 20.0)])
 def test_the_exact_classifier_of_a_mixture_guides_to_its_component(schedule):
     """p(k | x_t) is Bayes' rule between noised components: at scale 1 the score is component k's, and linear in it."""
@@ -79,6 +80,7 @@ def test_the_exact_classifier_of_a_mixture_guides_to_its_component(schedule):
             np.testing.assert_allclose(jax.jit(guided)(xt, t).value, want, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "least"), [("ddpm", 1.0), ("score", 0.5)])  # of networks that say 0, per E eps² = 1
 def test_the_loss_is_the_base_s_and_the_cross_entropy(base, least, params, batch):
     zero, random = params
@@ -104,6 +106,7 @@ def test_the_loss_is_the_base_s_and_the_cross_entropy(base, least, params, batch
     np.testing.assert_allclose(difference, np.where(rows % 2, 0.0, -log_p), atol=0.05 * want.std())
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_towards_their_class(params):
     _, random = params
     config = small()
@@ -123,6 +126,7 @@ def test_samples_are_drawn_towards_their_class(params):
     assert (four - in_turn)[asked != 4, 4].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_ancestral_draws_with_the_variance_that_the_base_has_learned(monkeypatch, params):
     """A base that knows N(0, v I) and the exact variance of its reverse kernels: the samples' variance is the chain's.
 

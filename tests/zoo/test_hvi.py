@@ -58,6 +58,7 @@ def exact(params, x):
     return jax.nn.logsumexp(log_joint, axis=0) + jnp.log(z[1, 0] - z[0, 0])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("num_leapfrog", "inference_network", "iterations"), [(2, False, 1), (1, True, 2)])
 def test_weights_have_the_likelihood_as_their_mean(num_leapfrog, inference_network, iterations):
     model = zoo.make(configuration(num_leapfrog, inference_network, iterations))
@@ -74,6 +75,7 @@ def test_weights_have_the_likelihood_as_their_mean(num_leapfrog, inference_netwo
     assert (np.asarray(importance_weighted(log_w)) > log_w.mean(0)).all()
 
 
+@pytest.mark.slow
 def test_annealing_agrees_with_quadrature():
     config = configuration(2)
     config.evaluation.annealing.update(temperatures=8, num_leapfrog=2, step_size=0.3)
@@ -117,6 +119,7 @@ def test_without_leapfrog_it_is_the_auto_encoder_whose_bound_is_known():
     assert (np.abs(terms["latent"].mean(0) - np.asarray(q.kl(Normal(0.0, 1.0)))) < 5 * error).all()
 
 
+@pytest.mark.slow
 def test_training_gives_each_example_its_own_draw():
     model = zoo.make(configuration(2))
     params, x = randomized(model), images(4)
@@ -126,6 +129,7 @@ def test_training_gives_each_example_its_own_draw():
     np.testing.assert_allclose(together[2:3], alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_from_the_prior():
     """The mean picture is the decoder's mean over N(0, 1), by quadrature."""
     model = zoo.make(configuration(1))

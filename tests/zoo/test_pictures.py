@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
 from diffjax import predictions, processes, samplers, schedules
@@ -15,6 +16,7 @@ PROCESS = processes.gaussian(SCHEDULE)
 PREDICT = predictions.score(lambda xt, t: -xt)
 
 
+@pytest.mark.slow
 def test_denoised_and_inpainted_images_have_the_posterior_s_law():
     x0 = jax.random.normal(jax.random.key(0), (8, 16, 16, 1))
     times = SCHEDULE.times[::-1]
@@ -48,6 +50,7 @@ def test_denoised_and_inpainted_images_have_the_posterior_s_law():
         assert abs(np.mean(inside * np.asarray(x0)[..., 0][:, hole])) < 5 / np.sqrt(inside.size)
 
 
+@pytest.mark.slow
 def test_colours_drawn_for_grey_images_have_the_posterior_s_law():
     """Of N(0, I) pixels with a known mean of three channels, the rest is N(0, I) in the plane of the other two."""
     x0 = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
@@ -75,6 +78,7 @@ def test_the_drift_of_white_data_shrinks_by_half_the_rate():
         assert np.abs(xy.var(0) - 1).max() < 5 * np.sqrt(2 / len(xy))
 
 
+@pytest.mark.slow
 def test_a_film_ends_where_the_chain_does():
     """30 frames of a deterministic sampler over 60 steps end in the sample of all 60 steps at once."""
     times = samplers.spaced(SCHEDULE.times, 60)

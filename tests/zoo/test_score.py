@@ -45,6 +45,7 @@ def toy(**fields):
     return config
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
 def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
     # At the start the network is 0: the flow only shrinks x by alpha(1), and levels are 2/16 apart.
@@ -64,6 +65,7 @@ def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
     assert abs((value - want).mean()) < 5 * error + 1e-3
 
 
+@pytest.mark.slow
 def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
     model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))
@@ -87,6 +89,7 @@ def test_likelihood_weighting_is_by_the_squared_diffusion():
     np.testing.assert_allclose(losses[1] / losses[0], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_images_as_floats_and_as_levels_are_the_same_data():
     model = zoo.make(levels(**{"sde.name": "vp"}))
     params = model.init(jax.random.key(0))

@@ -211,6 +211,7 @@ def batch_of(num):
     }
 
 
+@pytest.mark.slow
 def test_gradients_reach_what_they_should_and_no_more(built):
     """All parameters; and those of M1 learn in the pair what they learn alone, those of M2 from given codes."""
     key, batch = jax.random.key(4), batch_of(6)
@@ -263,6 +264,7 @@ def test_the_exact_posterior_gives_log_p(mixture):
     np.testing.assert_allclose(loss, -per_example - 0.3 * named, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_samples_and_pictures_of_a_mixture(mixture):
     model, params, logits = mixture
     means = (2 / (1 + np.exp(-logits)) - 1).reshape(CLASSES, *SHAPE)

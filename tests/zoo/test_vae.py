@@ -89,6 +89,7 @@ def mean_bound(model, params, x, draws=400):
     return values.mean(), values.std() / draws**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [pytest.param("sticking_the_landing", marks=pytest.mark.slow), "analytic_kl"])
 def test_a_linear_encoder_comes_to_the_exact_mean_field_gap(estimator):
     x = pca_data()
@@ -100,6 +101,7 @@ def test_a_linear_encoder_comes_to_the_exact_mean_field_gap(estimator):
     assert abs(bound - (log_p - gap)) < 0.01
 
 
+@pytest.mark.slow
 def test_a_linear_auto_encoder_learns_probabilistic_pca():
     """The maximum of the likelihood by eigenvalues (Tipping & Bishop 1999); there the best W has no gap to pay."""
     x = pca_data()
@@ -166,6 +168,7 @@ def log_evidence(params, x):
     return np.logaddexp.reduce(fit + log_prior, 1) + step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latents", [pytest.param((1,), marks=pytest.mark.slow), (1, 1)])
 def test_weights_have_the_likelihood_as_their_mean_and_bounds_rise_to_it(latents):
     features = ((5,), (4,))[: len(latents)]
@@ -189,6 +192,7 @@ def test_weights_have_the_likelihood_as_their_mean_and_bounds_rise_to_it(latents
     np.testing.assert_array_less(np.abs(draws.mean(0) - bounds[1]), 6 * np.asarray(draws.std(0)) / 4000**0.5)
 
 
+@pytest.mark.slow
 def test_every_estimator_has_the_same_mean():
     """Of the gradient of L_3 in all parameters, projected on a direction; they differ draw by draw."""
     make = functools.partial(configuration, BITS, 2, "bernoulli", objective="iwae", num_samples=3)
@@ -214,6 +218,7 @@ def test_every_estimator_has_the_same_mean():
     assert abs(difference.mean()) < 5 * difference.std() / 20_000**0.5
 
 
+@pytest.mark.slow
 def test_training_gives_each_example_its_own_draw():
     model = zoo.make(configuration((2, 2, 1), 17, "gaussian", num_samples=2))
     params, x = randomized(model), np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
@@ -222,6 +227,7 @@ def test_training_gives_each_example_its_own_draw():
     np.testing.assert_allclose(loss(keys, x)[2:3], loss(keys[2:3], x[2:3]), rtol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic"])
 def test_models_of_every_likelihood_learn_and_draw(likelihood):
     """All parameters have gradients; samples are the mean picture over the prior."""
@@ -280,6 +286,7 @@ def test_greys_are_refused():
         model.bound(model.init(jax.random.key(0)), jax.random.key(1), {"image": 7 * bits(2)})
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("flow", ["planar", pytest.param("radial", marks=pytest.mark.slow), "iaf"])
 def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
     """E w = p(x), which a wrong log-determinant, or parameters of another example, would break."""
