@@ -28,7 +28,7 @@ def kernel(beta, r):
     return (1 - beta) * np.eye(2) + beta * np.array([[1 - r, r], [1 - r, r]])
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("r", PRIORS)
 @pytest.mark.parametrize("betas", [paper_betas(), np.linspace(0.01, 0.6, T)], ids=["paper", "linear"])
 def test_conditionals_are_those_of_the_matrix_product(betas, r):

@@ -156,7 +156,7 @@ def test_diffusion_estimates_every_term(name, grid, variance):
     assert abs(first.mean() - want["reconstruction"]) < 5 * first.std() / np.sqrt(batch)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_terms", [1, 3])
 def test_num_terms_is_unbiased(num_terms):
     schedule, times, batch = CHAINS["linear"], np.arange(6) / 5, 40_000  # a fifth more or less would show
@@ -349,6 +349,7 @@ def test_gradient_of_network_and_schedule():
             np.testing.assert_allclose(grad[name], (up - down) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_chain():
     schedule = schedules.vp()
     x0 = jnp.ones((8, 64, 64))
@@ -374,6 +375,7 @@ def test_grids_out_of_range(bound):
             bound(*args, times)
 
 
+@pytest.mark.slow
 def test_eager_calls_compile_once(compilations):
     def run(low, shrink):
         process = processes.gaussian(schedules.VP(low, 20.0))

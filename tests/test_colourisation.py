@@ -60,7 +60,7 @@ def one(law):
     return np.ones(1), means[:1], covs[:1]
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_prediction_is_that_of_the_conditional_gaussian(name, x64):
     process, law = PROCESSES[name], one(laws())

@@ -210,6 +210,7 @@ def test_guided_is_the_posterior_s_own_prediction(kind):
         np.testing.assert_allclose(got, exact(xt, t).value, atol=3e-4 if kind == "x0" else 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["heun", "ddim"])
 def test_deterministic_samplers_reach_the_posterior_of_a_mixture(name, x64):
     # In one dimension the flow is a function of the prior's z: its moments are integrals over N(0, 1), no sampling.
@@ -378,7 +379,7 @@ def bayes(y, precision):
     return p / p.sum()
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "which"), [("guided", "known"), ("perturbed", "soft"), ("given", "one known"), ("tilted", "soft")]
 )
@@ -542,6 +543,7 @@ def test_observations_name_what_is_wrong():
             conditioning.flipped(jnp.ones(2), probability)
 
 
+@pytest.mark.slow
 def test_methods_name_what_is_wrong():
     bits, real = paper(10), processes.gaussian(schedules.linear(10))
     xt, t = jnp.zeros((2, 3)), jnp.full(2, 0.5)
@@ -589,6 +591,7 @@ def test_methods_name_what_is_wrong():
 # Types, rows and programs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_types_become_float32_in_wide_mode_and_a_nan_stays_in_its_row(dtype):
     """N(0, I) seen in noise τ: E[x_0 | x_t, y] has the precisions 1, alpha²/sigma² and 1/τ². Bits: log-odds add."""

@@ -110,6 +110,7 @@ def test_bernoulli_kl_at_every_pair_of_logits():
     np.testing.assert_allclose(grads[1], scipy.special.expit(b) - scipy.special.expit(a), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bernoulli_of_infinite_logits_is_a_point_mass():
     inf = jnp.inf
     l = jnp.array([inf, -inf, inf, -inf])

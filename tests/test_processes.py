@@ -59,6 +59,7 @@ def test_transition_variance(name):
         np.testing.assert_allclose(got, -np.expm1(-rate), rtol=1e-6 + rounding + 4e-7 * snr / min(drop, 1.0))
 
 
+@pytest.mark.fast(1)
 @names()
 def test_bayes_rule_pointwise(name):
     # log q(x_s | x_t, x_0) = log q(x_t | x_s) + log q(x_s | x_0) - log q(x_t | x_0) at every x_s, x_t, x_0.
@@ -108,6 +109,7 @@ def test_prior_is_standard_normal():
     np.testing.assert_allclose(prior.log_prob(jnp.full((2, 3), 1.0)), -0.5 - 0.5 * np.log(2 * np.pi), rtol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["cosine", "vp"])
 def test_times_broadcast(name):
     p = processes.gaussian(SCHEDULES[name])

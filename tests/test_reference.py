@@ -38,6 +38,7 @@ def test_log_prob_against_scipy():
     np.testing.assert_allclose(MIX.log_prob(jnp.asarray(far, jnp.float32)), want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_score_against_finite_differences():
     x = np.random.default_rng(2).normal(size=(7, 3)) * 1.5
     got = MIX.score(jnp.asarray(x, jnp.float32))
@@ -48,6 +49,7 @@ def test_score_against_finite_differences():
         np.testing.assert_allclose(got[:, i], slope, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_samples():
     n = 100_000
     x = np.float64(MIX.sample(jax.random.key(0), n))
@@ -123,6 +125,7 @@ def test_moments():
     np.testing.assert_allclose(MIX.cov, cov, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_posterior_is_bayes_rule_on_densities():
     # p(x) r(x) must be Z times the posterior's density everywhere: y[1] is not observed, and NaN.
     y, precision = np.array([0.4, np.nan, -1.0]), np.array([2.0, 0.0, 0.5])
@@ -271,6 +274,7 @@ def test_bits_after_hardly_any_time_and_other_things_than_bits():
     np.testing.assert_array_equal(np.isneginf(got), [False, True, True, True])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_mixtures_keep_the_type_of_their_parameters(promotion):
     """float32 though x64 is on; 16 bits of x count as float32; x in float64 gives float64."""

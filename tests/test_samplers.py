@@ -230,7 +230,7 @@ STEPPERS = {
 }
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(STEPPERS))
 def test_last_step_is_noise_free_and_lands_on_the_estimate(name):
     stepper, x = STEPPERS[name](LINEAR), jnp.array([[0.3], [-0.2]])
@@ -266,6 +266,7 @@ def test_save_keeps_the_path():
     np.testing.assert_allclose(half, path[0][4], rtol=1e-6)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["ancestral", "dpmpp_2m"])
 def test_memory_does_not_grow_with_the_steps(name):
     process = processes.gaussian(schedules.vp())
@@ -389,6 +390,7 @@ def test_samples_are_of_the_type_of_the_times():
                 assert jax.eval_shape(lambda args=args: samplers.sample(*args)).dtype == dtype
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", [*STEPPERS, "interpolate"])
 def test_eager_calls_compile_once(name, compilations):
     # Whatever is new at a call, closures or parameters: the program is not, and nothing is kept of a call.

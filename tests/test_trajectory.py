@@ -27,6 +27,7 @@ def normal(x, mean, variance):
     return np.exp(-0.5 * (x - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name, every", [("linear", 1), ("cosine", 20)])
 def test_every_weight_is_the_density_where_both_chains_are_one(name, every):
     # N(0, I) is stationary under q, so its exact reversal has p = q and w = p(x_0) whatever the trajectory.
@@ -139,7 +140,7 @@ def bit_network(xt, t):
     return 1.5 * (2 * xt - 1) * (1 - t[:, None]) + 0.8 * jnp.roll(xt, 1, axis=1) - 0.3
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("betas, r", [([0.2, 0.3, 0.4], 0.2), ([1 / 3, 1 / 2, 1.0], 0.7)], ids=["partial", "paper"])
 def test_bits_against_the_list_of_all_trajectories(betas, r):
     states, num_steps, n = np.array(list(itertools.product((0.0, 1.0), repeat=2))), 3, 5000
@@ -215,6 +216,7 @@ def test_certain_bits_are_not_nan():
     assert run(jax.random.key(0), jnp.abs(x0 - wrong))[1] == -jnp.inf
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_chain():
     process, predict = processes.gaussian(schedules.vp()), predictions.score(lambda x, t: -x)
     x0 = jnp.ones((8, 64, 64))

@@ -73,6 +73,7 @@ def by_hand(directory, name, version, split, i):
     return image.reshape(*image.shape[:2], -1), label[0]
 
 
+@pytest.mark.slow
 def test_mnist_is_mnist(real):
     train = load(config("mnist", real, (28, 28, 1)), "train")
     assert (len(train), train.shape, train.levels) == (60_000, (28, 28, 1), 256)
@@ -88,6 +89,7 @@ def test_mnist_is_mnist(real):
     assert abs(data["image"].mean() / 255 - 0.1307) < 5e-5 and abs(data["image"].std() / 255 - 0.3081) < 5e-5
 
 
+@pytest.mark.slow
 def test_cifar10_is_cifar10(real):
     test = load(config("cifar10", real, (32, 32, 3)), "test")
     for i in (0, 7, 9_999):

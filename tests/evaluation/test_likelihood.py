@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from diffjax import data
 from diffjax.evaluation.likelihood import bits, draw_log_weights, evaluate_bound, weights_report
@@ -66,6 +67,7 @@ def test_the_gain_on_the_prior_is_paired_and_free_of_units():
     np.testing.assert_allclose(report["bits_per_dim"], (3.0 * value + 7).mean() * bits / 10, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_weights_tighten_the_bound_to_the_likelihood():
     """log w ~ N(-v/2, v): E w = 1, so log p = 0 and the bound is -v/2; with m weights about -(e^v - 1)/2m is left."""
     v, m = 0.5, 200

@@ -211,6 +211,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
         call("--workdir=w")
 
 
+@pytest.mark.slow
 def test_elsewhere_with_a_relative_configuration_and_no_cluster(tmp_path):
     """The one command in a process of its own: from another directory, with PYTHONPATH."""
     (tmp_path / "mine.py").write_text(TINY)

@@ -124,6 +124,7 @@ def test_a_fitted_system_is_measured_saved_and_continued(config, tmp_path, monke
     assert json.loads((workdir / "eval.json").read_text())["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_log_keeps_its_lines_and_has_none_twice(config, tmp_path):
     """From steps 4 and 6, a last log that was early, on to 9 with another `log_every`; then once more, in a thread."""
     config.evaluation.probe = ""

@@ -358,6 +358,7 @@ def test_one_vector_through_a_stack_with_parameters_of_a_batch():
     jax.tree.map(lambda one, each: np.testing.assert_allclose(one, each, atol=1e-6), *both(u, w, b))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_a_flow_keeps_the_type_of_its_vectors(promotion):
     """float32 under x64, also by a conditioner that answers in float64; 16 bits count as float32."""

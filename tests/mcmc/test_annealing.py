@@ -98,6 +98,7 @@ def standard_errors_off(metropolis):
     return jnp.abs(errors.mean(0)) / (errors.std(0) / NUM**0.5)
 
 
+@pytest.mark.slow
 def test_weights_are_unbiased_with_few_temperatures_and_short_chains():
     assert standard_errors_off(metropolis=True).max() < 5
 

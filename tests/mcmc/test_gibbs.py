@@ -35,6 +35,7 @@ def exact_draws(num):
 SCANS = ("systematic", "random")
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     "kernel", [over_relaxed_gibbs(conditional, -0.76), gibbs(normal_conditional, "random")], ids=["relaxed", "gibbs"]
 )

@@ -49,7 +49,7 @@ def banana(x):
 MASSES = {"diagonal": jnp.array([0.5, 1.0, 1.5, 2.0, 3.0]), "dense": jnp.eye(5) + 0.3}
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mass", MASSES)
 def test_chains_are_those_of_blackjax_bit_for_bit(mass):
     states, infos = compiled_run(hmc(banana, 0.35, 7, MASSES[mass]), jnp.ones(5), 500)
@@ -113,7 +113,7 @@ SOUND = {
 }
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_exact_draws_stay_exact(name, exact):
     assert worst(SOUND[name], exact) < LIMIT

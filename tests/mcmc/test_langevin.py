@@ -12,6 +12,7 @@ KEY = jax.random.key(7)
 DENSE = MIXTURE.cov
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("inverse_mass", [1.0, jnp.array([2.0, 0.5]), DENSE], ids=["scalar", "diagonal", "dense"])
 def test_a_step_has_mean_h_score_and_covariance_2h(inverse_mass):
     """x' ~ N(x + h M⁻¹ s, 2h M⁻¹). Standard errors: √(v/n) of a mean, √((v_i v_j + c²)/n) of a covariance."""
@@ -38,6 +39,7 @@ def test_the_bias_of_the_unadjusted_chain_is_the_known_one():
     assert abs(draws.var() - expected) < 5 * expected * (2 / NUM_DRAWS) ** 0.5 < 0.2 * (expected - s**2)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("inverse_mass", [1.0, DENSE], ids=["scalar", "dense"])
 def test_metropolis_keeps_exact_draws_exact_and_nothing_else_does(inverse_mass):
     exact = MIXTURE.sample(jax.random.key(0), NUM_DRAWS)

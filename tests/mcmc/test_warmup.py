@@ -25,7 +25,7 @@ def make_mala(scales):
     return lambda h, mass: langevin(gaussian(scales), h, metropolis=True, inverse_mass=mass)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "smallest", "largest", "target"), [(make_hmc, 0.01, 30.0, 0.8), (make_mala, 0.3, 3.0, 0.574)]
 )
@@ -50,7 +50,7 @@ def test_warmup_finds_the_scales_and_the_acceptance(family, smallest, largest, t
     assert len(jnp.unique(found.step_size)) == 4
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [20, 40])
 def test_few_steps_end_at_a_step_size_that_moves(num_steps):
     """HMC on N(0, 30²) in one dimension and on N(0, 1) in three: a hundred chains, each tuned by itself."""

@@ -8,6 +8,7 @@ import pytest
 from diffjax.nets.autoencoders import ConvDecoder, ConvEncoder, Dense, Doubling
 
 
+@pytest.mark.slow
 def test_doubling_is_the_transposed_convolution_of_stride_two():
     h = jax.random.normal(jax.random.key(0), (3, 5, 7, 2))
     layer = Doubling(4)
@@ -26,7 +27,7 @@ def test_doubling_is_the_transposed_convolution_of_stride_two():
     np.testing.assert_allclose(got, wanted + spread, atol=2e-6)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(28, 28, 1), (9, 14, 3)])
 def test_decoders_give_images_of_every_size(shape):
     encoder, decoder = ConvEncoder((2, 3, 4), 10, 6), ConvDecoder((2, 3, 4), 10, shape)

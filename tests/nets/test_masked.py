@@ -36,6 +36,7 @@ def test_an_output_depends_on_all_inputs_before_it_and_on_no_other(dim, context)
     assert (of_context != 0).all()  # of the first output too, which sees nothing else
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_examples():
     net = MADE((7,), out=3, zero=False)
     x, h = jax.random.normal(jax.random.key(0), (2, 4, 3)), jax.random.normal(jax.random.key(1), (2, 4, 5))
@@ -66,7 +67,7 @@ def connections(dim, features, context):
     return paths.T
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [False, True])
 def test_of_few_units_as_many_inputs_as_possible_are_used(context):
     """All pairs where the widths allow it; else as many as any choice of degrees would connect, by trying all."""

@@ -45,6 +45,7 @@ def test_a_layer_is_the_sum_of_its_scales(kernel_size):
     np.testing.assert_allclose(APPLY(net, params, jnp.asarray(x)), want, atol=1e-4)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("leave_out", ["nothing", "num_layers", "dense_layers", "pixel_layers"])
 def test_the_network_is_the_formula(leave_out):
     net = MultiScale(2, **SMALL, **({} if leave_out == "nothing" else {leave_out: 0}))
@@ -75,6 +76,7 @@ def test_the_network_is_the_formula(leave_out):
     np.testing.assert_allclose(APPLY(net, params, jnp.asarray(x), jnp.asarray(t)), want, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_starts_as_zero_and_learns_from_there():
     net = MultiScale(2, **SMALL, num_layers=1, dense_layers=1, pixel_layers=1)
     x, t = 100 * jax.random.normal(jax.random.key(0), (3, 8, 8, 1)), jnp.array([0.0, 0.4, 1.0])

@@ -34,7 +34,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_float32_though_x64_is_on(name, promotion):

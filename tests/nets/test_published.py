@@ -119,6 +119,7 @@ def test_every_tensor_lands_once(cifar):
     assert sorted(landed) == list(range(len(tensors)))
 
 
+@pytest.mark.slow
 def test_file_of_plain_arrays_is_enough(cifar, tmp_path):
     *_, tensors, _, like = cifar
     np.savez(tmp_path / "ddpm.npz", **{name + AVERAGE: value for name, value in tensors.items()})

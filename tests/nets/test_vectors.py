@@ -53,6 +53,7 @@ def test_one_knot_a_state_gives_every_step_a_map_of_its_own():
         np.testing.assert_array_equal(np.flatnonzero(touched), [i])
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("local", [False, True])
 def test_radial_basis_functions(local):
     net = RBF(6, 3, 4, local)
@@ -67,6 +68,7 @@ def test_radial_basis_functions(local):
     np.testing.assert_allclose(net.apply(params, x, t), want, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sigmoid_layers():
     net = MLP((5, 4), 2, 3)
     x, t = jax.random.normal(jax.random.key(1), (20, 7)), jnp.full(20, 0.5)

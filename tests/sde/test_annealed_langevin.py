@@ -97,6 +97,7 @@ def test_bad_input():
         samplers.sample(stepper, predictions.logits(lambda xt, t: xt), jax.random.key(0), jnp.array([1.0, 0.0]), (2, 1))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_types_become_float32_in_wide_mode(dtype):
     """Of the target N(0, v) at both levels the law is known: `noise_levels.langevin_variance`, one draw per entry."""

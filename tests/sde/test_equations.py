@@ -59,6 +59,7 @@ def test_coefficients_are_the_papers(name):
     np.testing.assert_allclose(sde.diffusion(process, t[:5]), np.sqrt(square), rtol=1e-5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(MAKE))
 def test_moments_obey_their_equations(name):
     """dm/dt = f m and dv/dt = 2 f v + g², solved by scipy, are the marginals' alpha and sigma²."""

@@ -33,7 +33,7 @@ def moved(schedule, x, start, end):
     return np.float64(x) @ VECTORS * (std[1] / std[0]) @ VECTORS.T
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_gaussian_data_is_only_scaled_there_and_back(name):
     schedule = SCHEDULES[name]

@@ -45,7 +45,7 @@ def test_is_the_density_of_the_noised_mixture(name):
         np.testing.assert_array_equal(run(jax.random.key(2), x).log_prob, got.log_prob)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("probe, num_probes", [("rademacher", 3), ("gaussian", 1)])
 def test_hutchinson_is_unbiased_with_the_known_variance(probe, num_probes):
     """On N(0, C) the flow is linear and ∫∂v/∂x = M = ½ log[C_1 C_start⁻¹]; above 16 dimensions it is the default."""
@@ -168,6 +168,7 @@ def test_forward_dequantization_is_exact_where_the_noise_is_small(forward_draws)
     np.testing.assert_allclose(draws.mean(1), np.log(PMF), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_forward_dequantization_is_a_bound_with_the_expectation_of_quadrature(forward_draws):
     """Noise as wide as the bins: E_q [log p(x_t) + log P(k | x_t) - log q(x_t | k)] by quadrature in float64."""
     start = time_of(0.35)

@@ -249,6 +249,7 @@ def test_the_corrector_s_mean_leaves_out_what_is_not_finite(monkeypatch):
 # What they do ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("schedule", ["vp", "ve"])
 def test_stationary_variance_of_the_corrector(schedule):
     # With N(0, v) as target and V the chain's variance, mean ‖∇log p‖ = √V E‖z‖/v gives h = 2 alpha² snr² v²/V, and

@@ -150,6 +150,7 @@ def test_every_layout_remembers_the_same(layout, one_device):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_a_checkpoint_bit_for_bit(tmp_path):
     layout, config, start = layout_of("jit", 8, FSDP)
     once = run(layout, start())

@@ -158,6 +158,7 @@ def test_collectives_that_start_here_and_end_there_count_once():
     }
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("first", [1, 8, 100])
 @pytest.mark.parametrize(
     "peak",

@@ -27,7 +27,7 @@ def trained(mode, devices):
     return layout, layout.fetch_state(state), jax.device_get(metrics)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "devices"), [("jit", 8), ("pmap", 8), ("pmap", 1)])
 def test_every_layout_takes_the_same_steps(mode, devices):
     """Dropout, noise, flips and the time sampler included; what remains is the order of summation."""
@@ -51,6 +51,7 @@ def test_the_steps_did_train_and_the_sampler_did_learn():
     assert np.ptp(state.memory) > 0.1
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_placing_and_fetching_give_the_state_back(mode):
     layout, state, _ = trained(mode, 8)

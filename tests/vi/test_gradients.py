@@ -110,6 +110,7 @@ def quadratic(z):
     return (1.5 * z + 0.8 * z**2).sum()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("f", "a", "b"), [(linear, 1.5, 0.0), (quadratic, 1.5, 0.8)])
 def test_means_and_variances_on_a_gaussian(f, a, b):
     params = (jnp.asarray(CENTRES), jnp.log(WIDTHS))

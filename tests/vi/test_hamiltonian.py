@@ -43,6 +43,7 @@ def log_weights(num_leapfrog):
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), NUM)))
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num_leapfrog", [1, 3])
 def test_the_mean_weight_is_the_evidence(num_leapfrog):
     log_w = log_weights(num_leapfrog)

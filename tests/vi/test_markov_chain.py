@@ -54,6 +54,7 @@ def guess(i):
     return inverse
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("x", [X, X[1]], ids=["batch", "one example"])
 def test_the_mean_weight_is_the_evidence(x):
     """With any inverse models, coordinates and whole vectors mixed."""

@@ -101,6 +101,7 @@ def test_the_quadrature_knows_the_evidence_lower_bound():
     assert exact(1)[0] < exact(5)[0] < stats.norm.logpdf(X, mu, 1.5**0.5)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num", [1, 5])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_mean_is_the_gradient_but_for_the_landing_at_many_draws(estimator, num):

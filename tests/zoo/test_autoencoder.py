@@ -155,6 +155,7 @@ def test_momentum_has_the_rate_of_beck_and_teboulle():
     assert objective(ista) - objective(best) > bound
 
 
+@pytest.mark.slow
 def test_before_training_lista_is_ista(sparse):
     """ISTA written out, by the gradient: v = z - ∇(½‖x - zD‖²)/λ, then shrink; its objective never rises."""
     coding, params = sparse

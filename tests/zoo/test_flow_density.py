@@ -72,6 +72,7 @@ def test_the_bound_is_the_change_of_variables(name):
     assert scipy.stats.kstest(np.ravel(white), "norm").pvalue > 1e-6
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_probabilities_of_levels_sum_to_one(margin):
     """The mean of w over dequantisations is P(x), and over all x it sums to the mass on [0, 1]²."""
@@ -101,6 +102,7 @@ def test_probabilities_of_levels_sum_to_one(margin):
     assert abs(middle - w[4].mean()) < 5 * np.sqrt(middle * (1 - middle) / 4000 + w[4].var() / num)
 
 
+@pytest.mark.slow
 def test_levels_and_images_are_the_same_data():
     model = zoo.make(of_levels((2, 2, 1), 17))
     params = moved(model)
@@ -113,7 +115,7 @@ def test_levels_and_images_are_the_same_data():
     np.testing.assert_allclose(-sum(terms.values()), found, rtol=1e-5)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoregressive", "affine"])
 def test_training_finds_the_entropy_of_a_gaussian(name):
     sigmas = (0.6, 2.0)

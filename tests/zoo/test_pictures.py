@@ -65,6 +65,7 @@ def test_colours_drawn_for_grey_images_have_the_posterior_s_law():
     assert abs((colour * (real - grey)).sum() / n) < 5 / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_the_drift_of_white_data_shrinks_by_half_the_rate():
     figure = pictures.trajectories(
         jax.random.key(0), PROCESS, PREDICT, jax.random.normal(jax.random.key(1), (500, 2)), SCHEDULE.times, "forward"

@@ -45,7 +45,7 @@ def toy(**fields):
     return config
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
 def test_likelihood_of_a_model_without_a_score_is_that_of_its_drift(name):
     # At the start the network is 0: the flow only shrinks x by alpha(1), and levels are 2/16 apart.
@@ -77,6 +77,7 @@ def test_bound_of_a_model_without_a_score_is_below_its_likelihood():
     assert (bound < flow).all()
 
 
+@pytest.mark.slow
 def test_likelihood_weighting_is_by_the_squared_diffusion():
     """g²/sigma² times the simple loss of the same noise, β(t)/(1 - exp(-L)) of VP."""
     x, t = np.full((3, 8), 5, np.uint8), np.array([0.1, 0.5, 0.9])

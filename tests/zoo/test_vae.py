@@ -227,7 +227,7 @@ def test_training_gives_each_example_its_own_draw():
     np.testing.assert_allclose(loss(keys, x)[2:3], loss(keys[2:3], x[2:3]), rtol=1e-5)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic"])
 def test_models_of_every_likelihood_learn_and_draw(likelihood):
     """All parameters have gradients; samples are the mean picture over the prior."""
@@ -286,7 +286,7 @@ def test_greys_are_refused():
         model.bound(model.init(jax.random.key(0)), jax.random.key(1), {"image": 7 * bits(2)})
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["planar", pytest.param("radial", marks=pytest.mark.slow), "iaf"])
 def test_flows_leave_the_weights_honest_and_move_the_posterior(flow):
     """E w = p(x), which a wrong log-determinant, or parameters of another example, would break."""
