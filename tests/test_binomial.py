@@ -47,6 +47,7 @@ def test_conditionals_are_those_of_the_matrix_product(betas, r):
                 np.testing.assert_allclose(process.posterior(x0, xt, s, t).mean, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_paper_s_betas_leave_nothing_of_the_data():
     process = processes.binomial(paper_betas(), 0.2)
     np.testing.assert_allclose(process.schedule.alpha(process.schedule.times) ** 2, 1 - np.arange(T + 1) / T, atol=1e-6)

@@ -192,6 +192,7 @@ def test_as_many_terms_as_steps_is_the_whole_sum():
     np.testing.assert_array_equal(whole, more)
 
 
+@pytest.mark.slow
 def test_one_step_with_forward_variance():
     # times = (0, 1): total = L_T + E -log N(x_0; x̂_0, β), β = 1 - ᾱ_T
     schedule, batch = CHAINS["cosine"], 4000
@@ -391,7 +392,7 @@ def test_eager_calls_compile_once(compilations):
     assert all((np.abs(np.asarray(a) - np.asarray(b)) > 1e-3).all() for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float32", True)])
 def test_types(dtype, wide):
     # N(0, I), whose exact reversal is the chain itself: w = p(x_0) whatever the trajectory, and every term in 32 bits.

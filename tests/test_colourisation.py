@@ -72,6 +72,7 @@ def test_the_prediction_is_that_of_the_conditional_gaussian(name, x64):
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_probability_flow_of_ve_reaches_the_conditional_gaussian(x64):
     # No sampling: the flow is affine, so the images of 0 and of the unit vectors have the law of all its draws.
     process, law = PROCESSES["ve"], one(laws())
@@ -111,6 +112,7 @@ def test_ancestral_sampling_reaches_the_conditional_gaussian(x64):
     np.testing.assert_allclose(cov, covs[0], atol=3e-3)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_guided_in_rotated_channels(x64):
     """There a mixture is a mixture, and E[r(x_0) | x_t] is its own: back in x the prediction is the posterior's."""
     process, law = PROCESSES["ve"], laws()

@@ -591,7 +591,7 @@ def test_methods_name_what_is_wrong():
 # Types, rows and programs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_types_become_float32_in_wide_mode_and_a_nan_stays_in_its_row(dtype):
     """N(0, I) seen in noise τ: E[x_0 | x_t, y] has the precisions 1, alpha²/sigma² and 1/τ². Bits: log-odds add."""
@@ -619,6 +619,7 @@ def test_narrow_types_become_float32_in_wide_mode_and_a_nan_stays_in_its_row(dty
         np.testing.assert_allclose(value, odds + (2 * x - 1) * told + np.log(4) * np.array([1, -1]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_eager_calls_compile_once(compilations):
     gauss, bits, x = linear(100), paper(10, 0.5), jnp.ones((2, 3))
 

@@ -617,7 +617,7 @@ def test_rare_bits_are_drawn_as_rarely_as_they_are():
 # Types -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_what_comes_out_has_the_type_of_what_goes_in(x64, promotion):

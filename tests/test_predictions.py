@@ -134,7 +134,7 @@ def test_unknown_kind():
         predictions.convert(Prediction(XT, "eps"), "noise", PROCESS, XT, T)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
 def test_types(dtype, wide):
     # A network's output in 16 bits is exact from there on: conversions are done in the type of x_t, 32 bits or more.

@@ -109,7 +109,7 @@ def test_prior_is_standard_normal():
     np.testing.assert_allclose(prior.log_prob(jnp.full((2, 3), 1.0)), -0.5 - 0.5 * np.log(2 * np.pi), rtol=1e-6)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosine", "vp"])
 def test_times_broadcast(name):
     p = processes.gaussian(SCHEDULES[name])
@@ -226,7 +226,7 @@ def test_gradient_of_the_conditionals_of_the_data_themselves():
             np.testing.assert_allclose(slopes[..., i], (f(betas + h) - f(betas - h)) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", False), ("float16", False), ("float32", True)])
 def test_types(dtype, wide):
     x, xt = jnp.array([[0.5, -1.5]], dtype), jnp.array([[0.25, 2.0]], dtype)  # exact in 16 bits

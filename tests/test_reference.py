@@ -24,6 +24,7 @@ def density(x, w=W, m=M, c=C):
     return sum(wk * scipy.stats.multivariate_normal(mk, ck).pdf(x) for wk, mk, ck in zip(w, m, c, strict=True))
 
 
+@pytest.mark.slow
 def test_log_prob_against_scipy():
     x = np.random.default_rng(1).normal(size=(4, 5, 3)) * 2
     got = MIX.log_prob(jnp.asarray(x, jnp.float32))
@@ -73,6 +74,7 @@ def grid():
     return x0, density(x0[:, None], W1, M1, C1) * (x0[1] - x0[0])
 
 
+@pytest.mark.slow
 def test_noised_marginal_is_the_convolution():
     x0, p = grid()
     xt = np.linspace(-3, 3, 13)
@@ -140,6 +142,7 @@ def test_posterior_is_bayes_rule_on_densities():
     np.testing.assert_allclose(post.weights.sum(), 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_posterior_of_a_known_entry_is_the_conditional():
     y = 0.7  # of x[1]; by block formulas, component for component
     post = MIX.posterior(jnp.array([0.0, y, 0.0]), jnp.array([0.0, jnp.inf, 0.0]))

@@ -56,7 +56,7 @@ def flow(t, x):
     return (-0.5 * (0.1 + 19.9 * t) * (x + top / bottom[:, None])).ravel()
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "order", "last"), [("ddim", 1, 0.01), ("heun", 2, 2e-4), ("dpmpp_2m", 2, 1e-4)])
 def test_order_of_convergence(name, order, last):
     # Times t ∝ i² crowd towards 0, where the last step is of first order for everyone. Slopes over 32..256 steps.
@@ -114,7 +114,7 @@ def test_against_the_printed_algorithm(name, steps):
     np.testing.assert_allclose(got, numpy_sampler(name, x1, times), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("ancestral", "v"), ("ddim", "x0"), ("heun", "x0"), ("heun", "score"), ("heun", "v"), ("dpmpp_2m", "x0")],
@@ -352,7 +352,7 @@ def test_gradient_in_the_schedule_and_in_eta():
         np.testing.assert_allclose(f(parameters)[-1], f(parameters)[ddim], rtol=1e-12)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "wide", "tolerance"), [("bfloat16", False, 0.05), ("float16", False, 5e-3), ("float32", True, 1e-4)]
 )

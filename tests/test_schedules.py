@@ -270,6 +270,7 @@ def test_times_out_of_range(name, t):
         method(np.float32(1.0) + np.float32(2e-7))  # a sum of steps that was rounded
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_types(name):
     # Of times in 16 bits the values are in 32; in 64-bit mode they are those of 32-bit times, to that precision.

@@ -55,6 +55,7 @@ def test_wrong_shapes_and_levels_are_said_when_the_model_is_made(name):
             assert valid or (sentence is not None and f"data.{field}" in sentence), (field, value, sentence)
 
 
+@pytest.mark.slow
 def test_every_set_is_loaded_as_the_configuration_has_it_or_the_field_is_named(tiny):
     """The fields of data alone matter, so configurations that have the same are tried once."""
     sections = {json.dumps(get(name).data.to_dict(), default=str): name for name in CONFIGS}

@@ -164,6 +164,7 @@ def test_misuse_is_one_sentence(name, tmp_path):
     assert (tmp_path / "F").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_damaged_or_foreign_config_json_is_one_sentence(tmp_path):
     """Cut short, of another kind, not text; fields that are missing, or that no version knows."""
     whole = []

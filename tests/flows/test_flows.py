@@ -227,7 +227,7 @@ def several_planar():
     return flows.stacked(lambda p: flows.planar(*p), (w[:, 0], w[:, 1], w[:, 2, 0]))
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_a_law_integrates_to_one_and_scores_its_own_samples(name):
     law = flows.Transformed(Normal(jnp.array([0.3, -0.2]), jnp.array([1.0, 0.5])), LAWS[name]())

@@ -68,6 +68,7 @@ def test_weights():
     np.testing.assert_allclose(run(losses.p2(2.0, 3.0)), (3 + snr) ** -2.0 * eps_loss, rtol=1e-4)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["vp", "ve"])
 def test_a_weight_gives_one_loss_whatever_the_kind(name):
     snr = np.array([25.0, 1.0, 0.04])

@@ -376,7 +376,7 @@ def test_bad_projections_and_shapes():
             losses.energy_score(wrong)(x)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_types_and_compilations(dtype, compilations):
     # 32 bits in and out under 64-bit mode, and of 16 bits the value of their data; eager calls compile once.

@@ -103,6 +103,7 @@ def test_weights_are_unbiased_with_few_temperatures_and_short_chains():
     assert standard_errors_off(metropolis=True).max() < 5
 
 
+@pytest.mark.slow
 def test_a_kernel_without_metropolis_is_found_out():
     assert standard_errors_off(metropolis=False)[0] > 7
 

@@ -57,6 +57,7 @@ def test_all_sizes_as_arviz_in_double_precision(shape):
         against_arviz(chains(*shape), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_as_arviz_in_single_precision():
     against_arviz(chains(4, 1001), rtol=1e-4)
 

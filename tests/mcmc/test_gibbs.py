@@ -35,7 +35,7 @@ def exact_draws(num):
 SCANS = ("systematic", "random")
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel", [over_relaxed_gibbs(conditional, -0.76), gibbs(normal_conditional, "random")], ids=["relaxed", "gibbs"]
 )
@@ -60,6 +60,7 @@ ENERGY = -0.5 * np.einsum("si,ij,sj->s", STATES, COUPLING, STATES) - STATES @ FI
 PROBS = np.exp(-ENERGY) / np.exp(-ENERGY).sum()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("scan", SCANS)
 def test_exact_bits_stay_exact(scan):
     """P(s) before and after a step differ by 0, in standard errors of the paired differences, in all 8 states."""

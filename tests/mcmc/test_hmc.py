@@ -159,7 +159,7 @@ def without_turning_round():
     return repeated(Kernel(kernel.init, step), 8)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken", [without_metropolis, with_the_wrong_sign, with_the_wrong_momenta, without_turning_round]
 )

@@ -132,7 +132,7 @@ def test_a_pytree_moves_as_its_ravelled_vector_does():
         np.testing.assert_allclose([p["a"], p["b"][0]], expected[1], rtol=1e-6)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_a_batch_is_not_multiplied_elementwise_by_a_matrix(num):
     """Of two examples in two dimensions the shapes would allow it."""

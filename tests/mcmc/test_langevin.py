@@ -49,6 +49,7 @@ def test_metropolis_keeps_exact_draws_exact_and_nothing_else_does(inverse_mass):
     assert jnp.abs(z_scores(unadjusted, KEY, exact)).max() > 2 * LIMIT
 
 
+@pytest.mark.slow
 def test_mala_proposes_and_accepts_as_that_of_blackjax():
     """Which computes the ratio from two Gaussian proposal densities, not from an energy."""
     kernel, other = langevin(log_density, 0.4, metropolis=True), blackjax.mala(log_density, 0.4)

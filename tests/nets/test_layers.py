@@ -25,7 +25,7 @@ def test_dropout_keeps_the_mean_the_rate_and_the_independence_of_neighbours():
     assert abs(correlation) < 5 / np.sqrt(n)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("channels, groups", [(128, 32), (64, 16), (40, 10), (6, 1)])
 def test_group_norm_is_flax_group_norm(channels, groups):
     # far from zero mean, where E[x^2] - E[x]^2 cancels

@@ -112,7 +112,7 @@ def test_convolutional_path_moves_with_the_image():
     assert float(jnp.abs(moved[inner] - jnp.roll(out, 1, 1)[inner]).max()) > 0.1 * scale
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers, pixel", [(1, (13, 9)), (1, (0, 23)), (2, (21, 6))])
 def test_reach_of_the_paths(num_layers, pixel):
     x, t = jax.random.normal(jax.random.key(0), (2, 24, 24, 1)), jnp.array([0.3, 0.7])

@@ -91,7 +91,7 @@ def test_a_long_chain_has_the_diffusion_of_its_limit():
 MIXTURE = ([0.3, 0.7], [[1.0, -0.5], [-0.8, 0.6]], [[[0.4, 0.1], [0.1, 0.3]], [[0.5, -0.2], [-0.2, 0.6]]])
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
 def test_probability_flow_obeys_the_continuity_equation(name):
     """∂ log p_t/∂t = -div u - u·∇log p_t for the flow u of a mixture: the flow carries p_0 to every p_t."""

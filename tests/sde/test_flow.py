@@ -138,6 +138,7 @@ def test_bad_times_are_named(schedule, start, end, save, match):
             call(jnp.ones((3, 2)))
 
 
+@pytest.mark.slow
 def test_what_does_not_arrive_says_so_or_is_nan():
     predict = predictions.score(lambda x, t: -2 * x)
 

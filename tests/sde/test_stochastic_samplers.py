@@ -274,7 +274,7 @@ def energy(x):
     return ((empirical - truth) ** 2).sum() / (truth * (1 - truth)).sum() * len(x)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "name"), [("vp", "reverse_diffusion"), ("ve", "ancestral"), ("vp", "ddim")])
 def test_correcting_helps_on_a_coarse_grid(schedule, name):
     # 16 steps, energy distances in units of that of exact draws. A corrector of snr 1e-6 moves nothing.

@@ -130,6 +130,7 @@ def test_the_last_two_and_every_keep_every_stay(tmp_path):
             assert meta == {"step": step}
 
 
+@pytest.mark.slow
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     """The background write must not see what later steps put into the same memory."""
     state = jax.device_put({"w": jnp.arange(2_000_000.0)}, on(8))

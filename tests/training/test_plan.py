@@ -80,6 +80,7 @@ def test_bytes_by_hand_of_parameters_of_16_bits():
     assert costs.gradients == (2 + 4) * elements
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("axes", MESHES)
 def test_bytes_are_those_of_arrays_on_the_devices(axes):
     layout, _, batch, costs = planned(axes)

@@ -44,6 +44,7 @@ def test_every_layout_takes_the_same_steps(mode, devices):
             np.testing.assert_allclose(shard.data, want, rtol=0, atol=2e-6 * scale)
 
 
+@pytest.mark.slow
 def test_the_steps_did_train_and_the_sampler_did_learn():
     _, state, metrics = trained("jit", 1)
     losses = [m["loss"] for m in metrics]
@@ -62,6 +63,7 @@ def test_placing_and_fetching_give_the_state_back(mode):
         assert after.dtype == before.dtype
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("size", "nearest"), [(20, "16 or 24"), (5, "sizes are 8")])
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_a_batch_which_cannot_be_shared_is_refused(mode, size, nearest):

@@ -84,6 +84,7 @@ def test_from_the_posterior_in_detailed_balance_every_weight_is_the_evidence():
     np.testing.assert_allclose(log_w, np.tile(gaussian.log_evidence(X), (200, 1)), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_with_the_exact_inverse_the_bound_misses_the_evidence_by_the_kl_of_the_last_state():
     """Whole chains are one Gaussian: its last block is q(z_T), its conditionals the inverse models, from numpy."""
     x, mean0, var0 = gaussian.X[0], gaussian.mean(gaussian.X[0]) + 1.0, 0.4

@@ -91,6 +91,7 @@ def z_scores(draws, want):
     return (draws.mean(0) - want) / (draws.std(0) / len(draws) ** 0.5)
 
 
+@pytest.mark.slow
 def test_the_quadrature_knows_the_evidence_lower_bound():
     (mu,), (m, l) = THETA, PHI
     var = np.exp(2 * l)
@@ -117,6 +118,7 @@ def test_the_mean_is_the_gradient_but_for_the_landing_at_many_draws(estimator, n
     assert (grads.std(0) / len(grads) ** 0.5 < 0.02).all()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("num", [1, 5])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_gradient_in_q_is_still_where_q_is_the_posterior(estimator, num):
@@ -166,6 +168,7 @@ def test_double_reparameterisation_goes_through_momenta_and_leapfrog():
     assert (np.abs(z_scores(difference, 0.0)) < 5).all()
 
 
+@pytest.mark.slow
 def test_ascent_trains_transitions_and_inverse_models_together():
     """Algorithm 2. A linear transition and its linear inverse can be exact: the bound rises to log p(x)."""
     x = jnp.asarray(gaussian.X[0], jnp.float32)
@@ -207,6 +210,7 @@ def test_ascent_trains_transitions_and_inverse_models_together():
     assert error < 0.002
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_weight_of_zero_takes_no_part(estimator):
     """log w = θ a + φ b, of one draw -inf. Its gradient is Σ w̃ a and Σ w̃ b, or Σ w̃² b (Tucker et al. 2019, eq. 8).

@@ -110,7 +110,7 @@ def test_types_do_not_change_the_numbers(name):
         assert_close(drive(x, SCALE), want)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRIVERS)
 def test_a_second_call_compiles_nothing(name, compilations):
     x, others = jnp.asarray(X, jnp.float32), (jnp.asarray(2 * X, jnp.float32), jnp.float32(0.9))

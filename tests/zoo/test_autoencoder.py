@@ -202,6 +202,7 @@ def test_lista_learns_codes_that_ista_takes_longer_for(sparse):
     np.testing.assert_allclose(table["LISTA, 2 steps"]["code error"], error, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_dictionary_is_learnt(sparse):
     """Lower an objective than with as many examples for atoms."""
     _, params = sparse
@@ -218,6 +219,7 @@ def test_the_dictionary_is_learnt(sparse):
 # Networks ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_decoders_take_the_encoders_weights_transposed():
     plain, key = model("mlp", features=(6, 5)), jax.random.key(0)
     rng = np.random.default_rng(0)  # biases too
@@ -234,6 +236,7 @@ def test_decoders_take_the_encoders_weights_transposed():
     np.testing.assert_allclose(plain.loss(params, key, DIGITS), ((PIXELS - y) ** 2).sum(1), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [(), pytest.param((6,), marks=pytest.mark.slow)])
 def test_the_contraction_is_that_of_the_jacobian(features):
     key = jax.random.key(0)
@@ -289,6 +292,7 @@ def test_an_examples_noise_does_not_depend_on_its_neighbours():
 # Pictures and what is refused ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", ["linear", "kmeans", "denoising"])
 def test_pictures(kind):
     system, key = model(kind, corruption="masking", noise=1.0), jax.random.key(0)

@@ -82,6 +82,7 @@ def test_the_closed_form_is_the_whole_chain_s_gaussian(a):
         np.testing.assert_allclose(mean, weights @ z[2 * t + 2 :], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_bound_of_perfect_inverse_models_is_minus_the_kl_draw_by_draw():
     """And a shorter chain in a longer array is the shorter chain."""
     found = over_relaxation.exact(P, -0.6, 4)

@@ -45,7 +45,7 @@ def moved(model, amount=0.3):
     return make(jax.random.key(0))
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["affine", "autoregressive"])
 def test_the_bound_is_the_change_of_variables(name):
     """By the Jacobian of the way to the latents; and samples are that way back from normal ones."""

@@ -117,6 +117,7 @@ def many(fn, num=3000):
     return jax.jit(jax.vmap(fn))(jax.random.split(jax.random.key(3), num))
 
 
+@pytest.mark.slow
 def test_m2_bounds_log_p(built):
     model, params = built["m2"]
     x = images(4)
@@ -129,6 +130,7 @@ def test_m2_bounds_log_p(built):
     close(many(lambda key: model.bound(params, key, x)), -unlabelled)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_data_set_is_the_papers_objective(built):
     """J^α / N, over a set of 24 of which 6 keep their labels: with its companions, in one batch."""
     model, params = built["m2"]
