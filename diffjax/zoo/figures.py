@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -90,9 +91,12 @@ def plane(xy: Array) -> Panels:
     return Panels([[Points("samples", xy)]])
 
 
-def picture_of(shape: Sequence[int]) -> Callable[[Array], Figure]:
-    """How samples of this shape are looked at: images in a grid, others as points of the plane."""
-    return grid if len(shape) == 3 else plane
+def picture(samples: Array) -> Figure:
+    """Images in a grid; other samples as points in the plane of their first two numbers, a missing one being 0."""
+    if samples.ndim == 4:
+        return grid(samples)
+    xy = samples.reshape(len(samples), -1)[:, :2]
+    return plane(jnp.pad(xy, ((0, 0), (0, 2 - xy.shape[1]))))
 
 
 def none(params: Any, key: Array, batch: Any) -> dict[str, Figure]:
@@ -103,9 +107,9 @@ def none(params: Any, key: Array, batch: Any) -> dict[str, Figure]:
 class Figures(NamedTuple):
     """How a system is looked at.
 
-    samples(samples) -> Figure, of what `Model.sample` returns
+    samples(samples) -> Figure, of what `Model.sample` returns; unless given, by its shape
     own(params, key, batch) -> {name: Figure}, the system's own pictures, made once at the end of a run
     """
 
-    samples: Callable[[Array], Figure] = grid
+    samples: Callable[[Array], Figure] = picture
     own: Callable[[Any, Array, Any], dict[str, Figure]] = none

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffjax import predictions, processes, samplers, schedules
-from diffjax.zoo import Contours, Panels
+from diffjax.zoo import Contours, Figures, Panels
 from diffjax.zoo.diffusion import pictures
 from experiments import pictures as drawing
 
@@ -114,3 +114,12 @@ def test_a_short_row_of_panels_ends_in_blanks(tmp_path):
     bottom = picture[height // 2 + 40 : -40]  # without labels and numbers
     assert (bottom[:, width // 2 + 40 :] == 255).all()
     assert (bottom[:, : width // 2] < 255).any()
+
+
+@pytest.mark.parametrize(("shape", "plane"), [((5, 1), [7.0, 0.0]), ((5, 2), [7.0, 8.0]), ((5, 2, 3), [7.0, 8.0])])
+def test_samples_that_are_no_images_are_points_of_their_first_two_numbers(shape, plane):
+    samples = np.arange(7.0, 7.0 + np.prod(shape)).reshape(shape)
+    points = Figures().samples(samples).rows[0][0]
+    assert points.xy.shape == (5, 2)
+    np.testing.assert_array_equal(points.xy[0], plane)
+    assert Figures().samples(np.zeros((5, 4, 4, 1))).columns == 3

@@ -33,7 +33,7 @@ from diffjax.nets.temporal import bumps
 from diffjax.nets.vectors import RBF
 from diffjax.zoo.diffusion import pictures
 from diffjax.zoo.diffusion.learned_chain import DEFAULTS, Chain, Choices, check_steps, chosen, learned_chain
-from diffjax.zoo.figures import Decode, Figure, Figures, Film, picture_of
+from diffjax.zoo.figures import Decode, Figure, Figures, Film
 from diffjax.zoo.model import Batch, Model, image_of
 
 
@@ -101,7 +101,7 @@ def gaussian_diffusion(
         return _figures(process, predict, key, encode(key, batch), decode)
 
     chain = Chain(init, kernels, encode, decode, null, "shifted", True, units)
-    return learned_chain(chain, shape, num_steps, Figures(picture_of(shape), figures), choices)
+    return learned_chain(chain, shape, num_steps, Figures(own=figures), choices)
 
 
 def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:

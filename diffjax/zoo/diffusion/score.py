@@ -31,7 +31,7 @@ from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
 from diffjax.nets.vectors import TimeMLP
 from diffjax.zoo.diffusion import ddpm, pictures, score_toy
-from diffjax.zoo.figures import Figure, Figures, picture_of
+from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
 WEIGHTINGS = ("simple", "likelihood")
@@ -160,7 +160,7 @@ def score_model(
         score.kernels,
         of_times(time_sampler),
         measures=(Bound(terms), Flow(score.log_prob), *([] if toy is None else [Table(table)])),
-        figures=Figures(picture_of(shape), figures),
+        figures=Figures(own=figures),
     )
 
 

@@ -27,7 +27,7 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
-from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points, picture_of
+from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points
 from diffjax.zoo.flows.layers import Stack, of_config
 from diffjax.zoo.model import Batch, Model, image_of
 
@@ -100,7 +100,7 @@ def flow_density(layers: Stack, shape: tuple[int, ...], levels: int = 0, *, marg
         bound=bound,
         sample=sample,
         measures=(Bound(terms), ManySamples(bound)),
-        figures=Figures(picture_of(shape), figures),
+        figures=Figures(own=figures),
     )
 
 
