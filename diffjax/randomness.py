@@ -18,15 +18,6 @@ from diffjax.errors import InputError
 Keys = PRNGKeyArray | Key[Array, " batch"]  # one key, or one per example
 
 
-def check_seed(name: str, seed: object) -> None:
-    """Raises `InputError` unless the seed called `name` is an integer of at least 0 and below 2^32.
-
-    `jax.random.key` keeps 32 bits of a seed, so that a larger one is the same as a small one.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"{name} = {seed!r} must be an integer of at least 0 and below 2^32 = {2**32}")
-
-
 def per_example(key: Keys) -> bool:
     """Whether `key` is one key per example, (batch,)."""
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
@@ -77,3 +68,12 @@ def logistic(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Flo
 
 def _draw(draw: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: Keys, shape: tuple[int, ...]) -> Array:
     return jax.vmap(lambda k: draw(k, shape[1:]))(key) if per_example(key) else draw(key, shape)
+
+
+def check_seed(name: str, seed: object) -> None:
+    """Raises `InputError` unless the seed called `name` is an integer of at least 0 and below 2^32.
+
+    `jax.random.key` keeps 32 bits of a seed, so that a larger one is the same as a small one.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"{name} = {seed!r} must be an integer of at least 0 and below 2^32 = {2**32}")

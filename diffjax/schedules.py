@@ -256,15 +256,6 @@ def broadcast_to(t: ArrayLike, x: Array) -> Array:
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 
-def check_times(name: str, t: ArrayLike) -> None:
-    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
-    if isinstance(t, jax.core.Tracer):
-        return
-    values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
-    if not ((values >= 0) & (values <= 1 + 1e-6)).all():  # sums of steps may round above 1
-        raise InputError(f"{name} must be in [0, 1], not {_brief(values)}: the time of step i of T is i/T")
-
-
 def sqrt(u: Array) -> Array:
     """√u, u ≥ 0; at u = 0 a constant. The root's own gradient there is infinite, and its product with 0 is NaN."""
     return jnp.where(u == 0, 0.0, jnp.sqrt(jnp.where(u == 0, 1.0, u)))
@@ -287,3 +278,12 @@ def _steps(num_steps: int) -> int:
 
 def _brief(values: np.ndarray) -> str:
     return np.array2string(values, threshold=6, edgeitems=2, precision=4)
+
+
+def check_times(name: str, t: ArrayLike) -> None:
+    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
+    if isinstance(t, jax.core.Tracer):
+        return
+    values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
+    if not ((values >= 0) & (values <= 1 + 1e-6)).all():  # sums of steps may round above 1
+        raise InputError(f"{name} must be in [0, 1], not {_brief(values)}: the time of step i of T is i/T")

@@ -88,6 +88,18 @@ def flipped(y: Float[Array, "..."], probability: ArrayLike) -> Observation:
     return Observation(y, jnp.broadcast_to(2.0 * (jnp.log1p(-p) - jnp.log(p)), y.shape))
 
 
+def fitting(observation: Observation, x: Array) -> Observation:
+    """The observation in the type of x, or an InputError if it does not broadcast against x."""
+    shape = jnp.broadcast_shapes(jnp.shape(observation.y), jnp.shape(observation.precision))
+    if len(shape) > x.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False)):
+        raise InputError(f"the observation has shape {shape}, the samples {x.shape}: it must broadcast to theirs")
+    return Observation(*(jnp.asarray(a, x.dtype) for a in observation))
+
+
+def event_sum(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1).sum(1)
+
+
 def check_fits(process: Gaussian | Binomial, observation: Observation) -> None:
     if isinstance(process, Binomial):
         check_bits(observation.y, observation.precision)
@@ -101,15 +113,3 @@ def check_bits(y: ArrayLike, precision: ArrayLike = 1.0) -> None:
     wrong = known[(known != 0) & (known != 1)]
     if wrong.size:
         raise InputError(f"a binomial process observes bits, 0 or 1, not {wrong[0]}: binarise y")
-
-
-def fitting(observation: Observation, x: Array) -> Observation:
-    """The observation in the type of x, or an InputError if it does not broadcast against x."""
-    shape = jnp.broadcast_shapes(jnp.shape(observation.y), jnp.shape(observation.precision))
-    if len(shape) > x.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False)):
-        raise InputError(f"the observation has shape {shape}, the samples {x.shape}: it must broadcast to theirs")
-    return Observation(*(jnp.asarray(a, x.dtype) for a in observation))
-
-
-def event_sum(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1).sum(1)

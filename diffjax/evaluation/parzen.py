@@ -139,15 +139,6 @@ def _log_prob(samples: np.ndarray, x: np.ndarray, bandwidths: np.ndarray) -> np.
     return out
 
 
-def _checked(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    samples, x = _matrices(samples, x)
-    for name, value in (("samples", samples), ("x", x)):
-        if not np.isfinite(value).all():
-            bad = int((~np.isfinite(value).all(1)).sum())
-            raise InputError(f"{name} has NaN or infinity in {bad} of {len(value)} rows; leave these out")
-    return samples, x
-
-
 def _matrices(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     samples, x = np.asarray(samples, np.float64), np.asarray(x, np.float64)
     for name, value in (("samples", samples), ("x", x)):
@@ -200,3 +191,12 @@ class Parzen(Measure):
         for name, score in report["parzen"].items():
             error = f"{score['log_likelihood']:.1f} ± {score['standard_error']:.1f} nats"
             yield f"Parzen window of {score['num_samples']} {name}: {error} ({score['bits']:.1f} bits)"
+
+
+def _checked(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    samples, x = _matrices(samples, x)
+    for name, value in (("samples", samples), ("x", x)):
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value).all(1)).sum())
+            raise InputError(f"{name} has NaN or infinity in {bad} of {len(value)} rows; leave these out")
+    return samples, x

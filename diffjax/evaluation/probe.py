@@ -32,18 +32,6 @@ class Report(TypedDict):
     num_test: int
 
 
-def check(kind: str, labels: Integer[np.ndarray, " n"]) -> None:
-    """Raises `InputError` if `kind` is none of `KINDS`, or the training labels, -1 where unknown, are of one class."""
-    if kind not in KINDS:
-        raise InputError(f"evaluation.probe must be '' or one of {', '.join(KINDS)}, not {kind!r}")
-    classes = np.unique(labels[labels >= 0])
-    if len(classes) < 2:
-        raise InputError(
-            f"evaluation.probe={kind!r} needs labelled training examples of at least 2 classes, but there are "
-            f"{len(classes)}; set it to '' or take a data set with labels"
-        )
-
-
 def linear(
     kind: str,
     features: Float[np.ndarray, "n dim"],
@@ -140,3 +128,15 @@ class Probe(Measure):
 
     def curves(self, report: dict[str, Any]) -> dict[str, float]:
         return {"probe_accuracy": report["probe"]["features"]["accuracy"]}
+
+
+def check(kind: str, labels: Integer[np.ndarray, " n"]) -> None:
+    """Raises `InputError` if `kind` is none of `KINDS`, or the training labels, -1 where unknown, are of one class."""
+    if kind not in KINDS:
+        raise InputError(f"evaluation.probe must be '' or one of {', '.join(KINDS)}, not {kind!r}")
+    classes = np.unique(labels[labels >= 0])
+    if len(classes) < 2:
+        raise InputError(
+            f"evaluation.probe={kind!r} needs labelled training examples of at least 2 classes, but there are "
+            f"{len(classes)}; set it to '' or take a data set with labels"
+        )

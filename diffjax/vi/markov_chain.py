@@ -121,6 +121,17 @@ def at(initial: Law | Callable[[Any], Law], x: Any) -> Law:
     return initial(x) if callable(initial) else initial
 
 
+def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
+    """log_prob of z, summed over all but the axes of `total`, which are leading ones, and in its type."""
+    log_prob, num = jnp.asarray(log_prob, total.dtype), total.ndim
+    if log_prob.shape[:num] != total.shape:
+        raise InputError(
+            f"a log_prob of shape {log_prob.shape} does not fit log_joint's {total.shape}: keep the batch axes"
+        )
+    check_event("a log_prob", log_prob, z)
+    return log_prob.sum(tuple(range(num, log_prob.ndim)))
+
+
 def check_log_joint(batch: tuple[int, ...], z: Array) -> None:
     if batch != z.shape[: len(batch)]:
         raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {batch}")
@@ -134,14 +145,3 @@ def check_event(name: str, log_prob: Array, z: Any) -> None:
             f"{name} of shape {shape} does not fit draws of shape {jnp.shape(z)}, whose leading axes it must have: "
             "look for an axis of length 1 in a law's parameters"
         )
-
-
-def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
-    """log_prob of z, summed over all but the axes of `total`, which are leading ones, and in its type."""
-    log_prob, num = jnp.asarray(log_prob, total.dtype), total.ndim
-    if log_prob.shape[:num] != total.shape:
-        raise InputError(
-            f"a log_prob of shape {log_prob.shape} does not fit log_joint's {total.shape}: keep the batch axes"
-        )
-    check_event("a log_prob", log_prob, z)
-    return log_prob.sum(tuple(range(num, log_prob.ndim)))
