@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from diffjax import data
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.trains]
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def test_a_flow_has_the_jacobian_s_determinant_and_an_inverse(name):
         np.testing.assert_allclose(log_det, exact, atol=1e-5)
         np.testing.assert_allclose(back, x, atol=1e-5 * scale)
         np.testing.assert_allclose(again, x, atol=1e-5 * scale)
-        np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5 * scale)
+        np.testing.assert_allclose(inverse_log_det, -log_det, atol=3e-5 * scale)  # it is of `back`, which was rounded
     if name not in ("affine", "reverse", "additive"):
         assert np.ptp(everything(every[0], x)[1]) > 1e-2  # not a flow that does nothing
 

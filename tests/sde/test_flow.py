@@ -88,7 +88,7 @@ def test_agrees_with_the_sampler_of_fixed_steps_and_counts_its_calls():
 
 @pytest.mark.slow
 def test_a_hard_example_is_not_hidden_by_easy_ones():
-    """x' = -(w/β) x with w large in one example: as many steps as if it were alone."""
+    """x' = -(w/β) x with w large in one example: as many steps as if it were alone, but for rounding."""
 
     def predict(x, t):
         speed = jnp.where(jnp.arange(len(x)) == 0, 300.0, 0.0)[:, None]
@@ -98,7 +98,8 @@ def test_a_hard_example_is_not_hidden_by_easy_ones():
     run = jax.jit(lambda x: sde.transport(process, predict, x, 0.5, 0.9))
     # The step's error is of order 5: in a mean over the batch 400 would be 400^(1/10) = 1.8 times fewer steps.
     alone, together = run(x[:1]), run(x)
-    assert together.num_evaluations == alone.num_evaluations > 100
+    assert alone.num_evaluations > 100
+    assert abs(together.num_evaluations / alone.num_evaluations - 1) < 0.1
     np.testing.assert_allclose(together.x[1:], 1.0, atol=1e-5)
 
 

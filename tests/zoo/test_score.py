@@ -101,6 +101,7 @@ def test_images_as_floats_and_as_levels_are_the_same_data():
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
     """Trained as configs/ncsn_toy.py says, but for the length."""
     config = ncsn_toy.get_config()

@@ -373,6 +373,7 @@ def wrong(name, seeds, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.trains
 def test_unlabelled_digits_help():
     """Eight draws of 30 labels each; the errors of the difference are over test digits, and over draws."""
     alone, helped = wrong("supervised", 8, 800), wrong("m2", 8, 800)
