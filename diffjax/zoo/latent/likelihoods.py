@@ -22,7 +22,7 @@ from jaxtyping import Float
 from diffjax import randomness
 from diffjax.distributions import DiscretizedLogistic, Normal
 from diffjax.errors import InputError
-from diffjax.zoo.model import Batch
+from diffjax.zoo.model import Batch, image_of
 
 NAMES = ("bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic")
 
@@ -121,7 +121,7 @@ def bits(batch: Batch) -> Float[Array, "batch *shape"]:
     Raises:
         InputError: on other values, where they can be seen: not under `jit`.
     """
-    x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+    x = jnp.asarray(image_of(batch))
     if not isinstance(x, jax.core.Tracer) and not np.isin(np.asarray(x), (0, 1)).all():  # numpy's, not traced
         raise InputError("a Bernoulli likelihood takes bits, but the batch has values other than 0 and 1: binarise it")
     return x.astype(float)
@@ -129,5 +129,5 @@ def bits(batch: Batch) -> Float[Array, "batch *shape"]:
 
 def scaled(batch: Batch, levels: int) -> Float[Array, "batch *shape"]:
     """A batch's levels as [-1, 1]; floats as they are."""
-    x = jnp.asarray(batch["image"] if isinstance(batch, dict) else batch)
+    x = jnp.asarray(image_of(batch))
     return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x

@@ -31,7 +31,7 @@ from diffjax.zoo.latent import likelihoods
 from diffjax.zoo.latent import networks as latent
 from diffjax.zoo.latent.flow_posterior import NO_FLOW, Amortised, amortised
 from diffjax.zoo.latent.networks import PRIOR, normal
-from diffjax.zoo.model import Batch, Model
+from diffjax.zoo.model import Batch, Model, bound_of
 
 Params = dict[str, Any]
 OBJECTIVES = ("elbo", "iwae")
@@ -152,9 +152,6 @@ def vae(
             return {"free energy": -bounds.importance_weighted(log_w)}
         return {"reconstruction": -fit.mean(0), "latent": (fit - log_w).mean(0)}
 
-    def bound(params: Params, key: Array, batch: Batch) -> Array:
-        return -sum(terms(params, key, batch).values(), jnp.zeros(()))
-
     def log_weight(params: Params, key: Array, batch: Batch) -> Array:
         """Of "iwae" the mean of its K weights, E w = p(x) too, so that what it is a draw of is the bound."""
         x, key = prepared(key, batch)
@@ -180,7 +177,7 @@ def vae(
     around = (layers.log_joint, layers.first, layers.likelihood.prepare)
     better = ManySamples(log_weight, None, latent.annealed(annealing, *around) if len(layers.dims) == 1 else None)
     measures = (Bound(terms), better, Reconstruction(reconstruct), Probe(features))
-    return Model(layers.init, loss, bound, layers.sample, measures=measures, figures=Figures(own=figures))
+    return Model(layers.init, loss, bound_of(terms), layers.sample, measures=measures, figures=Figures(own=figures))
 
 
 def _objective(
