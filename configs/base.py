@@ -23,6 +23,12 @@ def get_config() -> ConfigDict:
                 num_examples=0,  # of the test split; 0: all
                 num_terms=0,  # of the bound's L_t, drawn per example; 0: the whole sum
                 grid=64,  # images in the grid, or points in the pictures
+                quality="",  # features to compare samples and data by: pixels, run:DIR, ...; several with commas
+                quality_samples=1000,
+                quality_examples=0,  # of the data; 0: all
+                quality_reference="train",  # or "test": the data's split
+                quality_kept=5000,  # of each side, for what needs pairs of examples
+                quality_while_training=False,  # also at every eval_every
             ),
             training=dict(
                 steps=3000,

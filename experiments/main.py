@@ -2,7 +2,7 @@
 
 python -m experiments.main                                            the digits, no download
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
-python -m experiments.main --mode=eval --workdir=DIR [--step=N]
+python -m experiments.main --mode=eval --workdir=DIR [--step=N] [--against=OTHER]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
@@ -42,6 +42,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file wi
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "plan"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
+AGAINST = flags.DEFINE_string(
+    "against", "", "eval: another workdir, a folder of images or an .npz; compares its samples with the run's."
+)
 NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 SAMPLER = flags.DEFINE_string(
     "sampler", None, "sample: e.g. ancestral, ddim, heun, what the system has; default the config's."
@@ -147,7 +150,7 @@ def _run() -> None:
     path = local(WORKDIR.value, "workdir")
     config = _config_of(path)
     if MODE.value == "eval":
-        run.evaluate(config, path, STEP.value)
+        run.evaluate(config, path, STEP.value, AGAINST.value)
         return
     if SAMPLER.value is not None:
         config.sampling.sampler = SAMPLER.value

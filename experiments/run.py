@@ -1,5 +1,6 @@
 """The three things a person does with a system: train it, evaluate it, sample from it."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,14 @@ from ml_collections import ConfigDict
 
 from diffjax import data
 from diffjax.errors import InputError
+from diffjax.evaluation import quality
 from diffjax.evaluation.drawing import Sampler
-from diffjax.evaluation.measure import check_asked
+from diffjax.evaluation.features import features_of
+from diffjax.evaluation.measure import Trained, check_asked
 from diffjax.evaluation.measure import evaluate as measured
+from diffjax.evaluation.sides import Source, of_model, of_path
 from diffjax.mesh import here
+from diffjax.paths import local
 from diffjax.randomness import check_seed
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.loop import abstract_state
@@ -23,7 +28,7 @@ from diffjax.training.loop import train as train_loop
 from diffjax.training.sharding import parallelize
 from diffjax.training.state import init_state, optimizer
 from diffjax.training.step import make_step
-from diffjax.zoo.figures import Figure
+from diffjax.zoo.figures import Figure, Grid
 from experiments import pictures, report
 from experiments.opened import Run, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
@@ -45,6 +50,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     given = {} if any(run.checkpoints.glob("[0-9]*")) else _given(run)
     make_batches = _batches(run)
     make_batches(0)
+    if run.options.get("quality"):
+        features_of(_trained(run, None))
     with claimed(run.directory, run.saved) as writer:
         writer.say(f"workdir: {run.directory}")
         if run.model.examples.fit is not None or given:
@@ -60,6 +67,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             if sampler is not None:
                 samples = sampler(state.ema, jax.random.fold_in(run.key, GRID))
                 writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
+            if run.options.get("quality") and run.options.get("quality_while_training"):
+                writer.scalars(step, quality.of_step(_trained(run, state.ema)))
 
         with Stop() as stop:
             state = train_loop(
@@ -73,7 +82,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 on_eval=on_eval,
                 stop=stop,
             )
-        found = measured(run.trained(state.ema, jax.random.fold_in(run.key, BOUND))) | {
+        found = measured(_trained(run, state.ema, writer)) | {
             "step": int(state.step),
             "first_step_seconds": logged.get("first_step_seconds"),
             "input_wait": logged.get("input_wait"),
@@ -86,15 +95,25 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))
 
 
-def evaluate(config: ConfigDict, workdir: str | Path, step: int | None) -> None:
-    """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen."""
+def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> None:
+    """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen.
+
+    against: the workdir of another run, or images. Then the samples of both are compared, to against.json.
+    """
     began = time.perf_counter()
     run = open_run(config, workdir)
     check_asked(run.model, run.system, run.options)
     run.test_set()
     step, params = restore_ema(run, step)
-    found = measured(run.trained(params, jax.random.fold_in(run.key, BOUND))) | {"step": step}
-    _finish(run, writer_of(run.directory), report.finished(found, began))
+    writer = writer_of(run.directory)
+    trained = _trained(run, params, writer)
+    if against:
+        found = quality.against(trained, _others(trained, against)) | {"step": step, "against": against}
+        writer.report(report.finished(found, began), "against.json")
+        writer.say(*quality.told_of_both(found))
+        return
+    found = measured(trained) | {"step": step}
+    _finish(run, writer, report.finished(found, began))
 
 
 def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> None:
@@ -115,6 +134,34 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     picture = writer.figure(name, run.model.figures.samples(jnp.asarray(samples[: run.options["grid"]])))
     writer.arrays(name, {"images": pictures.pixels(samples)} if samples.ndim == 4 else {"samples": samples})
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
+
+
+def _trained(run: Run, params: Any, writer: Writer | None = None) -> Trained:
+    """What is measured. It can open other runs, and its pictures go to the writer."""
+    others: dict[str, Any] = {"open_run": _saved}
+    if writer is not None:
+        others["show"] = lambda name, images, columns: writer.figure(name, Grid(images, columns))
+    return run.trained(params, jax.random.fold_in(run.key, BOUND), **others)
+
+
+def _saved(directory: str) -> Trained:
+    """The newest EMA weights of the run in a workdir."""
+    run = open_saved(directory, "evaluation.quality")
+    return _trained(run, restore_ema(run, None)[1])
+
+
+def _others(trained: Trained, path: str) -> Source:
+    """The samples of the run in a workdir, or the images of a folder or of an .npz file."""
+    place = local(path, "--against")
+    if not place.exists():
+        raise InputError(f"--against={path} does not exist: name a workdir, a folder of images or an .npz file")
+    if not (place / "config.json").exists():
+        return of_path(place, trained.test_set.shape, trained.test_set.levels)
+    run = open_saved(place, "--against")
+    if run.model.sample is None:
+        raise InputError(f"--against={path}: {run.system!r} has no samples")
+    other = dataclasses.replace(_trained(run, restore_ema(run, None)[1]), test_set=trained.test_set)
+    return of_model(other, quality.options_of(trained)["quality_samples"])
 
 
 def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:

@@ -49,8 +49,8 @@ class Writer:
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(self._directory / "samples" / f"{name}.npz", **arrays)  # type: ignore[arg-type]
 
-    def report(self, report: Mapping[str, Any]) -> None:
-        write_json(self._directory / "eval.json", report)
+    def report(self, report: Mapping[str, Any], name: str = "eval.json") -> None:
+        write_json(self._directory / name, report)
 
     def close(self) -> None:
         if self._log is not None:
@@ -65,7 +65,7 @@ class Silent(Writer):
     def samples(self, step: int, figure: Figure) -> None: ...
     def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
-    def report(self, report: Mapping[str, Any]) -> None: ...
+    def report(self, report: Mapping[str, Any], name: str = "") -> None: ...
 
     def figure(self, name: str, figure: Figure) -> Path:
         return self._directory

@@ -37,6 +37,10 @@ Report = dict[str, Any]
 MEASURES: list[type["Measure"]] = []  # all there are, in order of import
 
 
+def _no_run(directory: str) -> "Trained":
+    raise InputError(f"{directory!r}: other runs are opened by the command line alone")
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained system and the data that it is measured on: all that a measure may use.
@@ -48,6 +52,8 @@ class Trained:
     test_set    the examples to measure on
     train_set   a function that loads the training examples
     seed        of what a measure trains itself
+    open_run    directory -> the trained system of another run
+    show        (name, images (n, H, W, C) in [-1, 1], columns): where a measure's pictures go
     """
 
     model: Any
@@ -59,6 +65,8 @@ class Trained:
     test_set: "Dataset"
     train_set: Callable[[], "Dataset"]
     seed: int = 0
+    open_run: Callable[[str], "Trained"] = _no_run
+    show: Callable[[str, np.ndarray, int], None] = lambda name, images, columns: None
 
     def batches(self, num: int) -> Iterator[dict[str, np.ndarray]]:
         """The first `num` test examples, all if 0, in batches with a `mask` that is 0 where a batch is filled up."""
@@ -81,9 +89,13 @@ class Trained:
 
     def samples(self, num: int) -> np.ndarray:
         """(num, *event), drawn in batches."""
+        return np.concatenate(list(self.sample_batches(num)))
+
+    def sample_batches(self, num: int) -> Iterator[np.ndarray]:
+        """`num` samples (batch, *event), a batch at a time."""
         sampler = Sampler(self.model, min(num, self.options["batch_size"]), self.mesh)
-        parts = [sampler(self.params, jax.random.fold_in(self.key, i)) for i in range(-(-num // sampler.num))]
-        return np.concatenate(parts)[:num]
+        for i, first in enumerate(range(0, num, sampler.num)):
+            yield sampler(self.params, jax.random.fold_in(self.key, i))[: num - first]
 
 
 class Measure:

@@ -152,7 +152,7 @@ def _ways(toy: Toy, process: Gaussian) -> dict[str, Callable[[Array, Predict], A
 
 def _quality(mixture: GaussianMixture, x: Array, real: Array) -> dict[str, float]:
     nearest = jnp.linalg.norm(x[:, None] - mixture.means, axis=-1).argmin(1)
-    return {"weight": float((nearest == 0).mean()), "energy distance": float(jax.jit(energy_distance)(x, real))}
+    return {"weight": float((nearest == 0).mean()), "energy distance": float(energy_distance(x, real))}
 
 
 def _scores(process: Gaussian, mixture: GaussianMixture, predict: Predict) -> Panels:

@@ -1,0 +1,142 @@
+"""The Frechet distance between the Gaussians that have the moments of two samples (Dowson & Landau 1982)
+
+    d² = |m1 - m2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)
+
+It is the squared Wasserstein-2 distance of these Gaussians. With features of Inception it is the FID (Heusel et al.
+2017). An estimate from n and m examples is too large, by about a / n + b / m (Chong & Forsyth 2020): distances of
+different numbers of examples do not compare, unless they are extrapolated to infinitely many.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.distances.features import matrices
+from diffjax.dtypes import AnyArray
+from diffjax.errors import InputError
+
+
+@dataclass
+class Moments:
+    """Mean and covariance of a stream of examples (n, d), in d² of memory.
+
+    Parts are joined by Chan, Golub & LeVeque's formula, so that neither order nor the size of batches matters.
+
+    scatter     Σ (x - mean)(x - mean)ᵀ
+    covariance  scatter / (num - 1)
+    """
+
+    num: int = 0
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scatter: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        return self.scatter / (self.num - 1)
+
+    def add(self, x: Float[AnyArray, "n d"]) -> "Moments":
+        """With the examples of a batch; this one stays as it is."""
+        x = np.asarray(x, np.float64)
+        if not len(x):
+            return self
+        mean = x.mean(0)
+        return self.join(Moments(len(x), mean, (x - mean).T @ (x - mean)))
+
+    def join(self, other: "Moments") -> "Moments":
+        """Of the examples of both."""
+        if not self.num or not other.num:
+            return self if self.num else other
+        num = self.num + other.num
+        step = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(step, step) * (self.num * other.num / num)
+        return Moments(num, self.mean + step * (other.num / num), scatter)
+
+
+def frechet_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> float:
+    """d² of two samples, in squared units of the features. Biased upwards, see above.
+
+    Raises:
+        InputError: as `features.matrices`; and if there are not more examples than features on each side: the
+            covariance then has no full rank, and the distance says more of the number of examples than of their law.
+    """
+    a, b = matrices(a, b)
+    return of_samples(Moments().add(a), Moments().add(b))
+
+
+def of_samples(a: Moments, b: Moments) -> float:
+    """The same of moments that were gathered in a stream."""
+    dim = len(a.mean)
+    if min(a.num, b.num) <= dim:
+        raise InputError(too_few(min(a.num, b.num), dim))
+    return frechet_distance_of_moments(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def too_few(num: int, dim: int) -> str:
+    """The sentence on fewer examples than features."""
+    return (
+        f"{num} examples of {dim} features: a covariance of so few has no full rank, and the Frechet distance would say"
+        f" more of their number than of their law; give more than {dim} examples, or features of fewer dimensions"
+    )
+
+
+def extrapolated(a: tuple[Moments, Moments], b: tuple[Moments, Moments]) -> float:
+    """d² without the part of its bias that is linear in 1 / n: the line through d²(n) and d²(n / 2), at 1 / n = 0.
+
+    Both sides are given in two halves of about equal size; d²(n / 2) is the mean over the two pairs of halves. The
+    linear part of the other side's bias, in 1 / m, goes with it.
+    """
+    whole = of_samples(a[0].join(a[1]), b[0].join(b[1]))
+    halves = [of_samples(x, y) for x, y in zip(a, b, strict=True)]
+    return 2 * whole - 0.5 * sum(halves)
+
+
+def frechet_distance_of_moments(
+    m1: Float[AnyArray, " d"], c1: Float[AnyArray, "d d"], m2: Float[AnyArray, " d"], c2: Float[AnyArray, "d d"]
+) -> float:
+    """d² of two Gaussians, of which one or both may have no density.
+
+    Raises:
+        InputError: if the shapes do not fit, or a covariance is not symmetric and positive semidefinite.
+    """
+    m1, c1, m2, c2 = (np.asarray(x, np.float64) for x in (m1, c1, m2, c2))
+    if m1.ndim != 1 or m2.shape != m1.shape or not c1.shape == c2.shape == 2 * m1.shape:
+        raise InputError(f"moments have shapes {m1.shape}, {c1.shape}, {m2.shape}, {c2.shape}: give (d,), (d, d) twice")
+    (root, _), _ = _roots(c1), _roots(c2)
+    # An eigenvalue of the symmetric product may come out below 0 by rounding.
+    both = np.sqrt(np.clip(np.linalg.eigvalsh(root @ c2 @ root), 0.0, None)).sum()
+    return max(float(((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * both), 0.0)
+
+
+def standard_error(a: Moments, b: Moments, some_a: Float[AnyArray, "k d"], some_b: Float[AnyArray, "l d"]) -> float:
+    """Of d²: the deviation of its influence function over some examples of each side, over √n.
+
+    One example x of the first side moves d² by |x - m2|² - |x - m1|² + (x - m1)ᵀ (I - T) (x - m1) and a constant,
+    where T = C1^-½ (C1^½ C2 C1^½)^½ C1^-½ is the optimal map between the Gaussians.
+    """
+    variance = 0.0
+    for near, far, x in ((a, b, some_a), (b, a, some_b)):
+        root, inverse = _roots(near.covariance)
+        values, vectors = np.linalg.eigh(root @ far.covariance @ root)
+        middle = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+        step = np.asarray(x, np.float64) - near.mean
+        curved = step @ (np.eye(len(root)) - inverse @ middle @ inverse)
+        moved = (curved * step).sum(1) + 2 * step @ (near.mean - far.mean)
+        variance += moved.var(ddof=1) / near.num
+    return math.sqrt(variance)
+
+
+def _roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """C^½ and its pseudo-inverse, by the eigenvalues.
+
+    Raises `InputError` if C is not a covariance.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    largest = abs(values).max()
+    if not np.allclose(covariance, covariance.T, atol=1e-8 * largest) or values[0] < -1e-8 * largest:
+        raise InputError("a covariance is not symmetric or has eigenvalues below 0: give one as np.cov does")
+    root = np.sqrt(np.clip(values, 0.0, None))
+    kept = root > 1e-7 * root[-1]
+    inverse = np.where(kept, 1 / np.where(kept, root, 1.0), 0.0)
+    return (vectors * root) @ vectors.T, (vectors * inverse) @ vectors.T

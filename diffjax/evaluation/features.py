@@ -1,0 +1,106 @@
+"""What samples are looked at by: functions from images to vectors of features, chosen by name.
+
+`evaluation.quality` names one or several, with commas between them:
+
+    pixels                 the image itself, values in [0, 1]; of data that are no images, the vector as it is
+    run:DIR                what another run has learnt: the features of its encoder or classifier, in the workdir DIR
+    inception:FILE         Inception's last pooling (2048); FILE holds the weights and is the user's
+    efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), of ImageNet, from the extra `features`
+
+Distances by different features do not compare. Nor do those by Inception with PyTorch's and TensorFlow's resizing, which
+differ by up to 1 FID. So the name of the features is part of the name of every number.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax.errors import InputError
+from diffjax.evaluation.classification import Classification
+from diffjax.evaluation.measure import Trained
+from diffjax.evaluation.probe import Probe
+from diffjax.registry import choose
+
+Shape = tuple[int, ...]
+
+
+class Features(NamedTuple):
+    """A function of examples, with what it needs.
+
+    name     what its numbers are called after: the network, its resizing
+    compute  (params, examples (batch, *event)) -> features (batch, d), and log p(class | example) (batch, classes) or
+             None. Images come as uint8, other examples as float32
+    params   its first argument
+    resizing  what it does to the size of an image
+    """
+
+    name: str
+    compute: Callable[[Any, Array], tuple[Array, Array | None]]
+    params: Any = None
+    resizing: str = "none"
+
+
+def pixels(argument: str, trained: Trained) -> Features:
+    """The example itself."""
+
+    def compute(_: Any, x: Array) -> tuple[Array, None]:
+        scale = 255.0 if x.dtype == jnp.uint8 else 1.0
+        return x.reshape(len(x), -1).astype(jnp.float32) / scale, None
+
+    if argument:
+        raise InputError(f"evaluation.quality='pixels:{argument}': pixels take no argument; write 'pixels'")
+    return Features("pixels", compute)
+
+
+def of_run(directory: str, trained: Trained) -> Features:
+    """Those of the run in a workdir: what its system declares as features (`Probe`), or as classes (`Classification`)."""
+    if not directory:
+        raise InputError(
+            "evaluation.quality='run': write 'run:DIR', DIR being the workdir of a run, as of a classifier"
+        )
+    other = trained.open_run(directory)
+    encoders = [measure.features for measure in other.model.measures if isinstance(measure, Probe)]
+    classifiers = [measure.class_log_probs for measure in other.model.measures if isinstance(measure, Classification)]
+    if not encoders and not classifiers:
+        raise InputError(
+            f"evaluation.quality='run:{directory}': {other.system!r} has neither features nor a classifier; take a run of"
+            " configs/classifier_digits.py or of an auto-encoder"
+        )
+    shape, levels = other.test_set.shape, other.test_set.levels
+    if shape != trained.test_set.shape:
+        raise InputError(
+            f"evaluation.quality='run:{directory}': that run is of examples {shape}, these are {trained.test_set.shape};"
+            " take a run on data of this size"
+        )
+
+    def compute(params: Any, x: Array) -> tuple[Array, Array | None]:
+        batch = {"image": jnp.round(x * ((levels - 1) / 255.0)).astype(jnp.uint8) if levels else x}
+        log_probs = classifiers[0](params, batch) if classifiers else None
+        features = encoders[0](params, batch) if encoders else log_probs
+        assert features is not None
+        return features.reshape(len(x), -1), log_probs
+
+    return Features(f"{other.system}_{other.test_set.name}", compute, other.whole_params())
+
+
+FEATURES: dict[str, Callable[[str, Trained], Features]] = {"pixels": pixels, "run": of_run}
+
+
+def features_of(trained: Trained) -> list[Features]:
+    """Those that `evaluation.quality` names.
+
+    Raises:
+        InputError: for an unknown name, or an argument that cannot be used.
+    """
+    found = []
+    for word in str(trained.options["quality"]).split(","):
+        name, _, argument = word.strip().partition(":")
+        made = choose("evaluation.quality", name, FEATURES)(argument, trained)
+        if name != "pixels" and len(trained.test_set.shape) != 3:
+            raise InputError(f"evaluation.quality={word.strip()!r} is for images; take 'pixels' for data that are none")
+        jax.eval_shape(made.compute, made.params, jax.ShapeDtypeStruct((2, *trained.test_set.shape), jnp.uint8))
+        found.append(made)
+    return found

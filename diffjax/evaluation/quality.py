@@ -1,0 +1,252 @@
+"""How good samples are: distances between samples and data, by features that `evaluation.quality` names.
+
+    quality_samples         samples that are drawn
+    quality_examples        examples of the data, 0: all
+    quality_reference       "train" or "test": the split that they are from
+    quality_kept            examples of each side for what needs pairs of them, n² of time; moments take all
+    quality_while_training  also at every `training.eval_every`
+
+Every number's name says how many samples, how many examples of which split, and which features: a Frechet distance of
+1,000 samples does not compare with one of 50,000. How much of it is bias is estimated, too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from diffjax import distances
+from diffjax.distances import frechet
+from diffjax.evaluation.features import Features, features_of
+from diffjax.evaluation.measure import Measure, Report, Trained
+from diffjax.evaluation.sides import Side, Source, gathered, of_dataset, of_model
+from diffjax.evaluation.two_sample import two_sample_test
+from diffjax.registry import choose
+
+DEFAULTS: dict[str, Any] = dict(
+    quality_samples=1000,
+    quality_examples=0,
+    quality_reference="train",
+    quality_kept=5000,
+    quality_while_training=False,
+)
+SPLITS = ("train", "test")
+NEIGHBOURS = 3  # in the picture
+Values = dict[str, Any]
+
+
+def frechet_distance(samples: Side, data: Side) -> Values:
+    """With its standard error, and extrapolated to infinitely many examples where the halves are large enough."""
+    (a, b), dim = (samples.moments, data.moments), samples.kept.shape[1]
+    if min(a.num, b.num) <= dim:
+        return {"not measured": frechet.too_few(min(a.num, b.num), dim)}
+    found: Values = {"value": frechet.of_samples(a, b)}
+    found["standard_error"] = frechet.standard_error(a, b, samples.kept, data.kept)
+    if min(half.num for half in (*samples.halves, *data.halves)) > dim:
+        found["extrapolated"] = distances.extrapolated(samples.halves, data.halves)
+        found["bias"] = found["value"] - found["extrapolated"]
+    return found
+
+
+def _of_kept(measure: Callable[[Any, Any], distances.Estimate]) -> Callable[[Side, Side], Values]:
+    """A distance between the vectors that are kept."""
+
+    def measured(samples: Side, data: Side) -> Values:
+        return measure(samples.kept, data.kept)._asdict()
+
+    return measured
+
+
+def precision_recall(samples: Side, data: Side) -> Values:
+    return distances.precision_recall(samples.kept, data.kept)._asdict()
+
+
+def density_coverage(samples: Side, data: Side) -> Values:
+    """`expected_coverage` is what samples of the data's own law would cover."""
+    found = distances.density_coverage(samples.kept, data.kept)._asdict()
+    return found | {"expected_coverage": distances.expected_coverage(len(samples.kept), len(data.kept))}
+
+
+def two_sample(samples: Side, data: Side) -> Values:
+    return two_sample_test(samples.kept, data.kept)._asdict()
+
+
+def inception_score(samples: Side, data: Side) -> Values:
+    """Of the samples, and of the data as what there is to reach."""
+    ours, theirs = (distances.inception_score(side.classes) for side in (samples, data))
+    return ours._asdict() | {"of_data": theirs.value}
+
+
+def classes(samples: Side, data: Side) -> Values:
+    """The shares of the classes, and the Frechet distance class by class, None where a class has too few examples."""
+    assert samples.counts is not None and data.counts is not None
+    ours, theirs = samples.counts / samples.counts.sum(), data.counts / data.counts.sum()
+    by_class: dict[str, float | None] = {}
+    for label in range(len(ours)):
+        x, y = (side.kept[side.kept_class == label] for side in (samples, data))
+        enough = min(len(x), len(y)) > samples.kept.shape[1]
+        by_class[str(label)] = distances.frechet_distance(x, y) if enough else None
+    return {
+        "value": distances.distance_of_shares(ours, theirs),
+        "shares": ours.tolist(),
+        "shares_of_data": theirs.tolist(),
+        "frechet_distance": by_class,
+    }
+
+
+# By name: what is measured of samples and data. Those of the second need features that know classes.
+DISTANCES: dict[str, Callable[[Side, Side], Values]] = {
+    "frechet_distance": frechet_distance,
+    "kernel_distance": _of_kept(distances.kernel_distance),
+    "precision_recall": precision_recall,
+    "density_coverage": density_coverage,
+    "sliced_wasserstein": _of_kept(distances.sliced_wasserstein),
+    "energy_distance": _of_kept(distances.energy_distance),
+    "maximum_mean_discrepancy": _of_kept(distances.maximum_mean_discrepancy),
+    "two_sample_test": two_sample,
+}
+OF_CLASSES: dict[str, Callable[[Side, Side], Values]] = {"inception_score": inception_score, "classes": classes}
+
+
+def compared(samples: Side, data: Side) -> dict[str, Values]:
+    """All distances that the two sides allow."""
+    known = OF_CLASSES if samples.counts is not None else {}
+    return {name: measure(samples, data) for name, measure in (DISTANCES | known).items()}
+
+
+def named(features: Features, samples: Side, data: Side) -> str:
+    """What the numbers of a comparison are called: features, preprocessing, and how many of what."""
+    resized = "" if features.resizing == "none" else f"_{features.resizing}"
+    return f"{features.name}{resized}_{samples.source.name}_{data.source.name}"
+
+
+def described(trained: Trained, features: Features, samples: Side, data: Side) -> Values:
+    """What was compared, in the report's words."""
+    levels = trained.test_set.levels or 256
+    images = len(trained.test_set.shape) == 3
+    return {
+        "features": features.name,
+        "dimensions": samples.kept.shape[1],
+        "resizing": features.resizing,
+        "clipping": f"to the data's range, rounded to {levels} levels, 8 bits" if images else "none",
+        "num_samples": samples.source.num,
+        "num_examples": data.source.num,
+        "kept_samples": len(samples.kept),
+        "kept_examples": len(data.kept),
+    }
+
+
+def options_of(trained: Trained) -> dict[str, Any]:
+    """The options of quality, with the defaults of runs that were made before there were any."""
+    return DEFAULTS | {name: trained.options[name] for name in DEFAULTS if name in trained.options}
+
+
+@dataclass(frozen=True)
+class Quality(Measure):
+    """See the head of this file. Every system with samples has it."""
+
+    name = "quality"
+    needs = "samples"
+    switch = "quality"
+    least: ClassVar[dict[str, int]] = {"quality_samples": 20, "quality_examples": 0, "quality_kept": 20}
+    of_samples = True
+
+    def check(self, system: str, options: Mapping[str, Any], train_set: Any, test_set: Any) -> None:
+        choose("evaluation.quality_reference", (DEFAULTS | dict(options))["quality_reference"], SPLITS)
+
+    def measure(self, trained: Trained, report: Report) -> Report:
+        options = options_of(trained)
+        features, keep, split = features_of(trained), options["quality_kept"], options["quality_reference"]
+        data = gathered(trained, features, data_of(trained, options), keep)
+        samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
+        held_out = gathered(trained, features, of_dataset(trained.test_set, "test"), keep)
+        found, words = {}, {}
+        for one, ours, theirs, others in zip(features, samples, data, held_out, strict=True):
+            name, values = named(one, ours, theirs), compared(ours, theirs)
+            if split == "train":
+                copies = distances.nearest_training(ours.kept, theirs.kept, others.kept)
+                values["nearest_training"] = copies._asdict()
+                self._show(trained, one, ours, theirs)
+            found |= {f"{measure}/{name}": value for measure, value in values.items()}
+            words[name] = described(trained, one, ours, theirs)
+        return {"quality": found, "quality_of": words}
+
+    def _show(self, trained: Trained, features: Features, samples: Side, data: Side) -> None:
+        """The picture of samples, each beside its nearest training examples."""
+        if len(trained.test_set.shape) != 3 or data.source.gather is None:
+            return
+        nearest = distances.neighbours.nearest(samples.kept[: len(samples.shown)], data.kept, NEIGHBOURS)
+        rows = [np.concatenate([[x], data.source.gather(y)]) for x, y in zip(samples.shown, nearest, strict=True)]
+        images = np.concatenate(rows).astype(np.float32) / 127.5 - 1
+        trained.show(f"neighbours_{features.name}", images, 3 * (1 + NEIGHBOURS))
+
+    def lines(self, report: Report) -> Iterator[str]:
+        for name in report["quality_of"]:
+            of_name = {key.partition("/")[0]: v for key, v in report["quality"].items() if key.endswith(f"/{name}")}
+            yield from told(name, of_name)
+
+    def curves(self, report: Report) -> dict[str, float]:
+        return {f"quality/{key}/{part}": number for key, part, number in numbers(report["quality"])}
+
+
+def numbers(found: Mapping[str, Values]) -> Iterator[tuple[str, str, float]]:
+    """(name, part, number) of all that is one number."""
+    for key, values in found.items():
+        for part, number in values.items():
+            if isinstance(number, float) and "standard_error" not in part:
+                yield key, part, number
+
+
+def told(name: str, found: Mapping[str, Values]) -> Iterator[str]:
+    """Lines for the screen about one comparison."""
+    yield f"quality by {name}:"
+    for measure, values in found.items():
+        if "not measured" in values:
+            yield f"  {measure}: not measured: {values['not measured']}"
+            continue
+        parts = []
+        for part, value in values.items():
+            if isinstance(value, float) and part != "standard_error":
+                error = values.get("standard_error") if part in ("value", "accuracy") else None
+                number = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+                parts.append(number if part == "value" else f"{part.replace('_', ' ')} {number}")
+        yield f"  {measure.replace('_', ' ')}: {', '.join(parts)}"
+
+
+def data_of(trained: Trained, options: Mapping[str, Any]) -> Source:
+    """The examples that samples are compared with."""
+    split = options["quality_reference"]
+    dataset = trained.train_set() if split == "train" else trained.test_set
+    return of_dataset(dataset, split, options["quality_examples"])
+
+
+def against(trained: Trained, others: Source) -> Report:
+    """The samples A of a run, and samples B of another or images from elsewhere: each to the data, and to each other.
+
+    The run's data, options and features count for both.
+    """
+    options = options_of(trained)
+    features, keep = features_of(trained), options["quality_kept"]
+    sources = data_of(trained, options), of_model(trained, options["quality_samples"]), others
+    sides = [gathered(trained, features, source, keep) for source in sources]
+    report: Report = {}
+    for one, data, a, b in zip(features, *sides, strict=True):
+        for pair, (x, y) in {"A to data": (a, data), "B to data": (b, data), "A to B": (a, b)}.items():
+            report |= {f"{pair}/{measure}/{named(one, x, y)}": value for measure, value in compared(x, y).items()}
+    return report
+
+
+def told_of_both(found: Report) -> Iterator[str]:
+    """Lines for the screen about `against`."""
+    for pair in ("A to data", "B to data", "A to B"):
+        of_pair = {key.split("/", 1)[1]: values for key, values in found.items() if key.startswith(f"{pair}/")}
+        for name in dict.fromkeys(key.partition("/")[2] for key in of_pair):
+            of_name = {key.partition("/")[0]: v for key, v in of_pair.items() if key.endswith(f"/{name}")}
+            yield from told(f"{name}, {pair}", of_name)
+
+
+def of_step(trained: Trained) -> dict[str, float]:
+    """The curves of a training's step."""
+    measure = Quality()
+    return measure.curves(measure.measure(trained, {}))
