@@ -1,4 +1,4 @@
-"""What nearest neighbours say of samples: how good they are, how many of the data they reach, and whether they are copies.
+"""What nearest neighbours say of samples: how good they are, how much of the data they reach, whether they are copies.
 
     precision  part of the samples within some example's ball      recall    part of the examples within some sample's
     density    balls of examples that hold a sample, over k         coverage  part of the examples whose ball holds one
@@ -45,15 +45,13 @@ class Copies(NamedTuple):
     z: float
 
 
-def precision_recall(
-    samples: Float[AnyArray, "n *d"], examples: Float[AnyArray, "m *d"], k: int = 3
-) -> PrecisionRecall:
-    """Both are parts of 1. With the sides exchanged, each takes the other's place.
+def precision_recall(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 3) -> PrecisionRecall:
+    """Of samples a and examples b of the data. With the sides exchanged, each takes the other's place.
 
     Raises:
         InputError: as `features.matrices`; and if a side has not more than k examples.
     """
-    samples, examples = _checked(samples, examples, k)
+    samples, examples = _checked(a, b, k)
     theirs, ours = _reach(examples, k), _reach(samples, k)
     precise, recalled = np.zeros(len(samples), bool), np.zeros(len(examples), bool)
     for part, square in blocks(samples, examples):
@@ -62,15 +60,13 @@ def precision_recall(
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
 
 
-def density_coverage(
-    samples: Float[AnyArray, "n *d"], examples: Float[AnyArray, "m *d"], k: int = 5
-) -> DensityCoverage:
-    """Density can be above 1: samples in the middle of the data lie in more balls than examples do.
+def density_coverage(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 5) -> DensityCoverage:
+    """Of samples a and examples b. Density is above 1 where samples lie in more balls than examples do.
 
     Raises:
         InputError: as `precision_recall`.
     """
-    samples, examples = _checked(samples, examples, k)
+    samples, examples = _checked(a, b, k)
     reach = _reach(examples, k)
     held, covered = 0, np.zeros(len(examples), bool)
     for _, square in blocks(samples, examples):
@@ -110,7 +106,7 @@ def nearest_training(
 
 
 def two_nearest(a: np.ndarray, b: np.ndarray, itself: bool = False) -> np.ndarray:
-    """(n, 2): squared distances of each row of a from the two nearest of b. `itself`: a is b, no row counts for itself."""
+    """(n, 2): squared distances of the rows of a from the two nearest of b, without themselves if `itself`: a is b."""
     found = np.empty((len(a), 2))
     for part, square in blocks(a, b):
         if itself:

@@ -7,8 +7,8 @@
     inception:FILE         Inception's last pooling (2048); FILE holds the weights and is the user's
     efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), of ImageNet, from the extra `features`
 
-Distances by different features do not compare. Nor do those by Inception with PyTorch's and TensorFlow's resizing, which
-differ by up to 1 FID. So the name of the features is part of the name of every number.
+Distances by different features do not compare. Nor do those by Inception with PyTorch's and with TensorFlow's resizing,
+which differ by up to 1 FID. So the name of the features is part of the name of every number.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def pixels(argument: str, trained: Trained) -> Features:
 
 
 def of_run(directory: str, trained: Trained) -> Features:
-    """Those of the run in a workdir: what its system declares as features (`Probe`), or as classes (`Classification`)."""
+    """Those of the run in a workdir: what its system declares as features (`Probe`) and classes (`Classification`)."""
     if not directory:
         raise InputError(
             "evaluation.quality='run': write 'run:DIR', DIR being the workdir of a run, as of a classifier"
@@ -66,14 +66,14 @@ def of_run(directory: str, trained: Trained) -> Features:
     classifiers = [measure.class_log_probs for measure in other.model.measures if isinstance(measure, Classification)]
     if not encoders and not classifiers:
         raise InputError(
-            f"evaluation.quality='run:{directory}': {other.system!r} has neither features nor a classifier; take a run of"
-            " configs/classifier_digits.py or of an auto-encoder"
+            f"evaluation.quality='run:{directory}': {other.system!r} has neither features nor a classifier; take a run"
+            " of configs/classifier_digits.py or of an auto-encoder"
         )
     shape, levels = other.test_set.shape, other.test_set.levels
     if shape != trained.test_set.shape:
         raise InputError(
-            f"evaluation.quality='run:{directory}': that run is of examples {shape}, these are {trained.test_set.shape};"
-            " take a run on data of this size"
+            f"evaluation.quality='run:{directory}': that run is of examples {shape}, these are"
+            f" {trained.test_set.shape}; take a run on data of this size"
         )
 
     def compute(params: Any, x: Array) -> tuple[Array, Array | None]:

@@ -161,7 +161,8 @@ class Quality(Measure):
         data = gathered(trained, features, data_of(trained, options), keep)
         samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
         held_out = gathered(trained, features, of_dataset(trained.test_set, "test"), keep)
-        found, words = {}, {}
+        found: Report = {}
+        words: Report = {}
         for one, ours, theirs, others in zip(features, samples, data, held_out, strict=True):
             name, values = named(one, ours, theirs), compared(ours, theirs)
             if split == "train":

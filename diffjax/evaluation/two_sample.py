@@ -1,4 +1,4 @@
-"""The classifier two-sample test (Lopez-Paz & Oquab 2017): can a network that is trained for it tell samples from data?"""
+"""The classifier two-sample test (Lopez-Paz & Oquab 2017): can a network be trained to tell samples from data?"""
 
 import math
 from typing import NamedTuple
