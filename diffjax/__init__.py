@@ -7,8 +7,10 @@ The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax 
 from diffjax import (
     bounds,
     conditioning,
+    distances,
     distributions,
     errors,
+    evaluation,
     flows,
     losses,
     mcmc,
@@ -26,8 +28,10 @@ from diffjax import (
 __all__ = [
     "bounds",
     "conditioning",
+    "distances",
     "distributions",
     "errors",
+    "evaluation",
     "flows",
     "losses",
     "mcmc",

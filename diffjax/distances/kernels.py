@@ -72,7 +72,7 @@ def median_distance(x: Float[np.ndarray, "n d"], most: int = 1000) -> float:
     """The median of ‖x_i - x_j‖ over the pairs of the first `most` examples, 1 if it is 0."""
     x = x[:most]
     squares = np.concatenate([square for _, square in blocks(x, x)])
-    return float(np.sqrt(np.median(squares[np.triu_indices(len(x), 1)]))) or 1.0
+    return float(np.median(np.sqrt(squares[np.triu_indices(len(x), 1)]))) or 1.0
 
 
 def _sums(kernel: Callable[[np.ndarray], np.ndarray]) -> Rows:

@@ -18,6 +18,8 @@ from diffjax.distances.features import blocks, matrices
 from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 
+TIES = 1e-6  # relative: squared distances this near are equal. Of pixels many are, and features are float32
+
 
 class PrecisionRecall(NamedTuple):
     precision: float
@@ -95,42 +97,68 @@ def nearest_training(
     """
     samples, training = _checked(samples, training, 2)
     held_out, _ = matrices(held_out, training, least=1)
-    ours, theirs = two_nearest(samples, training), two_nearest(held_out, training)
-    n, num = len(ours), len(theirs)
-    ordered = np.sort(theirs[:, 0])
-    below, upto = (np.searchsorted(ordered, ours[:, 0], side) for side in ("left", "right"))
+    ours, theirs = Nearest(samples), Nearest(held_out)
+    for side in (ours, theirs):
+        side.add(training)
+    return copies(ours, theirs)
+
+
+def copies(ours: "Nearest", theirs: "Nearest") -> Copies:
+    """The same, of samples and held-out examples whose nearest training examples are known."""
+    n, num = len(ours.queries), len(theirs.queries)
+    ordered = np.sort(theirs.squares[:, 0])
+    below, upto = (np.searchsorted(ordered, ours.squares[:, 0], side) for side in ("left", "right"))
     closer = 1.0 - float((below + upto).mean()) / (2 * num)
     deviation = math.sqrt((n + num + 1) / (12 * n * num))
-    among = two_nearest(samples, samples, itself=True)
-    return Copies(_copies(ours), _copies(theirs), _copies(among), closer, (closer - 0.5) / deviation)
+    among = _two_nearest_others(ours.queries)
+    return Copies(_copies(ours.squares), _copies(theirs.squares), _copies(among), closer, (closer - 0.5) / deviation)
 
 
-def two_nearest(a: np.ndarray, b: np.ndarray, itself: bool = False) -> np.ndarray:
-    """(n, 2): squared distances of the rows of a from the two nearest of b, without themselves if `itself`: a is b."""
-    found = np.empty((len(a), 2))
-    for part, square in blocks(a, b):
-        if itself:
-            square[np.arange(part.stop - part.start), np.arange(part.start, part.stop)] = np.inf
+class Nearest:
+    """The k nearest, of a stream of examples, to each of some queries (n, d).
+
+    squares  (n, k), their squared distances, the nearest first; infinite while there are fewer
+    rows     (n, k), which examples of the stream they are
+    """
+
+    def __init__(self, queries: Float[np.ndarray, "n d"], k: int = 3):
+        self.queries = queries
+        self.squares = np.full((len(queries), k), np.inf)
+        self.rows = np.full((len(queries), k), -1)
+        self._seen = 0
+
+    def add(self, x: Float[np.ndarray, "m d"]) -> None:
+        """The next examples of the stream."""
+        k = self.rows.shape[1]
+        for part, square in blocks(self.queries, x):
+            near = np.argpartition(square, min(k, len(x)) - 1, axis=1)[:, :k]
+            squares = np.concatenate([self.squares[part], np.take_along_axis(square, near, 1)], 1)
+            rows = np.concatenate([self.rows[part], near + self._seen], 1)
+            order = np.argsort(squares, axis=1, kind="stable")[:, :k]
+            self.squares[part], self.rows[part] = (np.take_along_axis(both, order, 1) for both in (squares, rows))
+        self._seen += len(x)
+
+
+def _two_nearest_others(x: np.ndarray) -> np.ndarray:
+    """(n, 2): squared distances of each row from the two nearest other rows."""
+    found = np.empty((len(x), 2))
+    for part, square in blocks(x, x):
+        square[np.arange(part.stop - part.start), np.arange(part.start, part.stop)] = np.inf
         found[part] = np.sort(np.partition(square, 1, axis=1)[:, :2], axis=1)
     return found
 
 
-def nearest(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], k: int) -> np.ndarray:
-    """(n, k): the rows of b that are nearest to each row of a, the nearest first."""
-    return np.concatenate([np.argsort(square, axis=1, kind="stable")[:, :k] for _, square in blocks(a, b)])
-
-
-def _copies(two: np.ndarray) -> float:
+def _copies(squares: np.ndarray) -> float:
     """Part of the rows whose first squared distance is at most a ninth of the second."""
-    return float((9 * two[:, 0] <= two[:, 1]).mean())
+    return float((9 * squares[:, 0] <= squares[:, 1]).mean())
 
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each row from its k-th nearest other row."""
+    """Squared radius of each row's ball: its k-th nearest other row is just inside."""
     reach = np.empty(len(x))
     for part, square in blocks(x, x):
         reach[part] = np.partition(square, k, axis=1)[:, k]  # the 0-th is the row itself
-    return reach
+    return reach * (1 + TIES)
 
 
 def _checked(samples: AnyArray, examples: AnyArray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffjax.errors import InputError
@@ -30,10 +31,10 @@ Shape = tuple[int, ...]
 class Features(NamedTuple):
     """A function of examples, with what it needs.
 
-    name     what its numbers are called after: the network, its resizing
-    compute  (params, examples (batch, *event)) -> features (batch, d), and log p(class | example) (batch, classes) or
-             None. Images come as uint8, other examples as float32
-    params   its first argument
+    name      what its numbers are called after: the network, its resizing
+    compute   (params, examples (batch, *event)) -> features (batch, d), and log p(class | example) (batch, classes) or
+              None. Images come as uint8, other examples as float32
+    params    its first argument, in numpy
     resizing  what it does to the size of an image
     """
 
@@ -83,7 +84,7 @@ def of_run(directory: str, trained: Trained) -> Features:
         assert features is not None
         return features.reshape(len(x), -1), log_probs
 
-    return Features(f"{other.system}_{other.test_set.name}", compute, other.whole_params())
+    return Features(f"{other.system}_{other.test_set.name}", compute, jax.tree.map(np.asarray, other.whole_params()))
 
 
 FEATURES: dict[str, Callable[[str, Trained], Features]] = {"pixels": pixels, "run": of_run}

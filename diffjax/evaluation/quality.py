@@ -18,6 +18,7 @@ import numpy as np
 
 from diffjax import distances
 from diffjax.distances import frechet
+from diffjax.distances.neighbours import Nearest, copies
 from diffjax.evaluation.features import Features, features_of
 from diffjax.evaluation.measure import Measure, Report, Trained
 from diffjax.evaluation.sides import Side, Source, gathered, of_dataset, of_model
@@ -32,7 +33,6 @@ DEFAULTS: dict[str, Any] = dict(
     quality_while_training=False,
 )
 SPLITS = ("train", "test")
-NEIGHBOURS = 3  # in the picture
 Values = dict[str, Any]
 
 
@@ -115,10 +115,11 @@ def compared(samples: Side, data: Side) -> dict[str, Values]:
     return {name: measure(samples, data) for name, measure in (DISTANCES | known).items()}
 
 
-def named(features: Features, samples: Side, data: Side) -> str:
+def named(trained: Trained, features: Features, samples: Side, data: Side) -> str:
     """What the numbers of a comparison are called: features, preprocessing, and how many of what."""
-    resized = "" if features.resizing == "none" else f"_{features.resizing}"
-    return f"{features.name}{resized}_{samples.source.name}_{data.source.name}"
+    resized = [] if features.resizing == "none" else [features.resizing]
+    levels = [f"{trained.test_set.levels or 256}levels"] if len(trained.test_set.shape) == 3 else []
+    return "_".join([features.name, *resized, *levels, samples.source.name, data.source.name])
 
 
 def described(trained: Trained, features: Features, samples: Side, data: Side) -> Values:
@@ -138,8 +139,13 @@ def described(trained: Trained, features: Features, samples: Side, data: Side) -
 
 
 def options_of(trained: Trained) -> dict[str, Any]:
-    """The options of quality, with the defaults of runs that were made before there were any."""
-    return DEFAULTS | {name: trained.options[name] for name in DEFAULTS if name in trained.options}
+    """The options of quality, with the defaults of runs that were made before there were any.
+
+    Raises `InputError` if they name no split.
+    """
+    options = DEFAULTS | {name: trained.options[name] for name in DEFAULTS if name in trained.options}
+    choose("evaluation.quality_reference", options["quality_reference"], SPLITS)
+    return options
 
 
 @dataclass(frozen=True)
@@ -157,30 +163,29 @@ class Quality(Measure):
 
     def measure(self, trained: Trained, report: Report) -> Report:
         options = options_of(trained)
-        features, keep, split = features_of(trained), options["quality_kept"], options["quality_reference"]
-        data = gathered(trained, features, data_of(trained, options), keep)
+        features, keep = features_of(trained), options["quality_kept"]
         samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
         held_out = gathered(trained, features, of_dataset(trained.test_set, "test"), keep)
+        watch = [(Nearest(ours.kept), Nearest(others.kept)) for ours, others in zip(samples, held_out, strict=True)]
+        data = gathered(trained, features, data_of(trained, options), keep, watch)
         found: Report = {}
         words: Report = {}
-        for one, ours, theirs, others in zip(features, samples, data, held_out, strict=True):
-            name, values = named(one, ours, theirs), compared(ours, theirs)
-            if split == "train":
-                copies = distances.nearest_training(ours.kept, theirs.kept, others.kept)
-                values["nearest_training"] = copies._asdict()
-                self._show(trained, one, ours, theirs)
+        for one, ours, theirs, nearest in zip(features, samples, data, watch, strict=True):
+            name, values = named(trained, one, ours, theirs), compared(ours, theirs)
+            if options["quality_reference"] == "train":
+                values["nearest_training"] = copies(*nearest)._asdict()
+                self._show(trained, one, ours, theirs.source, nearest[0].rows)
             found |= {f"{measure}/{name}": value for measure, value in values.items()}
             words[name] = described(trained, one, ours, theirs)
         return {"quality": found, "quality_of": words}
 
-    def _show(self, trained: Trained, features: Features, samples: Side, data: Side) -> None:
+    def _show(self, trained: Trained, features: Features, samples: Side, data: Source, nearest: np.ndarray) -> None:
         """The picture of samples, each beside its nearest training examples."""
-        if len(trained.test_set.shape) != 3 or data.source.gather is None:
+        if len(trained.test_set.shape) != 3 or data.gather is None:
             return
-        nearest = distances.neighbours.nearest(samples.kept[: len(samples.shown)], data.kept, NEIGHBOURS)
-        rows = [np.concatenate([[x], data.source.gather(y)]) for x, y in zip(samples.shown, nearest, strict=True)]
-        images = np.concatenate(rows).astype(np.float32) / 127.5 - 1
-        trained.show(f"neighbours_{features.name}", images, 3 * (1 + NEIGHBOURS))
+        cells = [np.concatenate([[x], data.gather(rows)]) for x, rows in zip(samples.shown, nearest, strict=False)]
+        images = np.concatenate(cells).astype(np.float32) / 127.5 - 1
+        trained.show(f"neighbours_{features.name}", images, 3 * len(cells[0]))
 
     def lines(self, report: Report) -> Iterator[str]:
         for name in report["quality_of"]:
@@ -234,7 +239,9 @@ def against(trained: Trained, others: Source) -> Report:
     report: Report = {}
     for one, data, a, b in zip(features, *sides, strict=True):
         for pair, (x, y) in {"A to data": (a, data), "B to data": (b, data), "A to B": (a, b)}.items():
-            report |= {f"{pair}/{measure}/{named(one, x, y)}": value for measure, value in compared(x, y).items()}
+            report |= {
+                f"{pair}/{measure}/{named(trained, one, x, y)}": value for measure, value in compared(x, y).items()
+            }
     return report
 
 

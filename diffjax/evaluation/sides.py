@@ -6,18 +6,21 @@ stream, and only the first `quality_kept` vectors of features stay, for what nee
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from diffjax.distances import Moments, score_terms
+from diffjax.distances.neighbours import Nearest
 from diffjax.errors import InputError
 from diffjax.evaluation.features import Features
 from diffjax.evaluation.measure import Trained
-from diffjax.mesh import share
+from diffjax.mesh import share, whole
 
 SHOWN = 12  # samples in the picture of nearest neighbours
 
@@ -45,9 +48,11 @@ class Side:
     classes  moments of `score_terms`, where the features know classes
     counts   how many examples are of each class; None where the features know none
     shown    the first examples themselves
+    watch    who else looks at the features that pass
     """
 
     source: Source
+    watch: Sequence[Nearest] = ()
     seen: int = 0
     halves: tuple[Moments, Moments] = field(default_factory=lambda: (Moments(), Moments()))
     classes: Moments = field(default_factory=Moments)
@@ -83,26 +88,41 @@ class Side:
             labels = log_probs.argmax(1)
             counts = np.bincount(labels, minlength=log_probs.shape[1])
             self.counts = counts if self.counts is None else self.counts + counts
-            self._kept_class.append(labels[:room])
-        self._kept.append(x[:room])
-        self._shown.append(batch[: max(SHOWN - self.seen, 0)])
+            self._kept_class.append(labels[:room].copy())
+        # Copies: a slice, even an empty one, would keep the whole batch in memory.
+        self._kept.append(x[:room].copy())
+        self._shown.append(batch[: max(SHOWN - self.seen, 0)].copy())
         self.seen += len(batch)
+        for watcher in self.watch:
+            watcher.add(x)
 
 
-def gathered(trained: Trained, features: Sequence[Features], source: Source, keep: int) -> list[Side]:
+def gathered(
+    trained: Trained,
+    features: Sequence[Features],
+    source: Source,
+    keep: int,
+    watch: Sequence[Sequence[Nearest]] = (),
+) -> list[Side]:
     """The source, seen through each of the features on all devices. It is read, or drawn, once.
+
+    Args:
+        keep: how many vectors of features stay.
+        watch: for each of the features, who else looks at them.
 
     Raises:
         InputError: if a feature is not finite.
     """
-    sides, size = [Side(source) for _ in features], share(trained.mesh, min(trained.options["batch_size"], source.num))
+    sides = [Side(source, watchers) for _, watchers in itertools.zip_longest(features, watch, fillvalue=())]
+    size = share(trained.mesh, min(trained.options["batch_size"], source.num))
     computes = [trained.spread(one.compute, batch_at=1) for one in features]
+    params = [jax.device_put(one.params, whole(trained.mesh)) for one in features]
     for batch in source.batches(size):
         filled = np.resize(batch, (size, *batch.shape[1:]))  # one program for all batches
-        for side, one, compute in zip(sides, features, computes, strict=True):
+        for side, one, compute, weights in zip(sides, features, computes, params, strict=True):
             x, log_probs = (
                 None if found is None else np.asarray(found, np.float64)[: len(batch)]
-                for found in compute(one.params, filled)
+                for found in compute(weights, filled)
             )
             assert x is not None
             if not np.isfinite(x).all():

@@ -5,6 +5,7 @@ from typing import Any
 
 from diffjax.errors import InputError
 from diffjax.zoo.autoencoders import autoencoder
+from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import binomial, ddpm, gaussian, guided, score
 from diffjax.zoo.flows import density, energies
 from diffjax.zoo.latent import hvi, semi_supervised, vae
@@ -26,6 +27,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "flow_density": density.make,
     "flow_energies": energies.make,
     "autoencoder": autoencoder.make,
+    "classifier": classifier.make,
 }
 
 
