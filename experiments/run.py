@@ -109,9 +109,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
     trained = _trained(run, params, writer)
     if against:
         if not run.options.get("quality"):
-            raise InputError(
-                "--against needs features to compare by: add --config.evaluation.quality=pixels"
-            )
+            raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
         found = quality.against(trained, _others(trained, against)) | {"step": step, "against": against}
         writer.report(report.finished(found, began), "against.json")
         writer.say(*quality.told_of_both(found))

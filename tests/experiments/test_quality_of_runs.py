@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 from tensorboardX.proto.event_pb2 import Event
 
+from configs import classifier_digits
+from diffjax import data
 from diffjax.evaluation.bound import Bound
 from diffjax.zoo import Model
 from diffjax.zoo.make import SYSTEMS
@@ -83,8 +84,8 @@ def test_the_picture_shows_samples_beside_their_neighbours(place):
     centres = np.arange(8) * (side - 1) // 8 + side // 16 + 1
     cells = [picture[np.ix_(side * i + centres, side * j + centres)].ravel() for i in range(4) for j in range(12)]
     cells = np.array(cells, float).reshape(12, 4, 64)
-    train = np.round(load_digits().images[:1500] * (255 / 16)).reshape(1500, 64)
-    far = np.linalg.norm(cells[:, :1] - train, axis=-1)
+    train = data.load(classifier_digits.get_config().data, "train").gather(np.arange(1500))["image"].reshape(1500, 64)
+    far = np.linalg.norm(cells[:, :1] - np.round(train * (255 / 16)), axis=-1)
     shown = np.linalg.norm(cells[:, :1] - cells[:, 1:], axis=-1)
     np.testing.assert_allclose(shown, np.sort(far, axis=1)[:, :3])
 
@@ -92,10 +93,10 @@ def test_the_picture_shows_samples_beside_their_neighbours(place):
 def test_training_is_measured_at_every_evaluation(place):
     tags = {}
     (events,) = (place[0] / "a").glob("events.*")
-    data, position = events.read_bytes(), 0
-    while position < len(data):
-        size = int.from_bytes(data[position : position + 8], "little")
-        event = Event.FromString(data[position + 12 : position + 12 + size])
+    records, position = events.read_bytes(), 0
+    while position < len(records):
+        size = int.from_bytes(records[position : position + 8], "little")
+        event = Event.FromString(records[position + 12 : position + 12 + size])
         position += 12 + size + 4
         for value in event.summary.value:
             tags.setdefault(value.tag, []).append(event.step)
