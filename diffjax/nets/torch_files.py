@@ -14,6 +14,7 @@ is refused before anything is called. The numbers stand apart from the pickle, a
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _numpy(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as arrays:
+    with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
@@ -164,7 +165,7 @@ def _stream(file: Path) -> tuple[Any, dict[str, bytes]]:
         found = unpickler.load()
         storages = {}
         for key in Unpickler(file, stream).load():
-            count = int.from_bytes(stream.read(8), "little")
+            [count] = struct.unpack("<Q", stream.read(8))
             length = count * _type(unpickler.storages[key]).itemsize
             if length > size - stream.tell():
                 raise InputError(f"{file} is truncated: storage {key!r} has {count} elements, more than there are left")
