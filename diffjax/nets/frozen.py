@@ -107,23 +107,23 @@ def params_from(tensors: Mapping[str, np.ndarray], net: nn.Module, weights: str)
       weights: where the right ones are, for errors.
 
     Raises:
-      InputError: a tensor is missing, of another shape or left over. The error names the first.
+      InputError: a tensor is missing, of another shape or left over. The error names the first by alphabet.
     """
     like = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    flat = {path: like.shape for path, like in flatten_dict(like).items()}
-    ours = {".".join(path[1:]): (path, shape) for path, shape in flat.items()}
+    ours = {".".join(path[1:]): (path, leaf.shape) for path, leaf in flatten_dict(like).items()}
     other = f"the file holds the weights of another network than {type(net).__name__}, which needs {weights}"
     params = {}
     for name, (path, shape) in ours.items():
         if name not in tensors:
             raise InputError(f"tensors has no {name}: {other}")
-        value = np.asarray(tensors[name])
-        if value.ndim in (2, 4):
-            value = np.moveaxis(value, (1, 0), (-2, -1))
-        if value.shape != shape:
+        params[path] = _channels_last(np.asarray(tensors[name]))
+        if params[path].shape != shape:
             raise InputError(f"{name} has shape {tensors[name].shape}, which does not fit: {other}")
-        params[path] = jnp.asarray(value, jnp.float32)
     for name in tensors:
-        if name not in ours and not name.endswith("num_batches_tracked") and not name.startswith("AuxLogits."):
+        if name not in ours and not name.endswith(".num_batches_tracked") and not name.startswith("AuxLogits."):
             raise InputError(f"tensors has {name} too: {other}")
-    return unflatten_dict(params)
+    return unflatten_dict({path: jnp.asarray(value, jnp.float32) for path, value in params.items()})
+
+
+def _channels_last(tensor: np.ndarray) -> np.ndarray:
+    return np.moveaxis(tensor, (1, 0), (-2, -1)) if tensor.ndim in (2, 4) else tensor

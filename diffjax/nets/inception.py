@@ -26,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from diffjax.errors import InputError
 from diffjax.nets.frozen import Conv, FrozenNorm, Head, Outputs, colours, params_from
 from diffjax.nets.resizing import resize
 from diffjax.registry import choose
@@ -69,8 +70,12 @@ class InceptionV3(nn.Module):
         Values are not rounded: round them before if the number is to be that of image files.
 
         Raises:
-          InputError: the shape of images does not fit, or there is no such resizing.
+          InputError: the shape of images does not fit, there is no such resizing, or the size is too small.
         """
+        if self.size < 75:
+            raise InputError(
+                f"size is {self.size}; the last layer sees nothing of images of fewer than 75 pixels a side"
+            )
 
         def conv(
             x: Array, name: str, channels: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: str = ""
