@@ -8,8 +8,8 @@ Modules and parameters have PyTorch's names, so that a parameter's path is its n
     theirs    (out, in, height, width)    (out, in)
     ours      (height, width, in, out)    (in, out)
 
-All is float32. Convolutions and products have jax's default precision, which accelerators lower: their features differ
-from a CPU's by about 1e-3 of their size. `with jax.default_matmul_precision("float32"):` around the call avoids that.
+All is float32. Convolutions and products have jax's default precision, for which accelerators round their factors, as
+PyTorch does on GPUs; `with jax.default_matmul_precision("float32"):` around the call avoids that.
 """
 
 from collections.abc import Mapping

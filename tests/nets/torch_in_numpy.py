@@ -22,7 +22,7 @@ class Network:
         """Padding is (above, below), (left, right), of zeros."""
         shape = (channels, x.shape[1] // groups, *kernel)
         scale = np.sqrt(self.gain / np.prod(shape[1:]))
-        weight = self.variable(f"{name}.weight", scale * self.rng.standard_normal(shape))
+        weight = self.variable(f"{name}.weight", scale * self.rng.standard_normal(shape, dtype="f4"))
         views = windows(np.pad(x, ((0, 0), (0, 0), *padding)), kernel, stride)
         if groups == 1:
             h = np.moveaxis(np.tensordot(views, weight, ((1, 4, 5), (1, 2, 3))), -1, 1)
