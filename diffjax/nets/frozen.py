@@ -44,19 +44,12 @@ class Conv(nn.Module):
     kernel: tuple[int, int]
     stride: int = 1
     padding: str = "SAME"
-    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        weight = self.param("weight", LECUN, (*self.kernel, x.shape[-1] // self.groups, self.channels))
-        return lax.conv_general_dilated(
-            x,
-            weight,
-            (self.stride, self.stride),
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        weight = self.param("weight", LECUN, (*self.kernel, x.shape[-1], self.channels))
+        strides = (self.stride, self.stride)
+        return lax.conv_general_dilated(x, weight, strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 class FrozenNorm(nn.Module):

@@ -11,14 +11,15 @@ from torch_in_numpy import Network, assert_layers_agree, resize
 from diffjax.errors import InputError
 from diffjax.nets.efficientnet import PACKAGE, EfficientNetLite0, from_torch, installed
 
+# Kernel, stride, how many times as wide inside, channels.
 BLOCKS = (
-    "k3s1e1c16",
-    *("k3s2e6c24", "k3s1e6c24"),
-    *("k5s2e6c40", "k5s1e6c40"),
-    *("k3s2e6c80", "k3s1e6c80", "k3s1e6c80"),
-    *("k5s1e6c112", "k5s1e6c112", "k5s1e6c112"),
-    *("k5s2e6c192", "k5s1e6c192", "k5s1e6c192", "k5s1e6c192"),
-    "k3s1e6c320",
+    (3, 1, 1, 16),
+    *((3, 2, 6, 24), (3, 1, 6, 24)),
+    *((5, 2, 6, 40), (5, 1, 6, 40)),
+    *((3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80)),
+    *((5, 1, 6, 112), (5, 1, 6, 112), (5, 1, 6, 112)),
+    *((5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192)),
+    (3, 1, 6, 320),
 )
 
 
@@ -33,8 +34,7 @@ class Original(Network):
         padding = tuple((pad // 2, pad - pad // 2) for pad in pads)
         return self.conv(x, name, channels, (side, side), stride, padding, groups)
 
-    def block(self, x, name, code):
-        side, stride, widen, channels = (int(part) for part in code[1:].replace("s", " ").translate(SPACES).split())
+    def block(self, x, name, side, stride, widen, channels):
         h, inner = x, widen * x.shape[1]
         if widen > 1:
             h = self.norm(self.same(h, f"{name}._expand_conv", inner), f"{name}._bn0").clip(0, 6)
@@ -45,14 +45,11 @@ class Original(Network):
 
     def __call__(self, x):
         x = self.norm(self.same(x, "_conv_stem", 32, 3, 2), "_bn0").clip(0, 6)
-        for index, code in enumerate(BLOCKS):
-            x = self.block(x, f"_blocks.{index}", code)
+        for index, settings in enumerate(BLOCKS):
+            x = self.block(x, f"_blocks.{index}", *settings)
         x = self.norm(self.same(x, "_conv_head", 1280), "_bn1").clip(0, 6)
         features = x.mean((2, 3))
         return features, *self.linear(features, "_fc", 1000)
-
-
-SPACES = str.maketrans("ec", "  ")
 
 
 @pytest.fixture(scope="module")
