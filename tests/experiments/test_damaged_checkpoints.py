@@ -8,7 +8,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from command import TINY, run
+from command import QUICK, run
 
 from diffjax import zoo
 from diffjax.training.checkpoint import Checkpointer
@@ -22,7 +22,7 @@ FLIPS = 20
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(TINY)
+    path.write_text(QUICK)
     return path
 
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from command import ROOT, TINY, state_of
+from command import FLAGS, QUICK, ROOT, state_of
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def launch(tmp_path_factory):
     base = tmp_path_factory.mktemp("processes")
     # Wider, so that some arrays are large enough to be divided; no batch that four devices divide into 30 examples.
-    (base / "tiny.py").write_text(TINY.replace("channels=8", "channels=16"))
+    (base / "tiny.py").write_text(QUICK.replace("64", "256"))
 
     def launch(name, processes, devices, *arguments):
         """The output of each process; a name is a workdir, which may be run in again."""
@@ -26,9 +26,8 @@ def launch(tmp_path_factory):
             port = free.getsockname()[1]
         config = [] if "--mode=sample" in arguments else [f"--config={base / 'tiny.py'}"]
         command = [sys.executable, "-m", "experiments.main", *config, f"--workdir={base / name}", *arguments]
-        env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-        env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-        env["JAX_COMPILATION_CACHE_DIR"] = str(base)
+        flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+        env = os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(base)}
         several = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"] if processes > 1 else []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started = [

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from command import ROOT, TINY, state_of
+from command import FLAGS, QUICK, ROOT, state_of
 
 pytestmark = pytest.mark.slow
 KILLS = 20
@@ -21,8 +21,7 @@ EVERY = 10  # steps between checkpoints, and twice that of log entries
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     base = tmp_path_factory.mktemp("lost")
-    (base / "tiny.py").write_text(TINY)
-    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    (base / "tiny.py").write_text(QUICK)
 
     def start(name, steps):
         """A run under way. What is compiled is kept between runs, as it is for a user."""
@@ -32,7 +31,7 @@ def start(tmp_path_factory):
         process = subprocess.Popen(
             [sys.executable, "-m", "experiments.main", *arguments],
             cwd=ROOT,
-            env=clean | {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled")},
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled"), "XLA_FLAGS": FLAGS},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from command import TINY, call, refused, run
+from command import QUICK, TINY, call, refused, run
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ if data.batches.__name__ != "batches" or data.batches.__module__ != __name__:
 @pytest.mark.slow
 def test_a_data_worker_that_hangs_ends_the_run_and_what_was_saved_stays(tmp_path):
     config = tmp_path / "hangs.py"
-    config.write_text(HANGS + TINY)
+    config.write_text(HANGS + QUICK)
     began = time.monotonic()
     few = ["--config.training.save_every=5", "--config.training.data_timeout=3.0", "--config.training.eval_every=0"]
     result = run(f"--config={config}", f"--workdir={tmp_path}/r", *few)
