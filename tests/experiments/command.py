@@ -43,7 +43,7 @@ FLAGS = "--xla_backend_optimization_level=0"  # as in conftest.py, for processes
 
 
 def run(*arguments, env=None, cwd=ROOT):
-    """One device, as a user has it. What was compiled before helps only where the tests are given a place to keep it."""
+    """One device, as a user has it. Earlier compilations help only where the tests are told of a place to keep them."""
     clean = {name: value for name, value in os.environ.items() if name != "TFDS_DATA_DIR"}
     clean["XLA_FLAGS"] = clean.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
     clean.setdefault("JAX_ENABLE_COMPILATION_CACHE", str("JAX_COMPILATION_CACHE_DIR" in clean).lower())

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from diffjax import data
 
 pytestmark = [pytest.mark.slow, pytest.mark.trains]
+one_process = pytest.mark.xdist_group("default")  # of `-n 2 --dist loadgroup`: the run is trained once
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,7 @@ def default(tmp_path_factory):
     return workdir
 
 
+@one_process
 def test_the_default_run_beats_the_best_model_of_independent_pixels(default):
     """The best factorised model's bits/dim on the test set, from the training set's histograms (add-one smoothed)."""
     from configs.digits import get_config
@@ -41,6 +43,7 @@ def test_the_default_run_beats_the_best_model_of_independent_pixels(default):
     assert report["bits_per_dim"] + 5 * report["standard_error"] < factorised
 
 
+@one_process
 def test_the_default_run_draws_digits(default):
     assert run("--mode=sample", f"--workdir={default}", "--num=256").returncode == 0
     (path,) = (default / "samples").glob("*.npz")
@@ -64,6 +67,7 @@ def these_are_digits(images, most):
     assert set(neighbours.predict(samples)) == set(range(10))
 
 
+@one_process
 def test_the_default_model_inpaints_and_denoises_digits(default):
     """Guided by E[r(x_0) | x_t], holes are filled with what belongs there; noise is taken off by starting in it."""
     from diffjax import conditioning, samplers, zoo
@@ -75,9 +79,10 @@ def test_the_default_model_inpaints_and_denoises_digits(default):
     _, params = runs.restore_ema(open_run(config, default), None)
     process, predict = zoo.make(config).kernels(params)
     train = data.load(config.data, "train").gather(np.arange(1500))
-    test = data.load(config.data, "test").gather(np.arange(100))
+    num = 50
+    test = data.load(config.data, "test").gather(np.arange(num))
     x0 = test["image"] / 8.0 - 1
-    stepper, times = samplers.ancestral(process, "learned"), process.schedule.times[::-1]
+    stepper, times = samplers.ancestral(process, "learned"), samplers.spaced(process.schedule.times, 125)
     mask = np.ones((8, 8, 1), bool)
     mask[2:6, 2:6] = False
     given = conditioning.given(process, predict, conditioning.inpainting(x0, mask), "isotropic")
@@ -92,7 +97,7 @@ def test_the_default_model_inpaints_and_denoises_digits(default):
     print(f"mean square in the hole: inpainted {error:.3f}, other digits {chance:.3f}")
     assert error < 0.6 * chance
     neighbours = KNeighborsClassifier(3).fit(train["image"].reshape(-1, 64), train["label"])
-    right = np.mean(neighbours.predict((filled.reshape(100, 64) + 1) * 8) == test["label"])
+    right = np.mean(neighbours.predict((filled.reshape(num, 64) + 1) * 8) == test["label"])
     print(f"{right:.2f} of the inpainted digits are read as what they were")
     assert right > 0.7
 
@@ -105,7 +110,7 @@ def test_the_default_model_inpaints_and_denoises_digits(default):
     assert ((clean - x0) ** 2).mean() < 0.6 * noise**2
 
     # The run draws such pictures itself where it is asked to, of a finished run too.
-    again = run(f"--workdir={default}", "--config.evaluation.conditioning=True")
+    again = run(f"--workdir={default}", "--config.evaluation.conditioning=True", "--config.evaluation.num_examples=10")
     assert again.returncode == 0, again.stderr
     for name in ("denoising", "inpainting"):
         assert np.asarray(Image.open(default / "samples" / f"{name}.png")).std() > 1
@@ -120,9 +125,10 @@ def the_flow_is_above_the_bound(report, least):
     assert -least < flow["log p"]["per_dimension"] < 0
 
 
+@one_process
 def test_the_flow_of_the_default_run_is_above_its_bound(default):
-    few = [f"--config.evaluation.{name}=66" for name in ("num_examples", "flow_examples")]
-    result = run("--mode=eval", f"--workdir={default}", *few, "--config.evaluation.batch_size=66")
+    few = [f"--config.evaluation.{name}=33" for name in ("num_examples", "flow_examples", "batch_size")]
+    result = run("--mode=eval", f"--workdir={default}", *few)
     assert result.returncode == 0, result.stderr
     assert "probability flow less bound" in result.stdout
     the_flow_is_above_the_bound(json.loads((default / "eval.json").read_text()), 2.2)
