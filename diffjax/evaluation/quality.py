@@ -7,7 +7,8 @@
     quality_while_training  also at every `training.eval_every`
 
 Every number's name says how many samples, how many examples of which split, and which features: a Frechet distance of
-1,000 samples does not compare with one of 50,000. How much of it is bias is estimated, too.
+1,000 samples does not compare with one of 50,000. How much of it is bias is estimated, too. Beside each number stands
+the same between two halves of the data, `halves_of_data`: what samples as good as the data would reach, about.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -175,6 +176,8 @@ class Quality(Measure):
             if options["quality_reference"] == "train":
                 values["nearest_training"] = copies(*nearest)._asdict()
                 self._show(trained, one, ours, theirs.source, nearest[0].rows)
+            for measure, value in compared(*theirs.split()).items():
+                values[measure]["halves_of_data"] = value
             found |= {f"{measure}/{name}": value for measure, value in values.items()}
             words[name] = described(trained, one, ours, theirs)
         return {"quality": found, "quality_of": words}
@@ -211,13 +214,20 @@ def told(name: str, found: Mapping[str, Values]) -> Iterator[str]:
         if "not measured" in values:
             yield f"  {measure}: not measured: {values['not measured']}"
             continue
-        parts = []
-        for part, value in values.items():
-            if isinstance(value, float) and part != "standard_error":
-                error = values.get("standard_error") if part in ("value", "accuracy") else None
-                number = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-                parts.append(number if part == "value" else f"{part.replace('_', ' ')} {number}")
-        yield f"  {measure.replace('_', ' ')}: {', '.join(parts)}"
+        halves = values.get("halves_of_data", {})
+        floor = f"; between halves of the data {_words(halves)}" if _words(halves) else ""
+        yield f"  {measure.replace('_', ' ')}: {_words(values)}{floor}"
+
+
+def _words(values: Values) -> str:
+    """The numbers of one measure."""
+    parts = []
+    for part, value in values.items():
+        if isinstance(value, float) and part != "standard_error":
+            error = values.get("standard_error") if part in ("value", "accuracy") else None
+            number = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+            parts.append(number if part == "value" else f"{part.replace('_', ' ')} {number}")
+    return ", ".join(parts)
 
 
 def data_of(trained: Trained, options: Mapping[str, Any]) -> Source:

@@ -96,6 +96,12 @@ class Side:
         for watcher in self.watch:
             watcher.add(x)
 
+    def split(self) -> "list[Side]":
+        """The even and the odd examples, without their classes: two samples of one law."""
+        return [
+            Side(self.source, halves=(half, Moments()), _kept=[self.kept[i::2]]) for i, half in enumerate(self.halves)
+        ]
+
 
 def gathered(
     trained: Trained,

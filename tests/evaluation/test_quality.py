@@ -60,10 +60,19 @@ def test_the_numbers_are_those_of_the_pixels_and_say_what_they_are_of():
     x, y = (np.round(z * 63.75).reshape(len(z), -1) / 255 for z in (x, images(0, 500)))
     got = report["quality"]
     np.testing.assert_allclose(got[f"frechet_distance/{NAME}"]["value"], distances.frechet_distance(x, y), rtol=1e-5)
+    np.testing.assert_allclose(
+        got[f"frechet_distance/{NAME}"]["halves_of_data"]["value"],
+        distances.frechet_distance(y[::2], y[1::2]),
+        rtol=1e-4,
+    )
     for name in ("kernel_distance", "energy_distance", "maximum_mean_discrepancy", "sliced_wasserstein"):
-        want = getattr(distances, name)(x, y)
-        np.testing.assert_allclose(list(got[f"{name}/{NAME}"].values()), want, rtol=1e-4, atol=1e-9)
-    assert got[f"precision_recall/{NAME}"] == distances.precision_recall(x, y)._asdict()
+        numbers, measured = dict(got[f"{name}/{NAME}"]), getattr(distances, name)
+        floor = list(numbers.pop("halves_of_data").values())
+        np.testing.assert_allclose(list(numbers.values()), measured(x, y), rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(floor, measured(y[::2], y[1::2]), rtol=1e-4, atol=1e-9)
+    precision = dict(got[f"precision_recall/{NAME}"])
+    assert precision.pop("halves_of_data") == distances.precision_recall(y[::2], y[1::2])._asdict()
+    assert precision == distances.precision_recall(x, y)._asdict()
     assert {key.partition("/")[2] for key in got} == {NAME} == set(report["quality_of"])
     assert report["quality_of"][NAME] == {
         "features": "pixels",
@@ -141,7 +150,7 @@ def test_fewer_samples_than_features_is_said_and_costs_no_other_number():
     run = dataclasses.replace(run, test_set=sets[1], train_set=lambda: sets[0])
     report = quality.Quality().measure(run, {})
     (name,) = report["quality_of"]
-    assert list(report["quality"][f"frechet_distance/{name}"]) == ["not measured"]
+    assert set(report["quality"][f"frechet_distance/{name}"]) == {"not measured", "halves_of_data"}
     told = " ".join(quality.Quality().lines(report))
     assert "60 examples of 64 features" in told and "give more than 64 examples" in told
     assert report["quality"][f"kernel_distance/{name}"]["standard_error"] > 0
