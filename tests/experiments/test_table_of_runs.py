@@ -42,7 +42,7 @@ def test_what_does_not_compare_is_refused(tmp_path):
     one, other = write(tmp_path / "a", "net_n9_train9"), write(tmp_path / "b", "net_n99_train9")
     with pytest.raises(SystemExit, match="measured differently and do not compare: net_n99_train9, net_n9_train9"):
         table.table([one, other])
-    with pytest.raises(SystemExit, match="has no eval.json"):
+    with pytest.raises(SystemExit, match=r"has no eval\.json"):
         table.table([one, tmp_path])
     (one / "eval.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"--config\.evaluation\.quality="):
