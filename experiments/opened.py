@@ -56,8 +56,8 @@ class Run(NamedTuple):
         """The key of all that is random outside training."""
         return jax.random.key(self.settings.seed)
 
-    def trained(self, params: Any, key: jax.Array, **others: Any) -> Trained:
-        """What is measured: the model with these parameters, which lie on the mesh; `others`: further fields."""
+    def trained(self, params: Any, key: jax.Array, open_run: Callable[[str], Trained]) -> Trained:
+        """What is measured: the model with these parameters, which lie on the mesh. `open_run` opens another run."""
         return Trained(
             model=self.model,
             system=self.system,
@@ -68,7 +68,7 @@ class Run(NamedTuple):
             test_set=self.test_set(),
             train_set=self.train_set,
             seed=self.settings.seed,
-            **others,
+            open_run=open_run,
         )
 
 

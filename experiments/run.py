@@ -50,8 +50,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     given = {} if any(run.checkpoints.glob("[0-9]*")) else _given(run)
     make_batches = _batches(run)
     make_batches(0)
+    trained = _trained(run, None)
     if run.options.get("quality"):
-        features_of(_trained(run, None))
+        features_of(trained)
     with claimed(run.directory, run.saved) as writer:
         writer.say(f"workdir: {run.directory}")
         if run.model.examples.fit is not None or given:
@@ -68,7 +69,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 samples = sampler(state.ema, jax.random.fold_in(run.key, GRID))
                 writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
             if run.options.get("quality") and run.options.get("quality_while_training"):
-                writer.scalars(step, quality.of_step(_trained(run, state.ema)))
+                writer.scalars(step, quality.of_step(dataclasses.replace(trained, params=state.ema)))
 
         with Stop() as stop:
             state = train_loop(
@@ -82,7 +83,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 on_eval=on_eval,
                 stop=stop,
             )
-        found = measured(_trained(run, state.ema, writer)) | {
+        found = measured(dataclasses.replace(trained, params=state.ema, show=_shown(writer))) | {
             "step": int(state.step),
             "first_step_seconds": logged.get("first_step_seconds"),
             "input_wait": logged.get("input_wait"),
@@ -106,7 +107,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
     run.test_set()
     step, params = restore_ema(run, step)
     writer = writer_of(run.directory)
-    trained = _trained(run, params, writer)
+    trained = dataclasses.replace(_trained(run, params), show=_shown(writer))
     if against:
         if not run.options.get("quality"):
             raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
@@ -138,12 +139,14 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
 
 
-def _trained(run: Run, params: Any, writer: Writer | None = None) -> Trained:
-    """What is measured. It can open other runs, and its pictures go to the writer."""
-    others: dict[str, Any] = {"open_run": _saved}
-    if writer is not None:
-        others["show"] = lambda name, images, columns: writer.figure(name, Grid(images, columns))
-    return run.trained(params, jax.random.fold_in(run.key, BOUND), **others)
+def _trained(run: Run, params: Any) -> Trained:
+    """What is measured. It can open other runs."""
+    return run.trained(params, jax.random.fold_in(run.key, BOUND), _saved)
+
+
+def _shown(writer: Writer) -> Callable[[str, np.ndarray, int], Any]:
+    """Pictures of measures go to the writer."""
+    return lambda name, images, columns: writer.figure(name, Grid(images, columns))
 
 
 def _saved(directory: str) -> Trained:

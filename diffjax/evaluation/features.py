@@ -113,10 +113,11 @@ def efficientnet_lite0(argument: str, trained: Trained) -> Features:
 
 
 def _published(name: str, network: nn.Module, params: Any, resizing: str, logits: Callable[[Any], Array]) -> Features:
-    """Of a network of images with values in [0, 255]."""
+    """Of a network of images with values in [0, 255]. Accelerators would round its products to 16 bits."""
 
     def compute(params: Any, x: Array) -> tuple[Array, Array]:
-        found: Any = network.apply(params, x.astype(jnp.float32))
+        with jax.default_matmul_precision("float32"):
+            found: Any = network.apply(params, x.astype(jnp.float32))
         return found.features, jax.nn.log_softmax(logits(found))
 
     return Features(name, compute, jax.tree.map(np.asarray, params), resizing)
@@ -132,11 +133,15 @@ FEATURES: dict[str, Callable[[str, Trained], Features]] = {
 
 
 def features_of(trained: Trained) -> list[Features]:
-    """Those that `evaluation.quality` names.
+    """Those that `evaluation.quality` names, loaded once.
 
     Raises:
         InputError: for an unknown name, or an argument that cannot be used.
     """
+    return trained.once(("features", trained.options["quality"]), lambda: _loaded(trained))
+
+
+def _loaded(trained: Trained) -> list[Features]:
     found = []
     for word in str(trained.options["quality"]).split(","):
         name, _, argument = word.strip().partition(":")

@@ -19,7 +19,7 @@ but `Model.sample`: every system that has samples has it, undeclared.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -54,6 +54,7 @@ class Trained:
     seed        of what a measure trains itself
     open_run    directory -> the trained system of another run
     show        (name, images (n, H, W, C) in [-1, 1], columns): where a measure's pictures go
+    made        what was compiled or loaded, which a `dataclasses.replace` with other parameters uses again
     """
 
     model: Any
@@ -67,6 +68,7 @@ class Trained:
     seed: int = 0
     open_run: Callable[[str], "Trained"] = _no_run
     show: Callable[[str, np.ndarray, int], None] = lambda name, images, columns: None
+    made: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def batches(self, num: int) -> Iterator[dict[str, np.ndarray]]:
         """The first `num` test examples, all if 0, in batches with a `mask` that is 0 where a batch is filled up."""
@@ -81,7 +83,13 @@ class Trained:
 
     def spread(self, fn: Callable[..., Any], batch_at: int = 2) -> Callable[..., Any]:
         """`fn` compiled over the mesh, see `diffjax.mesh.spread`."""
-        return spread(fn, self.mesh, batch_at)
+        return self.once(("spread", fn, batch_at), lambda: spread(fn, self.mesh, batch_at))
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """make(), or what it gave when it was called under this name."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
     def whole_params(self) -> Any:
         """The parameters on one device of this process."""
@@ -93,7 +101,8 @@ class Trained:
 
     def sample_batches(self, num: int) -> Iterator[np.ndarray]:
         """`num` samples (batch, *event), a batch at a time."""
-        sampler = Sampler(self.model, min(num, self.options["batch_size"]), self.mesh)
+        size = min(num, self.options["batch_size"])
+        sampler = self.once(("sampler", self.model.sample, size), lambda: Sampler(self.model, size, self.mesh))
         for i, first in enumerate(range(0, num, sampler.num)):
             yield sampler(self.params, jax.random.fold_in(self.key, i))[: num - first]
 

@@ -137,6 +137,13 @@ def test_images_that_any_tool_made_are_compared(place):
     assert done.returncode == 1 and "other.png has the shape (9, 8, 1), the data are (8, 8, 1)" in done.stderr
 
 
+def test_features_that_cannot_be_had_are_refused_before_training(place):
+    root, _ = place
+    done = call(f"--config={root}/template.py", f"--workdir={root}/new", "--config.evaluation.quality=run:/nowhere")
+    assert done.returncode == 1 and "evaluation.quality /nowhere holds no run" in done.stderr, done.stderr
+    assert not (root / "new").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
