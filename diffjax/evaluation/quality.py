@@ -1,7 +1,7 @@
 """How good samples are: distances between samples and data, by features that `evaluation.quality` names.
 
     quality_samples         samples that are drawn
-    quality_examples        examples of the data, 0: all
+    quality_examples        examples of the data, 0: all; copies of training examples are looked for among these
     quality_reference       "train" or "test": the split that they are from
     quality_kept            examples of each side for what needs pairs of them, n² of time; moments take all
     quality_while_training  also at every `training.eval_every`
@@ -20,6 +20,7 @@ import numpy as np
 from diffjax import distances
 from diffjax.distances import frechet
 from diffjax.distances.neighbours import Nearest, copies
+from diffjax.errors import InputError
 from diffjax.evaluation.features import Features, features_of
 from diffjax.evaluation.measure import Measure, Report, Trained
 from diffjax.evaluation.sides import Side, Source, gathered, of_dataset, of_model
@@ -165,7 +166,10 @@ class Quality(Measure):
     def measure(self, trained: Trained, report: Report) -> Report:
         options = options_of(trained)
         features, keep = features_of(trained), options["quality_kept"]
-        samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
+        try:
+            samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
+        except InputError as reason:  # such as NaN: the other measures of a long run are not lost for it
+            return {"quality": {}, "quality_of": {}, "quality_lacks": str(reason)}
         held_out = gathered(trained, features, of_dataset(trained.test_set, "test"), keep)
         watch = [(Nearest(ours.kept), Nearest(others.kept)) for ours, others in zip(samples, held_out, strict=True)]
         data = gathered(trained, features, data_of(trained, options), keep, watch)
@@ -191,6 +195,8 @@ class Quality(Measure):
         trained.show(f"neighbours_{features.name}", images, 3 * len(cells[0]))
 
     def lines(self, report: Report) -> Iterator[str]:
+        if "quality_lacks" in report:
+            yield f"quality: not measured: {report['quality_lacks']}"
         for name in report["quality_of"]:
             of_name = {key.partition("/")[0]: v for key, v in report["quality"].items() if key.endswith(f"/{name}")}
             yield from told(name, of_name)

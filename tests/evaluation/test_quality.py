@@ -262,9 +262,17 @@ def test_images_as_bytes():
         sides.to_bytes(np.array([0, 1]))
 
 
-def test_samples_of_another_shape_than_the_data():
-    with pytest.raises(InputError, match=r"'binomial' has samples of shape \(2,\), its data are \(3, 2, 1\)"):
-        found(sample=lambda params, key, num: jnp.zeros((num, 2)))
+@pytest.mark.parametrize(
+    "sample, reason",
+    [
+        (lambda params, key, num: jnp.zeros((num, 2)), "'binomial' has samples of shape (2,), its data are (3, 2, 1)"),
+        (lambda params, key, num: jnp.full((num, *SHAPE), jnp.nan), "images have values from nan to nan"),
+    ],
+)
+def test_samples_that_cannot_be_measured_cost_no_other_measure(sample, reason):
+    report = found(sample=sample)
+    assert report["quality"] == {} and reason in report["quality_lacks"]
+    assert reason in " ".join(quality.Quality().lines(report)) and quality.Quality().curves(report) == {}
 
 
 def test_two_sample_test_is_at_chance_on_equal_laws_and_at_the_best_rate_on_others():
