@@ -1,8 +1,11 @@
 """diffjax: diffusion, score-based and variational latent-variable models as pure functions over arrays.
 
 The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax networks, `diffjax.training` and
-`diffjax.data` the machinery of a run; each is imported by who needs it.
+`diffjax.data` the machinery of a run; each is imported by who needs it, `diffjax.evaluation` by its first use.
 """
+
+import importlib
+from typing import Any
 
 from diffjax import (
     bounds,
@@ -10,7 +13,6 @@ from diffjax import (
     distances,
     distributions,
     errors,
-    evaluation,
     flows,
     losses,
     mcmc,
@@ -45,3 +47,10 @@ __all__ = [
     "time_sampling",
     "vi",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`diffjax.evaluation`: its networks need flax, which takes a while to import."""
+    if name == "evaluation":
+        return importlib.import_module("diffjax.evaluation")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
