@@ -14,7 +14,6 @@ import pytest
 from diffjax import (
     bounds,
     conditioning,
-    distances,
     flows,
     losses,
     mcmc,
@@ -101,7 +100,6 @@ PROGRAMS = {
     "bound": (lambda x: bounds.diffusion(VP, PREDICT, KEY, x, CHAIN.times).total, False),
     "score matching": (lambda x: losses.exact_score_matching(network, x), False),
     "sliced": (lambda x: losses.sliced_score_matching(network, KEY, x), False),
-    "energy distance": (lambda x: distances.energy_distance(x, x + 1.0), False),
     "hmc, dense mass": (
         chains(lambda x: mcmc.hmc(log_density, 0.1, 2, inverse_mass=jnp.eye(3) + 0.1 * x * x[:, None])),
         True,
