@@ -164,7 +164,6 @@ def test_heartbeats_come_near_the_best_bound_there_is_and_beat_like_hearts(tmp_p
     """K against the enumerated optimum of kernels that treat bits apart, and the paper's -2.414 bits a sequence."""
     workdir = tmp_path / "heartbeat"
     learned = _heartbeats(workdir, "--config=configs/sohl_dickstein_heartbeat.py")
-    assert learned["wall_seconds"] < 600
     fixed = _heartbeats(workdir, "--mode=eval", "--config.diffusion.edge=fixed")
     for report in (learned, fixed):
         assert -2.414 < report["K"]["per_example"] < report["best"] + 5 * report["K"]["standard_error"]
