@@ -32,8 +32,6 @@ from diffjax.nets.torch_files import read_tensors
 from diffjax.paths import local
 from diffjax.registry import choose
 
-Shape = tuple[int, ...]
-
 
 class Features(NamedTuple):
     """A function of examples, with what it needs.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import call
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -14,7 +15,6 @@ from diffjax import data
 from diffjax.evaluation.bound import Bound
 from diffjax.zoo import Model
 from diffjax.zoo.make import SYSTEMS
-from tests.experiments.command import call
 
 NAME = "17levels_n60_train1500"
 
