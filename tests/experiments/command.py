@@ -53,7 +53,7 @@ def run(*arguments, env=None, cwd=ROOT):
         env=clean | {"PYTHONPATH": str(ROOT)} | (env or {}),
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=2400,
     )
 
 
