@@ -66,6 +66,7 @@ def images():
     return np.stack([data.chelsea()[:300, 60:360], data.coffee()[50:350, 100:400], grey[60:360, 150:450]]).astype("f4")
 
 
+@pytest.mark.slow
 def test_each_layer_has_the_outputs_of_the_original(apply, images):
     network = Original()
     pixels = (resize(images[0], 224, 224, half_pixel=True) - 127) / 128

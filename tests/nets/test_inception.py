@@ -135,6 +135,7 @@ def test_each_layer_has_the_outputs_of_the_original(original):
         assert np.abs(ours - want).max() < 1e-4 * np.abs(want).max()
 
 
+@pytest.mark.slow
 def test_pytorchs_convention_has_its_own_resizing_and_scaling(original):
     image, network, _, params = original
     net, name = InceptionV3("pytorch", SIZE), "Conv2d_1a_3x3"
