@@ -166,7 +166,7 @@ def _others(trained: Trained, path: str) -> Source:
     if run.model.sample is None:
         raise InputError(f"--against={path}: {run.system!r} has no samples")
     other = dataclasses.replace(_trained(run, restore_ema(run, None)[1]), test_set=trained.test_set)
-    return of_model(other, quality.options_of(trained)["quality_samples"])
+    return of_model(other, quality.options_of(trained.options)["quality_samples"])
 
 
 def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:

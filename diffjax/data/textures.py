@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PHOTOGRAPHS = ("gravel", "grass", "brick")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 def crops(
@@ -72,10 +72,10 @@ def folder(directory: Path, channels: int) -> list[UInt8[np.ndarray, "_ _ channe
 
     Raises `InputError` if there is none, or if one cannot be had as 8-bit pixels without loss, see image_files.py.
     """
-    paths = sorted(p for p in directory.glob("*") if p.suffix.lower() in _SUFFIXES)
+    paths = sorted(p for p in directory.glob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         missing = "has no image file" if directory.is_dir() else "is no directory"
-        raise InputError(f"data.dir={str(directory)!r} {missing}: name a directory of {', '.join(_SUFFIXES)} files.")
+        raise InputError(f"data.dir={str(directory)!r} {missing}: name a directory of {', '.join(SUFFIXES)} files.")
     with needs_run():
         from PIL import Image
 

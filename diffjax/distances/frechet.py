@@ -69,16 +69,12 @@ def of_samples(a: Moments, b: Moments) -> float:
     """The same of moments that were gathered in a stream."""
     dim = len(a.mean)
     if min(a.num, b.num) <= dim:
-        raise InputError(too_few(min(a.num, b.num), dim))
+        raise InputError(
+            f"{min(a.num, b.num)} examples of {dim} features: a covariance of so few has no full rank, and the Frechet"
+            f" distance would say more of their number than of their law; give more than {dim} examples, or features of"
+            " fewer dimensions"
+        )
     return frechet_distance_of_moments(a.mean, a.covariance, b.mean, b.covariance)
-
-
-def too_few(num: int, dim: int) -> str:
-    """The sentence on fewer examples than features."""
-    return (
-        f"{num} examples of {dim} features: a covariance of so few has no full rank, and the Frechet distance would say"
-        f" more of their number than of their law; give more than {dim} examples, or features of fewer dimensions"
-    )
 
 
 def extrapolated(a: tuple[Moments, Moments], b: tuple[Moments, Moments]) -> float:

@@ -140,12 +140,16 @@ def features_of(trained: Trained) -> list[Features]:
 
 
 def _loaded(trained: Trained) -> list[Features]:
-    found = []
+    found: list[Features] = []
     for word in str(trained.options["quality"]).split(","):
         name, _, argument = word.strip().partition(":")
         made = choose("evaluation.quality", name, FEATURES)(argument, trained)
         if name != "pixels" and len(trained.test_set.shape) != 3:
             raise InputError(f"evaluation.quality={word.strip()!r} is for images; take 'pixels' for data that are none")
         jax.eval_shape(made.compute, made.params, jax.ShapeDtypeStruct((2, *trained.test_set.shape), jnp.uint8))
+        if made.name in [other.name for other in found]:
+            raise InputError(
+                f"evaluation.quality={trained.options['quality']!r} names {made.name} twice; leave one out"
+            )
         found.append(made)
     return found

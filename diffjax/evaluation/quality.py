@@ -41,8 +41,6 @@ Values = dict[str, Any]
 def frechet_distance(samples: Side, data: Side) -> Values:
     """With its standard error, and extrapolated to infinitely many examples where the halves are large enough."""
     (a, b), dim = (samples.moments, data.moments), samples.kept.shape[1]
-    if min(a.num, b.num) <= dim:
-        return {"not measured": frechet.too_few(min(a.num, b.num), dim)}
     found: Values = {"value": frechet.of_samples(a, b)}
     found["standard_error"] = frechet.standard_error(a, b, samples.kept, data.kept)
     if min(half.num for half in (*samples.halves, *data.halves)) > dim:
@@ -112,9 +110,14 @@ OF_CLASSES: dict[str, Callable[[Side, Side], Values]] = {"inception_score": ince
 
 
 def compared(samples: Side, data: Side) -> dict[str, Values]:
-    """All distances that the two sides allow."""
-    known = OF_CLASSES if samples.counts is not None else {}
-    return {name: measure(samples, data) for name, measure in (DISTANCES | known).items()}
+    """All distances that the two sides know of. One that needs more examples costs no other: it says "not measured"."""
+    found: dict[str, Values] = {}
+    for name, measure in (DISTANCES | (OF_CLASSES if samples.counts is not None else {})).items():
+        try:
+            found[name] = measure(samples, data)
+        except InputError as reason:
+            found[name] = {"not measured": str(reason)}
+    return found
 
 
 def named(trained: Trained, features: Features, samples: Side, data: Side) -> str:
@@ -140,14 +143,14 @@ def described(trained: Trained, features: Features, samples: Side, data: Side) -
     }
 
 
-def options_of(trained: Trained) -> dict[str, Any]:
+def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of quality, with the defaults of runs that were made before there were any.
 
     Raises `InputError` if they name no split.
     """
-    options = DEFAULTS | {name: trained.options[name] for name in DEFAULTS if name in trained.options}
-    choose("evaluation.quality_reference", options["quality_reference"], SPLITS)
-    return options
+    found = DEFAULTS | {name: options[name] for name in DEFAULTS if name in options}
+    choose("evaluation.quality_reference", found["quality_reference"], SPLITS)
+    return found
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,10 @@ class Quality(Measure):
     of_samples = True
 
     def check(self, system: str, options: Mapping[str, Any], train_set: Any, test_set: Any) -> None:
-        choose("evaluation.quality_reference", (DEFAULTS | dict(options))["quality_reference"], SPLITS)
+        options_of(options)
 
     def measure(self, trained: Trained, report: Report) -> Report:
-        options = options_of(trained)
+        options = options_of(trained.options)
         features, keep = features_of(trained), options["quality_kept"]
         try:
             samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
@@ -248,7 +251,7 @@ def against(trained: Trained, others: Source) -> Report:
 
     The run's data, options and features count for both.
     """
-    options = options_of(trained)
+    options = options_of(trained.options)
     features, keep = features_of(trained), options["quality_kept"]
     sources = data_of(trained, options), of_model(trained, options["quality_samples"]), others
     sides = [gathered(trained, features, source, keep) for source in sources]

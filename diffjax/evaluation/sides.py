@@ -191,13 +191,14 @@ def of_path(path: Path, shape: tuple[int, ...], levels: int) -> Source:
         InputError: if there are none, or one is of another shape than the data.
     """
     from diffjax.data.image_files import read
+    from diffjax.data.textures import SUFFIXES
 
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             if "images" not in file or file["images"].shape[1:] != shape:
                 raise InputError(f"--against={path} has no array `images` of shape (n, {', '.join(map(str, shape))})")
             return of_arrays(file["images"], levels)
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if len(files) < 2:
         raise InputError(
             f"--against={path} holds {len(files)} image files and no run: name a workdir or a folder of images"

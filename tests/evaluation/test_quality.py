@@ -192,6 +192,7 @@ def test_classes_of_another_run_show_which_ones_are_missing():
         ("pixels:3", None, r"pixels take no argument"),
         ("run", None, r"write 'run:DIR'"),
         ("run:DIR", None, r"opened by the command line alone"),
+        ("pixels,pixels", None, r"has pixels twice"),
         ("run:DIR", other_run(None), r"'brightness' has neither features nor a classifier"),
         ("run:DIR", other_run(shape=(4, 4, 1)), r"that run is of examples \(4, 4, 1\), these are \(3, 2, 1\)"),
     ],
@@ -260,6 +261,16 @@ def test_images_as_bytes():
         sides.to_bytes(np.array([0.0, np.nan]))
     with pytest.raises(InputError, match="int64"):
         sides.to_bytes(np.array([0, 1]))
+
+
+def test_a_measure_that_needs_more_examples_costs_no_other():
+    """Halves of 20 examples are too few for a classifier, not for a distance."""
+    report = found(quality_samples=20, quality_kept=20, quality_examples=20)
+    (name,) = report["quality_of"]
+    halves = {measure: report["quality"][f"{measure}/{name}"]["halves_of_data"] for measure in quality.DISTANCES}
+    assert "at least 20 examples" in halves["two_sample_test"]["not measured"]
+    assert report["quality"][f"two_sample_test/{name}"]["accuracy"] >= 0
+    assert halves["energy_distance"]["standard_error"] > 0
 
 
 @pytest.mark.parametrize(
