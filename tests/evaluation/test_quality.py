@@ -192,7 +192,7 @@ def test_classes_of_another_run_show_which_ones_are_missing():
         ("pixels:3", None, r"pixels take no argument"),
         ("run", None, r"write 'run:DIR'"),
         ("run:DIR", None, r"opened by the command line alone"),
-        ("pixels,pixels", None, r"has pixels twice"),
+        ("pixels,pixels", None, r"names pixels twice"),
         ("run:DIR", other_run(None), r"'brightness' has neither features nor a classifier"),
         ("run:DIR", other_run(shape=(4, 4, 1)), r"that run is of examples \(4, 4, 1\), these are \(3, 2, 1\)"),
     ],
