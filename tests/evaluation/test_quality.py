@@ -249,7 +249,7 @@ def test_inception_takes_the_weights_of_a_file(tmp_path):
     with pytest.raises(
         InputError, match=r"no Mixed_6a\.branch3x3\.conv\.weight: the file holds the weights of another"
     ):
-        features_of(run)
+        features_of(dataclasses.replace(trained(quality=f"inception:{tmp_path}/weights.npz"), test_set=dataset))
 
 
 def test_images_as_bytes():
