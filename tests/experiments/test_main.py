@@ -65,12 +65,12 @@ def test_a_run_leaves_everything_it_promises(trained):
 def test_evaluating_a_checkpoint_repeats_the_run_s_own_number(trained):
     workdir, _ = trained
     before = json.loads((workdir / "eval.json").read_text())
-    result = run("--mode=eval", f"--workdir={workdir}")
+    result = call("--mode=eval", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     after = json.loads((workdir / "eval.json").read_text())
     assert after["step"] == 20
     np.testing.assert_allclose(after["bits_per_dim"], before["bits_per_dim"], rtol=1e-5)
-    earlier = run("--mode=eval", f"--workdir={workdir}", "--step=10", "--config.evaluation.num_examples=16")
+    earlier = call("--mode=eval", f"--workdir={workdir}", "--step=10", "--config.evaluation.num_examples=16")
     assert earlier.returncode == 0, earlier.stderr
     report = json.loads((workdir / "eval.json").read_text())
     assert (report["step"], report["num_examples"]) == (10, 16)
@@ -104,7 +104,7 @@ def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
     few = ["--config=configs/sohl_dickstein_swiss_roll.py", "--config.training.steps=10", "--config.net.units=4"]
     few += ["--config.data.num_train=2048", "--config.data.num_test=200", "--config.evaluation.weighted_examples=50"]
     few += ["--config.evaluation.num_weights=3", f"--workdir={tmp_path}/r"]
-    result = run(*few)
+    result = call(*few)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "r" / "eval.json").read_text())
     assert abs(report["K"]["per_dimension"] + report["bits_per_dim"]) < 1e-6  # no rescaling
@@ -114,19 +114,19 @@ def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
     assert "K - L_null" in result.stdout
     for name in ("trajectories.png", "step_00000010.png"):
         assert np.asarray(Image.open(tmp_path / "r" / "samples" / name)).std() > 1
-    assert run("--mode=sample", f"--workdir={tmp_path}/r", "--num=7").returncode == 0
+    assert call("--mode=sample", f"--workdir={tmp_path}/r", "--num=7").returncode == 0
     (path,) = (tmp_path / "r" / "samples").glob("*.npz")
     samples = np.load(path)["samples"]
     assert samples.dtype == np.float32
     assert len(np.unique(samples, axis=0)) == 7
     # Without --config the run's own configuration counts, its fields included.
-    fewer = run("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weights=0")
+    fewer = call("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weights=0")
     assert fewer.returncode == 0, fewer.stderr
     assert "many samples" not in json.loads((tmp_path / "r" / "eval.json").read_text())
-    result = run("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weigths=0")
+    result = call("--mode=eval", f"--workdir={tmp_path}/r", "--config.evaluation.num_weigths=0")
     assert result.stderr.startswith("error: config.evaluation.num_weigths is not a field of")
     assert "config.json; config.evaluation has num_weights" in result.stderr
-    result = run("--mode=sample", f"--workdir={tmp_path}/r", "--steps=5")
+    result = call("--mode=sample", f"--workdir={tmp_path}/r", "--steps=5")
     assert result.returncode == 1
     assert "sampling.steps must be diffusion.num_steps=40" in result.stderr
 
@@ -180,7 +180,7 @@ def test_a_diverging_run_stops_names_the_step_and_keeps_its_checkpoint(trained, 
     config["training"]["learning_rate"] = 1e30
     (workdir / "config.json").write_text(json.dumps(config))
     more = [f"--config.training.steps={latest + 20}", "--config.training.learning_rate=1e30"]
-    result = run(f"--config={tiny}", f"--workdir={workdir}", *more)
+    result = call(f"--config={tiny}", f"--workdir={workdir}", *more)
     assert result.returncode == 1
     (step,) = map(int, re.findall(r"diverged at step (\d+)", result.stderr))
     assert latest < step <= latest + 20
