@@ -82,7 +82,7 @@ def table(toy: Toy, process: Gaussian, predict: Predict, key: Array, x: Array) -
     """The first mode's weight and the energy distance of samples by several ways; log p of x (batch, 2) in nats."""
     mixture = toy.mixture
     data_key, other_key, likelihood_key, key = jax.random.split(key, 4)
-    real = mixture.sample(data_key, 4 * NUM)
+    real = mixture.sample(data_key, NUM)
     rows = {"exact draws": _quality(mixture, mixture.sample(other_key, NUM), real)}
     for name, score in (("true score", mixture.predict(process.schedule)), ("learned score", predict)):
         for kind, draw in _ways(toy, process).items():
