@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
             num_steps=40,
             first_beta=2e-5,  # β_1, fixed: a twentieth of the noise's variance
             schedule_bumps=20,  # by which the other betas are learned
-            time_sampling="low_discrepancy",  # uniform | low_discrepancy
+            time_sampling="low_discrepancy",  # uniform | low_discrepancy | loss_aware
         )
     )
     config.net = ConfigDict(dict(name="rbf", units=64, local=True, num_knots=41))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from diffjax.errors import InputError
 from diffjax.evaluation.measure import Measure
@@ -89,6 +90,12 @@ def bound_of(terms: Callable[[Any, Array, Batch], dict[str, Array]]) -> Callable
 def image_of(batch: Batch) -> Array:
     """The examples of a batch, as they come."""
     return batch["image"] if isinstance(batch, dict) else batch
+
+
+def scaled(image: ArrayLike, levels: int) -> Array:
+    """Levels 0 .. levels - 1, as uint8, as [-1, 1]. Floats stay as they are, as does everything where levels is 0."""
+    x = jnp.asarray(image)
+    return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x
 
 
 def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: int = -1) -> Array:

@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.trains]
 
 
 def test_a_score_model_of_digits_has_a_flow_above_its_bound_and_draws_digits(tmp_path):
-    """Half of what configs/sde_digits.py trains."""
+    """Half of what configs/sde_digits.py trains, of half the width."""
     few = ["--config.training.steps=400", "--config.training.save_every=400", "--config.evaluation.conditioning=False"]
+    few += ["--config.net.channels=16"]
     few += ["--config.evaluation.num_terms=40", "--config.evaluation.num_examples=33", "--config.evaluation.grid=9"]
     few += ["--config.evaluation.flow_examples=11", "--config.evaluation.batch_size=11", "--config.sampling.steps=100"]
     result = run("--config=configs/sde_digits.py", f"--workdir={tmp_path}/r", *few)
@@ -32,7 +33,7 @@ def test_a_score_model_of_digits_has_a_flow_above_its_bound_and_draws_digits(tmp
 def _heartbeats(workdir: Path, *arguments) -> dict:
     import heartbeats
 
-    result = run(*arguments, "--config.evaluation.weighted_examples=0", f"--workdir={workdir}")
+    result = run(*arguments, "--config.evaluation.num_weights=0", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     print(result.stdout)
     report = json.loads((workdir / "eval.json").read_text())

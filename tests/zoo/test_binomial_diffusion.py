@@ -111,6 +111,22 @@ def test_training_approaches_the_optimum_and_never_passes_it():
     assert np.mean([any((s == d).all() for d in data(100)) for s in samples]) > 0.8
 
 
+def test_times_drawn_by_their_losses_are_those_of_the_steps_that_are_learned():
+    """A fixed edge leaves steps 2 .. T. p_t ∝ √E[L_t²], with a thousandth of uniform; weights are 1/(n p_t)."""
+    memory = zoo.make(small(6, edge="fixed", time_sampling="loss_aware")).memory
+    steps = np.arange(2, 7)
+    size = np.where(steps == 3, 6.0, 1.0)
+    state = memory.init(None)
+    for _ in range(10):
+        state = memory.update(state, None, None, {"t": jnp.asarray(steps / 6)}, jnp.asarray(size))
+    drawn = memory.draw(state, jax.random.key(0), 10_000)
+    p = 0.999 * size / size.sum() + 0.001 / 5
+    number = (np.round(np.asarray(drawn["t"]) * 6)[:, None] == steps).sum(0)
+    assert number.sum() == 10_000
+    assert (np.abs(number / 10_000 - p) < 5 * np.sqrt(p * (1 - p) / 10_000)).all()
+    np.testing.assert_allclose(drawn["weight"], 1 / (5 * p[np.round(drawn["t"] * 6).astype(int) - 2]), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -16,8 +16,7 @@ from diffjax.errors import InputError
 from diffjax.evaluation.classification import Classification
 from diffjax.evaluation.probe import Probe
 from diffjax.nets.convolutional import ConvClassifier
-from diffjax.zoo.diffusion.ddpm import scaled
-from diffjax.zoo.model import Batch, Examples, Model, labels
+from diffjax.zoo.model import Batch, Examples, Model, labels, scaled
 
 
 def classifier(network: nn.Module, shape: tuple[int, ...], levels: int, num_classes: int) -> Model:

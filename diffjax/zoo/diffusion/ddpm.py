@@ -25,7 +25,7 @@ from diffjax.processes import Variance
 from diffjax.zoo.diffusion import pictures
 from diffjax.zoo.diffusion.pictures import Reverse
 from diffjax.zoo.figures import Figure, Figures
-from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels
+from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels, scaled
 
 
 class Denoiser(NamedTuple):
@@ -187,11 +187,6 @@ def make(config: Any) -> Model:
         num_terms=config.evaluation.num_terms or None,
         conditioning=config.evaluation.conditioning,
     )
-
-
-def scaled(image: Array, levels: int) -> Array:
-    """Levels 0 .. levels - 1 as [-1, 1]. Floats stay as they are."""
-    return image.astype(jnp.float32) * (2.0 / (levels - 1)) - 1.0 if image.dtype == jnp.uint8 else image
 
 
 def unet(net: Any, out_channels: int) -> UNet:

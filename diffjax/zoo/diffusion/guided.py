@@ -29,7 +29,7 @@ from diffjax.processes import Gaussian
 from diffjax.schedules import Discrete, Schedule, broadcast_to
 from diffjax.zoo.diffusion import ddpm, score
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
-from diffjax.zoo.model import Batch, Examples, Model, labels
+from diffjax.zoo.model import Batch, Examples, Model, labels, scaled
 
 BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make, "score": score.make}  # on images in [-1, 1]
 TABLE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -108,7 +108,7 @@ def guided(
     classes = ("classifier.num_classes", num_classes)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        known, x0 = labels(batch, classes), ddpm.scaled(jnp.asarray(batch["image"]), levels)
+        known, x0 = labels(batch, classes), scaled(batch["image"], levels)
         base_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         t = batch["t"] if "t" in batch else 1.0 - randomness.uniform(time_key, (len(x0),))
         xt = losses.draw(guide.kernels(params)[0].marginal(x0, t), noise_key)
@@ -128,7 +128,7 @@ def guided(
         return base.figures.own(params["model"], base_key, batch) | own
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        known, x0 = labels(batch, classes), ddpm.scaled(jnp.asarray(batch["image"]), levels)
+        known, x0 = labels(batch, classes), scaled(batch["image"], levels)
         judge = Judge(
             guide.kernels(params)[0], partial(guide.log_probs, params), partial(at_scales, params), num_classes
         )

@@ -23,8 +23,6 @@ from diffjax.processes import Process, Variance
 from diffjax.zoo.figures import Figures
 from diffjax.zoo.model import Batch, Model, bound_of
 
-TIME_SAMPLERS = {name: time_sampling.TIME_SAMPLERS[name] for name in ("uniform", "low_discrepancy")}  # without memory
-
 
 class Chain(NamedTuple):
     """What a system has to say of itself.
@@ -52,7 +50,7 @@ class Chain(NamedTuple):
 class Choices(NamedTuple):
     """How a chain is trained, sampled and measured.
 
-    time_sampling: how training draws its steps, a name of `TIME_SAMPLERS`.
+    time_sampling: how training draws its steps, a name of `time_sampling.TIME_SAMPLERS`.
     stepper: from the chain's process to what samples are drawn by, in all steps of the chain; `ancestral` unless given.
     num_terms: of the bound's steps, drawn for each example; all unless given.
     """
@@ -71,8 +69,8 @@ def learned_chain(
     """The Model of a chain of `num_steps` steps on examples of `shape`."""
     times = jnp.arange(num_steps + 1) / num_steps
     first = 2 if chain.fixed_edge else 1
-    time_sampler = _from(first, TIME_SAMPLERS[choices.time_sampling], num_steps)
-    uniform = _from(first, TIME_SAMPLERS["uniform"], num_steps)
+    time_sampler = _from(first, time_sampling.TIME_SAMPLERS[choices.time_sampling], num_steps)
+    uniform = _from(first, time_sampling.uniform, num_steps)
 
     def loss(params: Any, key: Array, batch: Batch) -> Array:
         encode_key, time_key, noise_key, edge_key = randomness.split(key, 4)
@@ -140,7 +138,7 @@ def chosen(config: Any, process: Process, variance: Variance) -> Choices:
         return samplers.make(sampling.sampler, process, {**sampling, "variance": variance})
 
     stepper(process)
-    registry.choose("diffusion.time_sampling", setting.time_sampling, TIME_SAMPLERS)
+    registry.choose("diffusion.time_sampling", setting.time_sampling, time_sampling.TIME_SAMPLERS)
     return Choices(setting.time_sampling, stepper, config.evaluation.num_terms or None)
 
 
@@ -151,7 +149,7 @@ def check_steps(setting: Any) -> None:
 
 
 def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_steps: int) -> time_sampling.TimeSampler:
-    """A sampler, one without memory, of the steps `first` .. T alone."""
+    """A sampler of the steps `first` .. T alone, which are 1 .. T - first + 1 to the one that is made."""
     count = num_steps - first + 1
     sampler = make(count)
 
@@ -159,4 +157,7 @@ def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_step
         t, weights = sampler.sample(state, key, num)
         return (t * count + first - 1) / num_steps, weights
 
-    return sampler._replace(sample=sample)
+    def update(state: Any, t: Array, losses: Array) -> Any:
+        return sampler.update(state, (t * num_steps - first + 1) / count, losses)
+
+    return time_sampling.TimeSampler(sampler.init, sample, update)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from diffjax import randomness
 from diffjax.distributions import DiscretizedLogistic, Normal
 from diffjax.errors import InputError
-from diffjax.zoo.model import Batch, image_of
+from diffjax.zoo.model import Batch, image_of, scaled
 
 NAMES = ("bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic")
 
@@ -74,7 +74,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
         return Likelihood(
             twice,
             (),
-            lambda key, batch: scaled(batch, levels),
+            lambda key, batch: scaled(image_of(batch), levels),
             of_levels,
             lambda params, out: jnp.clip(jnp.split(out, 2, -1)[0], -1.0, 1.0),
         )
@@ -83,7 +83,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
     offset = -math.prod(shape) * math.log(half) if levels else 0.0
 
     def prepare(key: randomness.Keys, batch: Batch) -> Array:
-        x = scaled(batch, levels)
+        x = scaled(image_of(batch), levels)
         return x + (randomness.uniform(key, x.shape, x.dtype) - 0.5) / half if levels else x
 
     isotropic = name == "isotropic_gaussian"
@@ -125,9 +125,3 @@ def bits(batch: Batch) -> Float[Array, "batch *shape"]:
     if not isinstance(x, jax.core.Tracer) and not np.isin(np.asarray(x), (0, 1)).all():  # numpy's, not traced
         raise InputError("a Bernoulli likelihood takes bits, but the batch has values other than 0 and 1: binarise it")
     return x.astype(float)
-
-
-def scaled(batch: Batch, levels: int) -> Float[Array, "batch *shape"]:
-    """A batch's levels as [-1, 1]; floats as they are."""
-    x = jnp.asarray(image_of(batch))
-    return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x

@@ -31,7 +31,7 @@ from diffjax.zoo.latent import likelihoods
 from diffjax.zoo.latent import networks as latent
 from diffjax.zoo.latent.flow_posterior import NO_FLOW, Amortised, amortised
 from diffjax.zoo.latent.networks import PRIOR, normal
-from diffjax.zoo.model import Batch, Model, bound_of
+from diffjax.zoo.model import Batch, Model, bound_of, image_of, scaled
 
 Params = dict[str, Any]
 OBJECTIVES = ("elbo", "iwae")
@@ -170,7 +170,7 @@ def vae(
         """Of images: rows x and its reconstruction; of a plane of latents the manifold."""
         found: dict[str, Figure] = {}
         if len(shape) == 3:
-            x = likelihoods.scaled(batch, levels)
+            x = scaled(image_of(batch), levels)
             found["reconstructions"] = Grid(jnp.concatenate([x, reconstruct(params, key, batch)]), len(x))
         return found | (_manifold(layers, params) if layers.dims == (2,) else {})
 
