@@ -19,10 +19,10 @@ def get_config() -> ConfigDict:
             schedule="linear",  # linear | cosine | sigmoid
             betas=(1e-4, 0.02),  # first and last, of the linear schedule
             num_steps=1000,
-            prediction="eps",  # eps | x0 | v | score
+            prediction="eps",  # eps | x0 | v | score | velocity
             variance="forward",  # forward (fixed large) | posterior (fixed small) | learned
             clip=True,  # x_0 to [-1, 1], in samples and in the bound
-            loss="simple",  # simple | min_snr | vlb | hybrid
+            loss="simple",  # simple | vlb | hybrid, or a weight of losses/weights.py, as min_snr
             time_sampling="uniform",  # uniform | low_discrepancy | loss_aware
         )
     )

@@ -3,11 +3,15 @@
 x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every conversion goes through the pair
 (x_0, eps): N in, N out, never N x N functions.
 
-    eps    the noise                                  (Ho et al. 2020)
-    x0     the data
-    v      alpha eps - sigma x_0                      (Salimans & Ho 2022)
-    score  ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
-    logits log-odds of x_0 = 1, for bits: these have an x_0, their probability, and no eps
+    eps       the noise                                      (Ho et al. 2020)
+    x0        the data
+    v         alpha eps - sigma x_0                          (Salimans & Ho 2022)
+    score     ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
+    velocity  dx_t/dt = alpha' x_0 + sigma' eps              (Lipman et al. 2023)
+    logits    log-odds of x_0 = 1, for bits: these have an x_0, their probability, and no eps
+
+Between two points of a chain's grid its velocity is that of the interpolated schedule, on a point that of the step to
+the right.
 """
 
 from collections.abc import Callable
@@ -25,8 +29,8 @@ from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.schedules import Schedule, broadcast_to
 
-Kind = Literal["eps", "x0", "v", "score", "logits"]
-KINDS = ("eps", "x0", "v", "score")  # those from which a Gaussian process gets (x_0, eps)
+Kind = Literal["eps", "x0", "v", "score", "velocity", "logits"]
+KINDS = ("eps", "x0", "v", "score", "velocity")  # those from which a Gaussian process gets (x_0, eps)
 Network = Callable[[Array, Array], Array]
 
 
@@ -53,7 +57,7 @@ def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predic
     """Makes a Predict of any function (xt, t) -> array.
 
     Args:
-        kind: what the array is: one of "eps", "x0", "v", "score", "logits".
+        kind: what the array is: one of `KINDS`, or "logits".
         fn: takes xt (batch, *event) and t (batch,) in [0, 1]: losses, bounds and samplers all call it so.
         learned_variance: fn's last axis holds twice the channels of xt; the second half, in [-1, 1] where trained,
             places the reverse log-variance: log_var = (out + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
@@ -94,6 +98,11 @@ def score(fn: Network, learned_variance: bool = False) -> Predict:
     return predictor("score", fn, learned_variance)
 
 
+def velocity(fn: Network, learned_variance: bool = False) -> Predict:
+    """fn predicts dx_t/dt = alpha' x_0 + sigma' eps."""
+    return predictor("velocity", fn, learned_variance)
+
+
 def logits(fn: Network) -> Predict:
     """fn predicts the log-odds of x_0 = 1, for a binomial process."""
     return predictor("logits", fn)
@@ -115,6 +124,10 @@ def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) ->
         case "v":
             power = alpha**2 + sigma**2
             return (alpha * xt - sigma * value) / power, (sigma * xt + alpha * value) / power
+        case "velocity":
+            alpha_rate, sigma_rate = rates(schedule, t, xt)
+            area = alpha * sigma_rate - sigma * alpha_rate
+            return (sigma_rate * xt - sigma * value) / area, (alpha * value - alpha_rate * xt) / area
     raise InputError(f"a prediction of kind {prediction.kind!r} has no eps: it is for binomial processes")
 
 
@@ -133,7 +146,17 @@ def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) 
             return -eps / sigma
         case "v":
             return alpha * eps - sigma * x0
+        case "velocity":
+            alpha_rate, sigma_rate = rates(schedule, t, x0)
+            return alpha_rate * x0 + sigma_rate * eps
     raise InputError(f"the pair (x0, eps) has no value of kind {kind!r}")
+
+
+def rates(schedule: Schedule, t: ArrayLike, x: Array) -> tuple[Array, Array]:
+    """alpha'(t) and sigma'(t), which broadcast against x and have its floating type."""
+    t = as_float(t)
+    alpha, sigma = (jax.jvp(fn, (t,), (jnp.ones_like(t),))[1] for fn in (schedule.alpha, schedule.sigma))
+    return broadcast_to(alpha, x), broadcast_to(sigma, x)
 
 
 def convert(prediction: Prediction, kind: Kind, process, xt: Array, t: ArrayLike) -> Array:

@@ -25,6 +25,13 @@ def choose(field: str, name: Any, choices: Any) -> Any:
 
 
 def build(factory: Callable[..., T], *args: Any, settings: Mapping[str, Any]) -> T:
-    """factory(*args, ...) with those of `settings` that its signature names. The others are another factory's."""
-    names = list(inspect.signature(factory).parameters)[len(args) :]
-    return factory(*args, **{name: settings[name] for name in names if name in settings})
+    """factory(*args, ...) with those of `settings` that its signature names. The others are another factory's.
+
+    Raises:
+        InputError: if it names one without a default that `settings` have not.
+    """
+    named = list(inspect.signature(factory).parameters.values())[len(args) :]
+    for one in named:
+        if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD and one.name not in settings:
+            raise InputError(f"{getattr(factory, '__name__', factory)} needs {one.name}: set it")
+    return factory(*args, **{one.name: settings[one.name] for one in named if one.name in settings})

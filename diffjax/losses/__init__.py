@@ -1,7 +1,7 @@
 """Training losses, per example and unreduced: of diffusion models, and score matching."""
 
-from diffjax.losses.chains import LOSSES, chain_loss
-from diffjax.losses.diffusion import Weight, draw, hybrid, min_snr, p2, simple, vlb, weighted
+from diffjax.losses.chains import DEFAULTS, LOSSES, chain_loss
+from diffjax.losses.diffusion import draw, hybrid, learned_uncertainty, simple, vlb, weighted
 from diffjax.losses.score_matching import (
     Projection,
     Score,
@@ -11,22 +11,45 @@ from diffjax.losses.score_matching import (
     sliced_score_matching,
     weighted_score_matching,
 )
+from diffjax.losses.weights import (
+    WEIGHTS,
+    Weight,
+    constant,
+    edm,
+    min_snr,
+    p2,
+    sigmoid,
+    snr,
+    snr_plus_one,
+    soft_min_snr,
+    truncated_snr,
+)
 
 __all__ = [
+    "DEFAULTS",
     "LOSSES",
+    "WEIGHTS",
     "Projection",
     "Score",
     "Weight",
     "chain_loss",
+    "constant",
     "denoising_score_matching",
     "draw",
+    "edm",
     "energy_score",
     "exact_score_matching",
     "hybrid",
+    "learned_uncertainty",
     "min_snr",
     "p2",
+    "sigmoid",
     "simple",
     "sliced_score_matching",
+    "snr",
+    "snr_plus_one",
+    "soft_min_snr",
+    "truncated_snr",
     "vlb",
     "weighted",
     "weighted_score_matching",

@@ -1,7 +1,7 @@
 """The losses of a discrete chain by name, with one signature, so that a system need not know which it descends."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from diffjax import registry
 from diffjax.bounds import Decoder, bits_per_dim
-from diffjax.losses.diffusion import hybrid, min_snr, p2, simple, vlb, weighted
+from diffjax.losses.diffusion import hybrid, simple, vlb, weighted
+from diffjax.losses.weights import WEIGHTS
 from diffjax.predictions import Kind, Predict
 from diffjax.processes import Gaussian, Variance
 from diffjax.randomness import Keys
@@ -26,18 +27,11 @@ class Chain(NamedTuple):
 
 
 Loss = Callable[[Chain, Predict, Keys, Array, Array], Array]
+DEFAULTS: Mapping[str, Any] = {}
 
 
 def _simple(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> Array:
     return simple(chain.process, predict, key, x0, t, chain.kind)
-
-
-def _min_snr(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> Array:
-    return weighted(chain.process, predict, key, x0, t, min_snr(), chain.kind)
-
-
-def _p2(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> Array:
-    return weighted(chain.process, predict, key, x0, t, p2(), chain.kind)
 
 
 def _vlb(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> Array:
@@ -50,7 +44,7 @@ def _hybrid(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> A
     return hybrid(chain.process, predict, key, x0, _before(chain, t), t, chain.num_steps, chain.decoder)
 
 
-LOSSES: dict[str, Loss] = {"simple": _simple, "min_snr": _min_snr, "p2": _p2, "vlb": _vlb, "hybrid": _hybrid}
+LOSSES: dict[str, Loss] = {"simple": _simple, "vlb": _vlb, "hybrid": _hybrid}  # beside the weighted ones, of `WEIGHTS`
 
 
 def chain_loss(
@@ -60,15 +54,23 @@ def chain_loss(
     kind: Kind = "eps",
     variance: Variance = "posterior",
     decoder: Decoder | None = None,
+    settings: Mapping[str, Any] = DEFAULTS,
 ) -> Callable[[Predict, Keys, Float[Array, "batch *event"], Float[Array, " batch"]], Float[Array, " batch"]]:
-    """LOSSES[name] of a chain as (predict, key, x0, t) -> (batch,), "vlb" in bits per dimension. t is on the grid i/T.
+    """A loss of a chain as (predict, key, x0, t) -> (batch,), "vlb" in bits per dimension. t is on the grid i/T.
+
+    Args:
+        name: of `LOSSES`, or of `WEIGHTS`, which makes it `weighted`.
+        settings: of which the weight takes those that it names, e.g. a section of a configuration.
 
     Raises:
-        InputError: on an unknown name.
+        InputError: on an unknown name, or if a setting that the weight needs is missing.
     """
-    loss = registry.choose("loss", name, LOSSES)
+    registry.choose("loss", name, LOSSES | WEIGHTS)
     chain = Chain(process, num_steps, kind, variance, decoder)
-    return lambda predict, key, x0, t: loss(chain, predict, key, x0, t)
+    if name in LOSSES:
+        return lambda predict, key, x0, t: LOSSES[name](chain, predict, key, x0, t)
+    weight = registry.build(WEIGHTS[name], settings=settings)
+    return lambda predict, key, x0, t: weighted(process, predict, key, x0, t, weight, kind)
 
 
 def _before(chain: Chain, t: Array) -> Array:

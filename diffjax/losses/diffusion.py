@@ -1,10 +1,11 @@
 """Training losses of diffusion models, per example and unreduced.
 
     simple    E ‖eps - eps̃(x_t, t)‖²                         (Ho et al. 2020, eq. 14)
-    weighted  E w(λ_t) ‖eps - eps̃(x_t, t)‖²                  (Kingma & Gao 2023 list most choices of w)
+    weighted  E w(λ_t) ‖x_0 - x̂_0(x_t, t)‖²                  (weights.py)
 
               whichever kind is predicted, for errors at one x_t are proportional to one another:
-              |eps err|² = (alpha/sigma)² |x_0 err|² = (alpha/(alpha² + sigma²))² |v err|² = sigma² |score err|²
+              |x_0 err|² = (sigma/alpha)² |eps err|² = (sigma/(alpha² + sigma²))² |v err|²
+                         = (sigma²/alpha)² |score err|² = (sigma/(alpha sigma' - sigma alpha'))² |velocity err|²
 
     vlb       T L_t for a random t: unbiased for the bound without its constant prior term
     hybrid    simple + 0.001 vlb, the mean held fixed in vlb   (Nichol & Dhariwal 2021, eq. 16)
@@ -13,7 +14,6 @@ A loss takes the times at which it is evaluated: how they are drawn is `time_sam
 one per example (`randomness`).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -25,12 +25,11 @@ from diffjax.bounds import Decoder, bits_per_dim, least_steps, reconstruction_co
 from diffjax.distributions import Distribution, Normal
 from diffjax.dtypes import as_float
 from diffjax.errors import InputError
-from diffjax.predictions import Kind, Predict, Prediction, convert, unpair
+from diffjax.losses.weights import Weight
+from diffjax.predictions import Kind, Predict, Prediction, convert, rates, unpair
 from diffjax.processes import Gaussian, Process, Variance
 from diffjax.randomness import Keys, normal
 from diffjax.schedules import Schedule, broadcast_to, sqrt
-
-Weight = Callable[[Array], Array]  # of the log-SNR, on the squared error of eps
 
 
 def simple(
@@ -62,27 +61,26 @@ def weighted(
     weight: Weight,
     kind: Kind = "eps",
 ) -> Float[Array, " batch"]:
-    """weight(log_snr(t)) times `simple` of kind "eps": one loss, whichever kind the network predicts.
+    """weight(log_snr(t)) times the mean over the event of ‖x_0 - x̂_0‖²: one loss, whichever kind the network predicts.
 
     Args:
-        weight: as of `min_snr`, `p2`. A weight w on the squared error of x_0 is w/SNR here.
+        weight: as of `min_snr`, `p2`.
         kind: that in which the error is computed: the network's own loses least to rounding.
     """
     x0 = as_float(x0)
     t = jnp.asarray(t, x0.dtype)
     loss = simple(process, predict, key, x0, t, kind)
-    on_eps = broadcast_to(weight(process.schedule.log_snr(t)), loss)
-    return on_eps * broadcast_to(_eps_error(process.schedule, kind, t), loss) * loss
+    on_x0 = broadcast_to(weight(process.schedule.log_snr(t)), loss)
+    return on_x0 * broadcast_to(_x0_error(process.schedule, kind, t), loss) * loss
 
 
-def min_snr(gamma: float = 5.0) -> Weight:
-    """Weight of the eps-loss that equals min(SNR, γ) on the x_0-loss (Hang et al. 2023)."""
-    return lambda log_snr: jnp.minimum(1.0, gamma * jnp.exp(-log_snr))
+def learned_uncertainty(loss: Float[Array, " batch"], log_var: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """loss/e^u + u: every time has the same part in the gradient, whatever its loss (Karras et al. 2024, eq. 16).
 
-
-def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
-    """(k + SNR)^-γ on the eps-loss (Choi et al. 2022, eq. 8)."""
-    return lambda log_snr: (k + jnp.exp(log_snr)) ** -gamma
+    Args:
+        log_var: u(t), a network of the time alone, trained beside the other. It tends to log E[loss | t].
+    """
+    return loss * jnp.exp(-log_var) + log_var
 
 
 def vlb(
@@ -161,19 +159,22 @@ def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:
     return q.mean + sqrt(q.variance) * eps
 
 
-def _eps_error(schedule: Schedule, kind: Kind, t: Array) -> Array:
-    """|eps err|²/|err of this kind|² at one x_t."""
+def _x0_error(schedule: Schedule, kind: Kind, t: Array) -> Array:
+    """|x_0 err|²/|err of this kind|² at one x_t."""
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     match kind:
         case "eps":
-            return jnp.ones_like(alpha)
+            return (sigma / alpha) ** 2
         case "x0":
-            return (alpha / sigma) ** 2
+            return jnp.ones_like(alpha)
         case "v":
-            return (alpha / (alpha**2 + sigma**2)) ** 2
+            return (sigma / (alpha**2 + sigma**2)) ** 2
         case "score":
-            return sigma**2
-    raise InputError(f"the error of a prediction of kind {kind!r} is not that of an eps")
+            return (sigma**2 / alpha) ** 2
+        case "velocity":
+            alpha_rate, sigma_rate = rates(schedule, t, alpha)
+            return (sigma / (alpha * sigma_rate - sigma * alpha_rate)) ** 2
+    raise InputError(f"a prediction of kind {kind!r} has no squared error of x_0 of a Gaussian process")
 
 
 def _event_mean(x: Array) -> Array:

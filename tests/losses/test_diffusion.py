@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import bounds, losses, predictions, processes, schedules
+from diffjax import bounds, losses, predictions, processes, registry, schedules
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.predictions import KINDS, Prediction
@@ -46,7 +46,10 @@ def test_floor_of_every_kind(kind):
     # The same predictor: error ᾱ in eps, 1/SNR times that in x_0, 1/σ² times in score, and E‖v - v̂‖² = ᾱ/α² = 1.
     mean, se = per_time(jax.jit(lambda: losses.simple(PROCESS, scaled(1.0), jax.random.key(2), X0, T, kind))())
     sigma2 = 1 - ALPHA_BAR
-    want = {"eps": ALPHA_BAR, "x0": sigma2, "v": np.ones(20), "score": ALPHA_BAR / sigma2}[kind]
+    # The velocity is (alpha L'/2)(alpha/sigma eps - x_0), and E‖eps alpha/sigma - x_0 - ...‖² = 1/sigma² given x_t.
+    rate = 20 * np.diff(np.float64(SCHEDULE.table))[[*range(1, 20), 19]]
+    velocity = ALPHA_BAR * rate**2 / (4 * sigma2)
+    want = {"eps": ALPHA_BAR, "x0": sigma2, "v": np.ones(20), "score": ALPHA_BAR / sigma2, "velocity": velocity}[kind]
     assert (np.abs(mean - want) < 5 * se + 1e-4 * want).all()
 
 
@@ -61,11 +64,41 @@ def test_weights():
     def run(weight, kind="eps"):
         return losses.weighted(PROCESS, scaled(0.7), key, x0, t, weight, kind)
 
-    np.testing.assert_allclose(run(lambda l: 2 + l**2), (2 + np.log(snr) ** 2) * eps_loss, rtol=1e-4)
+    np.testing.assert_allclose(run(lambda l: 2 + l**2), (2 + np.log(snr) ** 2) * x0_loss, rtol=1e-4)
     for gamma in (0.5, 5.0):
         assert (snr > gamma).any() and (snr < gamma).any()
         np.testing.assert_allclose(run(losses.min_snr(gamma)), np.minimum(snr, gamma) * x0_loss, rtol=1e-3)
     np.testing.assert_allclose(run(losses.p2(2.0, 3.0)), (3 + snr) ** -2.0 * eps_loss, rtol=1e-4)
+
+
+def test_every_weight_is_its_formula():
+    settings = {"gamma": 2.0, "k": 3.0, "bias": -1.0, "floor": 0.3, "sigma_data": 0.5}
+    log_snr = np.array([-6.0, -1.5, 0.0, 2.5])
+    snr = np.exp(log_snr)
+    noise = 1 / snr  # σ² where alpha = 1
+    want = {
+        "constant": np.ones(4),
+        "snr": snr,
+        "snr_plus_one": snr + 1,
+        "truncated_snr": np.maximum(snr, 0.3),
+        "min_snr": np.minimum(snr, 2),
+        "soft_min_snr": 1 / (noise + 1 / 2),
+        "p2": snr / (3 + snr) ** 2,
+        "sigmoid": snr / (1 + np.exp(1 + log_snr)),
+        "edm": (noise + 0.25) / (0.25 * noise),
+    }
+    assert want.keys() == losses.WEIGHTS.keys()
+    for name, values in want.items():
+        weight = registry.build(losses.WEIGHTS[name], settings=settings)
+        np.testing.assert_allclose(weight(jnp.asarray(log_snr)), values, rtol=1e-5)
+    with pytest.raises(InputError, match="edm needs sigma_data"):
+        losses.chain_loss("edm", PROCESS, 20)
+
+
+def test_uncertainty_is_learned_where_it_is_the_logarithm_of_the_mean_loss():
+    loss = jnp.array([0.5, 2.0, 3.5])
+    value, slope = jax.value_and_grad(lambda u: losses.learned_uncertainty(loss, jnp.full(3, u)).mean())(np.log(2.0))
+    np.testing.assert_allclose((value, slope), (1 + np.log(2), 0.0), atol=1e-6)
 
 
 @pytest.mark.fast(1)
@@ -77,9 +110,14 @@ def test_a_weight_gives_one_loss_whatever_the_kind(name):
     alpha2, sigma2 = (snr / (1 + snr), 1 / (1 + snr)) if name == "vp" else (1.0, 1 / snr)
     process, x0 = processes.gaussian(schedule), jnp.ones((3, 2))
     weights = [losses.min_snr(), losses.p2(2.0, 3.0), lambda l: 2 + l**2]
-    on_eps = np.array([[0.2, 1.0, 1.0], (3 + snr) ** -2.0, 2 + np.log(snr) ** 2])
+    on_eps = np.array([[0.2, 1.0, 1.0], (3 + snr) ** -2.0, (2 + np.log(snr) ** 2) / snr])
     # |eps err|²/|err|² at one x_t: the errors of x_0 and eps cancel, alpha dx_0 + sigma deps = 0.
     factor = {"eps": 1.0, "x0": snr, "v": alpha2 / (alpha2 + sigma2) ** 2, "score": sigma2}
+    if name == "ve":  # dx_t/dt = sigma' eps, sigma' = sigma log 25
+        factor["velocity"] = 1 / (sigma2 * np.log(25) ** 2)
+    else:  # alpha' = -alpha L'/2, sigma' = alpha² L'/(2 sigma), with the slope of L to the right of a grid point
+        rate = -3 * np.log(np.array([26 / 50, 0.04 / 1.04 * 2, 0.04 / 1.04 * 2]))
+        factor["velocity"] = 4 * sigma2 / rate**2
 
     @jax.jit
     def run():

@@ -189,15 +189,18 @@ def test_losses_by_name():
         args = (process, predict, key, x0)
         want = {
             "simple": losses.simple(*args, t, "v"),
-            "min_snr": losses.weighted(*args, t, losses.min_snr(), "v"),
-            "p2": losses.weighted(*args, t, losses.p2(), "v"),
             "vlb": losses.vlb(*args, s, t, 8, "learned") / (3 * np.log(2)),
             "hybrid": losses.hybrid(*args, s, t, 8),
         }
-        return {name: losses.chain_loss(name, process, 8, "v", "learned")(*args[1:], t) for name in want}, want
+        assert want.keys() == losses.LOSSES.keys()
+        for name, make in losses.WEIGHTS.items():
+            weight = make(0.3) if name == "edm" else make()
+            want[name] = losses.weighted(*args, t, weight, "v")
+        settings = {"sigma_data": 0.3}
+        made = {name: losses.chain_loss(name, process, 8, "v", "learned", settings=settings) for name in want}
+        return {name: loss(*args[1:], t) for name, loss in made.items()}, want
 
     got, want = both()
-    assert want.keys() == losses.LOSSES.keys()
     for name in want:
         np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
     with pytest.raises(InputError, match=r"loss must be one of simple, .*, not 'l1'"):

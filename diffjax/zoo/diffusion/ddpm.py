@@ -5,6 +5,7 @@ with the network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k
 levels themselves: its last term is the probability of a level under the rounded Normal (Ho et al. 2020, eq. 13).
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,6 +88,7 @@ def ddpm(
     variance: Variance = "forward",
     clip: bool = True,
     loss: str = "simple",
+    loss_settings: Mapping[str, Any] = losses.DEFAULTS,
     time_sampler: times_of.TimeSampler | None = None,
     stepper: samplers.Stepper | None = None,
     sampling_steps: int | None = None,
@@ -103,7 +105,8 @@ def ddpm(
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
         clip: whether the estimate of x_0 is clipped to [-1, 1], in samples and in the bound.
-        loss: a name of `losses.LOSSES`.
+        loss: a name of `losses.LOSSES` or `losses.WEIGHTS`.
+        loss_settings: of which the weight takes those that it names.
         time_sampler: how training draws its steps; `uniform` unless given.
         stepper: what samples are drawn by; `ancestral` unless given.
         sampling_steps: a number of the chain's steps; all unless given.
@@ -116,7 +119,7 @@ def ddpm(
     down = samplers.spaced(times, sampling_steps or num_steps)
     stepper = samplers.ancestral(process, variance) if stepper is None else stepper
     decoder = partial(DiscretizedNormal, num_bins=levels)
-    cost = losses.chain_loss(loss, process, num_steps, kind, variance, decoder)
+    cost = losses.chain_loss(loss, process, num_steps, kind, variance, decoder, loss_settings)
     denoiser = Denoiser(process, network, shape, levels, kind, variance == "learned", clip, num_classes)
 
     def training_loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
@@ -180,6 +183,7 @@ def make(config: Any) -> Model:
         variance=variance,
         clip=setting.clip,
         loss=setting.loss,
+        loss_settings=setting,
         time_sampler=time_sampler(setting.num_steps),
         stepper=samplers.make(sampling.sampler, process, {**sampling, "variance": variance}),
         sampling_steps=sampling.steps,
@@ -223,7 +227,7 @@ def _check(config: Any) -> None:
     num_classes = config.net.num_classes
     if not isinstance(num_classes, int) or num_classes < 0:
         raise InputError(f"net.num_classes must be an integer of at least 0, 0 for no classes, not {num_classes!r}")
-    registry.choose("diffusion.loss", setting.loss, losses.LOSSES)
+    registry.choose("diffusion.loss", setting.loss, losses.LOSSES | losses.WEIGHTS)
     if setting.loss == "hybrid" and (not learned or setting.prediction != "eps"):
         raise InputError("diffusion.loss='hybrid' needs diffusion.variance='learned' and diffusion.prediction='eps'")
     if learned and setting.loss not in ("hybrid", "vlb"):
