@@ -35,6 +35,8 @@ def get_config() -> ConfigDict:
                 batch_size=100,
                 learning_rate=1e-3,
                 warmup=100,  # steps until the learning rate is reached
+                decay="constant",  # of the learning rate after that: constant | cosine, to 0 at `steps` | inverse_sqrt
+                weight_decay=0.0,  # AdamW's; 0: Adam
                 grad_clip=1.0,  # largest norm of the gradient; 0: any
                 ema_decay=0.999,  # of the running mean of the parameters
                 flip=False,  # mirror each image left-right with probability 1/2

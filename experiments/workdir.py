@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
+from diffjax.training.config import TrainingConfig
 
 with needs_run():
     from PIL import Image
@@ -57,7 +58,9 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
     """
     path = workdir / "config.json"
     if path.exists():
-        there, now = _flat(_read(workdir)), _flat(saved)
+        # A field that is younger than the run had its default there.
+        defaults = {f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()}
+        there, now = ({**defaults, **_flat(written)} for written in (_read(workdir), saved))
         differ = [
             f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"
             for field in sorted(there.keys() | now.keys())

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from diffjax import registry
 from diffjax.errors import InputError
 from diffjax.mesh import DATA_PARALLEL, Axes, check_axes
 from diffjax.randomness import check_seed
@@ -26,6 +27,8 @@ class TrainingConfig(NamedTuple):
     batch_size: int = 128  # examples a step, over all devices and processes
     learning_rate: float = 2e-4  # Adam's, after the warm-up
     warmup: int = 5_000  # steps of linear growth of the learning rate; 0 = none
+    decay: str = "constant"  # how the learning rate goes on: constant | cosine | inverse_sqrt
+    weight_decay: float = 0.0  # AdamW's; 0 = Adam
     grad_clip: float = 1.0  # largest global norm of the gradient; 0 = off
     ema_decay: float = 0.9999  # of the running mean of the parameters; 0 = the mean is the parameters
     flip: bool = False  # mirror each image left-right with probability 1/2
@@ -43,6 +46,7 @@ class TrainingConfig(NamedTuple):
     parts: Mapping[str, Mapping[str, Any]] = {}  # {top-level name of the parameters: the fields of its own `Part`}
 
 
+DECAYS = ("constant", "cosine", "inverse_sqrt")
 _LEAST = {"steps": 0, "batch_size": 1, "warmup": 0, "log_every": 1, "eval_every": 0, "save_every": 0}
 _LEAST |= {"keep_every": 0, "accumulate": 1}
 
@@ -65,6 +69,14 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
     check_seed("training.seed", config.seed)
     if not (_is_number(config.learning_rate) and 0 < config.learning_rate < math.inf):
         raise InputError(f"training.learning_rate = {config.learning_rate!r} must be a finite number above 0")
+    registry.choose("training.decay", config.decay, DECAYS)
+    if config.decay == "cosine" and config.steps <= config.warmup:
+        raise InputError(
+            f"training.decay = 'cosine' needs steps after the warm-up: training.steps = {config.steps} must be above"
+            f" training.warmup = {config.warmup}"
+        )
+    if not (_is_number(config.weight_decay) and 0 <= config.weight_decay < math.inf):
+        raise InputError(f"training.weight_decay = {config.weight_decay!r} must be a finite number, 0 for Adam")
     if not (_is_number(config.grad_clip) and 0 <= config.grad_clip < math.inf):
         raise InputError(f"training.grad_clip = {config.grad_clip!r} must be a finite number, 0 to switch clipping off")
     if not (_is_number(config.ema_decay) and 0 <= config.ema_decay < 1):

@@ -3,9 +3,13 @@
 With n = 0, 1, ... the number of updates made so far, an update is
 
     g      <- g min(1, c / |g|)                                  clip by the global norm c
-    params <- params - lr_n Adam(g)                              Kingma & Ba 2015; beta = (0.9, 0.999), eps = 1e-8
-    lr_n   =  learning_rate min(1, (n + 1) / warmup)             linear warm-up; the first step already moves; a part
+    params <- params - lr_n (Adam(g) + weight_decay params)      Kingma & Ba 2015; beta = (0.9, 0.999), eps = 1e-8;
+                                                                 with the decay, Loshchilov & Hutter 2019
+    lr_n   =  learning_rate min(1, (n + 1) / warmup) decay_n     linear warm-up; the first step already moves; a part
                                                                  of the parameters may have an lr and a beta of its own
+    decay_n = 1                                                  "constant"
+              (1 + cos(π m / (steps - warmup))) / 2              "cosine", m = n - warmup steps after the warm-up
+              √(warmup / max(n + 1, warmup))                     "inverse_sqrt" (Vaswani et al. 2017, section 5.3)
     ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
 
 The mean, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
@@ -72,9 +76,16 @@ def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransforma
     )
 
 
-def learning_rate(config: TrainingConfig | Part, step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The learning rate of the update which follows `step` updates."""
-    return config.learning_rate * jnp.minimum(1.0, (jnp.asarray(step) + 1) / max(config.warmup, 1))
+def learning_rate(config: TrainingConfig, step: Int[Array, ""] | int, part: Part | None = None) -> Float[Array, ""]:
+    """The learning rate of the update which follows `step` updates, of a part or of all that have none of their own."""
+    peak, warmup, *_ = part or part_of(config)
+    n, warmup = jnp.asarray(step), max(warmup, 1)
+    rate = peak * jnp.minimum(1.0, (n + 1) / warmup)
+    if config.decay == "cosine":
+        return rate * optax.cosine_decay_schedule(1.0, config.steps - config.warmup)(jnp.maximum(n - config.warmup, 0))
+    if config.decay == "inverse_sqrt":
+        return rate * jnp.sqrt(warmup / jnp.maximum(n + 1, warmup))
+    return rate
 
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
@@ -84,7 +95,7 @@ def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
     `init` raises `InputError` where the parameters have no part of such a name.
     """
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
-    return optax.chain(clip, _by_part(config) if config.parts else _adam(part_of(config)))
+    return optax.chain(clip, _by_part(config) if config.parts else _adam(config, part_of(config)))
 
 
 def part_of(config: TrainingConfig, name: str = "") -> Part:
@@ -92,10 +103,15 @@ def part_of(config: TrainingConfig, name: str = "") -> Part:
     return Part(config.learning_rate, config.warmup)._replace(**config.parts.get(name, {}))
 
 
-def _adam(part: Part) -> optax.GradientTransformation:
+def _adam(config: TrainingConfig, part: Part) -> optax.GradientTransformation:
+    def rate(step: Array) -> Array:
+        return learning_rate(config, step, part)
+
     if part.learning_rate == 0:
         return optax.set_to_zero()
-    return optax.adam(lambda step: learning_rate(part, step), part.b1, part.b2)
+    if config.weight_decay:
+        return optax.adamw(rate, part.b1, part.b2, weight_decay=config.weight_decay)
+    return optax.adam(rate, part.b1, part.b2)
 
 
 def _by_part(config: TrainingConfig) -> optax.GradientTransformation:
@@ -103,10 +119,13 @@ def _by_part(config: TrainingConfig) -> optax.GradientTransformation:
 
     def init(params: Any) -> dict[str, Any]:
         check_parts(config, params)
-        return {name: _adam(part_of(config, name)).init(part) for name, part in params.items()}
+        return {name: _adam(config, part_of(config, name)).init(part) for name, part in params.items()}
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        moved = {name: _adam(part_of(config, name)).update(grads[name], state[name]) for name in grads}
+        moved = {
+            name: _adam(config, part_of(config, name)).update(grads[name], state[name], params and params[name])
+            for name in grads
+        }
         return {name: updates for name, (updates, _) in moved.items()}, {name: new for name, (_, new) in moved.items()}
 
     return optax.GradientTransformation(init, update)

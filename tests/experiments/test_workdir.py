@@ -82,6 +82,14 @@ def contents(path):
     return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file()}
 
 
+def test_a_field_that_is_younger_than_a_run_had_its_default_there(tmp_path):
+    once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
+    once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1, "decay": "constant"}}))
+    once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
+    with pytest.raises(InputError, match=r"training.decay \('constant' there, 'cosine' now\)"):
+        once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1, "decay": "cosine"}}))
+
+
 def test_a_second_training_in_a_workdir_is_told_and_changes_nothing(tmp_path):
     """While another process holds it; also if the second is of more steps. A killed one holds nothing."""
     configs = []

@@ -186,6 +186,25 @@ def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
     np.testing.assert_allclose(learning_rate(config._replace(warmup=0), 0), 3e-4, rtol=1e-6)
 
 
+def test_learning_rate_decays_as_it_is_told_to():
+    config = TrainingConfig(learning_rate=3e-4, warmup=4, steps=12, decay="cosine")
+    steps = [0, 3, 4, 6, 8, 12, 99]
+    rates = [float(learning_rate(config, n)) / 3e-4 for n in steps]
+    np.testing.assert_allclose(rates, [0.25, 1, 1, 0.5 + 0.5 * 0.5**0.5, 0.5, 0, 0], atol=1e-6)
+    rates = [float(learning_rate(config._replace(decay="inverse_sqrt"), n)) / 3e-4 for n in steps]
+    np.testing.assert_allclose(rates, [0.25, 1, *np.sqrt(4 / np.array([5, 7, 9, 13, 100]))], rtol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [{}, {"a": {"learning_rate": 0.1}}])
+def test_weight_decay_is_beside_adam(parts):
+    """The first step of Adam is one learning rate long; the decay adds learning_rate · weight_decay · params."""
+    config = TrainingConfig(learning_rate=0.1, warmup=0, grad_clip=0.0, weight_decay=0.5, parts=parts)
+    params, grads = {"a": jnp.array([2.0, -1.0])}, {"a": jnp.array([0.3, 4.0])}
+    tx = optimizer(config)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["a"], [-0.1 * (1 + 0.5 * 2), -0.1 * (1 - 0.5)], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -197,6 +216,9 @@ def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
         ({"batch_size": 2.5}, "training.batch_size = 2.5"),
         ({"log_every": 0}, "training.log_every = 0"),
         ({"learning_rate": float("nan")}, "training.learning_rate = nan"),
+        ({"decay": "linear"}, "training.decay must be one of constant, cosine, inverse_sqrt, not 'linear'"),
+        ({"decay": "cosine", "steps": 5, "warmup": 5}, "training.steps = 5 must be above training.warmup = 5"),
+        ({"weight_decay": -0.1}, "training.weight_decay = -0.1"),
         ({"grad_clip": -1.0}, "training.grad_clip = -1.0"),
         ({"ema_decay": 1.0}, "training.ema_decay = 1.0"),
         ({"flip": 1}, "training.flip = 1"),
