@@ -1,11 +1,12 @@
 """Multiplying distributions: from samples of p(x) to samples of p(x) r(x)/Z, with r what is known of x_0.
 
 `given` is the one to start with: it maps Predict to Predict and so works with every sampler; `colourisation` is the
-same for pixels whose grey value is known. Noisy data are denoised exactly, whatever the model, from `denoising_start`.
-The kernels of Sohl-Dickstein et al. 2015, `perturbed` and `tilted`, hold r constant over t, which is biased; their
-docstrings say by how much.
+same for pixels whose grey value is known. `classifier_free` guides a conditional model by an unconditional one. Noisy
+data are denoised exactly, whatever the model, from `denoising_start`. The kernels of Sohl-Dickstein et al. 2015,
+`perturbed` and `tilted`, hold r constant over t, which is biased; their docstrings say by how much.
 """
 
+from diffjax.conditioning.classifier_free import classifier_free
 from diffjax.conditioning.guidance import denoising_start, expected, given, guided
 from diffjax.conditioning.kernels import Multiplied, perturbed, tilted
 from diffjax.conditioning.linear import basis_along, colourisation, rotated
@@ -15,6 +16,7 @@ __all__ = [
     "Multiplied",
     "Observation",
     "basis_along",
+    "classifier_free",
     "colourisation",
     "denoising",
     "denoising_start",

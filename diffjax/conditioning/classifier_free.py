@@ -1,0 +1,84 @@
+"""Guidance of a model by another one. With D = E[x_0 | x_t] of the one and D' of the other,
+
+    D_w = D + (w - 1)(D - D')
+
+which is s' + w (s - s') of their scores, and the same of eps, v and the velocity.
+
+    classifier-free   D of p(x | y) and D' of p(x): w = 0 is the unconditional model, w = 1 the conditional one. Papers
+                      that write (1 + w) s - w s' mean w + 1 here               (Ho & Salimans 2022, eq. 6)
+    autoguidance      D of a good model and D' of a worse one of the same data  (Karras et al. 2024b)
+
+Samples are not of p(x) p(y | x)^w: unless w is 0 or 1, the guided field is the score of no noised density.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from diffjax.dtypes import as_float
+from diffjax.errors import InputError
+from diffjax.predictions import Predict, Prediction, convert
+from diffjax.processes import Gaussian
+from diffjax.schedules import broadcast_to
+
+TINY = 1e-30  # in place of a deviation of 0
+
+
+def classifier_free(
+    conditional: Predict,
+    unconditional: Predict,
+    process: Gaussian,
+    scale: ArrayLike,
+    interval: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    rescale: ArrayLike = 0.0,
+    parallel: ArrayLike = 1.0,
+) -> Predict:
+    """The Predict of D_w. Both networks are evaluated at every time; all numbers may be traced.
+
+    Args:
+        conditional: of p(x | y), or the good model.
+        unconditional: of p(x), or the worse model.
+        scale: w, of shape () or (batch,). 1 is `conditional` and 0 `unconditional`.
+        interval: the times from and to which w holds, both included; elsewhere it is 1 (Kynkäänniemi et al. 2024).
+        rescale: φ. D_w becomes D_w (φ std(D)/std(D_w) + 1 - φ), of deviations over an example (Lin et al. 2024, section
+            3.4).
+        parallel: what is left of the part of D - D' along D; 0 is adaptive projected guidance without its momentum and
+            limit (Sadat et al. 2025), which saturates less.
+
+    Returns:
+        The Predict, with the log-variance of `conditional`. Its kind is that of both, if they agree and nothing is
+        rescaled or projected, and otherwise x0.
+
+    Raises:
+        InputError: if the interval is not within [0, 1], or the process is not Gaussian.
+    """
+    if not isinstance(process, Gaussian):
+        raise InputError(f"guidance by a second model is of Gaussian processes, not of {type(process).__name__}")
+    low, high = interval
+    traced = isinstance(low, Tracer) or isinstance(high, Tracer)
+    if not traced and not 0 <= np.asarray(low) <= np.asarray(high) <= 1:
+        raise InputError(f"interval={interval} must be two times, the first not above the second, within [0, 1]")
+    linear = _is(rescale, 0.0) and _is(parallel, 1.0)
+
+    def predict(xt: Array, t: Array) -> Prediction:
+        xt = as_float(xt)
+        first, second = conditional(xt, t), unconditional(xt, t)
+        kind = first.kind if linear and first.kind == second.kind else "x0"
+        d, other = (convert(prediction, kind, process, xt, t) for prediction in (first, second))
+        extra = broadcast_to(jnp.where((low <= t) & (t <= high), scale, 1.0) - 1.0, d)
+        if linear:
+            return Prediction(d + extra * (d - other), kind, first.log_var)
+        axes = tuple(range(1, d.ndim))
+        along = ((d - other) * d).sum(axes, keepdims=True) / jnp.maximum((d * d).sum(axes, keepdims=True), TINY) * d
+        guided = d + extra * (d - other - (1 - jnp.asarray(parallel, d.dtype)) * along)
+        ratio = d.std(axes, keepdims=True) / jnp.maximum(guided.std(axes, keepdims=True), TINY)
+        phi = jnp.asarray(rescale, d.dtype)
+        return Prediction(guided * (phi * ratio + 1 - phi), kind, first.log_var)
+
+    return predict
+
+
+def _is(value: ArrayLike, number: float) -> bool:
+    return isinstance(value, int | float) and value == number
