@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
 
-BLOCK = 2**18  # pairs at a time, 2 MB an array: it stays in the cache
+BLOCK = 2**22  # pairs at a time, 32 MB an array
 ROUNDING = 1e-13  # of a squared distance, in units of the squared norms that it is computed from
 
 
