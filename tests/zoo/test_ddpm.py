@@ -207,7 +207,7 @@ def test_figures_show_the_reverse_process(images):
         ("diffusion", "loss", "l1", "diffusion.loss"),
         ("diffusion", "variance", "learned", "hybrid"),
         ("diffusion", "variance", "big", "diffusion.variance"),
-        ("diffusion", "prediction", "velocity", "diffusion.prediction"),
+        ("diffusion", "prediction", "noise", "diffusion.prediction"),
         ("diffusion", "time_sampling", "sobol", "diffusion.time_sampling"),
         ("sampling", "sampler", "euler", "sampling.sampler"),
         ("sampling", "steps", 21, "sampling.steps.*20"),
