@@ -60,6 +60,7 @@ def test_scales_0_and_1_are_the_two_models():
         np.testing.assert_allclose(got.value, want.value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_guidance_whatever_is_predicted():
     def as_kind(kind, predict):
         return dj.predictions.predictor(kind, lambda xt, t: convert(predict(xt, t), kind, PROCESS, xt, t))

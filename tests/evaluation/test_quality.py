@@ -122,6 +122,7 @@ def test_the_order_of_examples_does_not_matter():
     assert abs(both[1]["frechet_distance"]["bias"] - both[0]["frechet_distance"]["bias"]) < 0.01
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples():
     shape = (40, 40, 1)
 

@@ -101,7 +101,7 @@ def test_uncertainty_is_learned_where_it_is_the_logarithm_of_the_mean_loss():
     np.testing.assert_allclose((value, slope), (1 + np.log(2), 0.0), atol=1e-6)
 
 
-@pytest.mark.fast(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "ve"])
 def test_a_weight_gives_one_loss_whatever_the_kind(name):
     snr = np.array([25.0, 1.0, 0.04])
@@ -284,6 +284,7 @@ def test_hybrid_teaches_mean_and_variance_separately():
     np.testing.assert_allclose(values[0], values[1] + 0.001 * values[2] / bits, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_reaches_the_floor():
     # A small MLP on N(0, I): the mean of ᾱ over the grid is the least L_simple there is.
     def network(params, xt, t):
