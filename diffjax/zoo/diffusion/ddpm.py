@@ -105,8 +105,7 @@ def ddpm(
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
         clip: whether the estimate of x_0 is clipped to [-1, 1], in samples and in the bound.
-        loss: a name of `losses.LOSSES` or `losses.WEIGHTS`.
-        loss_settings: of which the weight takes those that it names.
+        loss: a name of `losses.LOSSES` or `losses.WEIGHTS`; a weight takes those of `loss_settings` that it names.
         time_sampler: how training draws its steps; `uniform` unless given.
         stepper: what samples are drawn by; `ancestral` unless given.
         sampling_steps: a number of the chain's steps; all unless given.
@@ -114,8 +113,7 @@ def ddpm(
         num_terms: of the bound's steps, drawn for each example; all unless given.
         conditioning: whether the figures show denoising and inpainting.
     """
-    schedule: schedules.Discrete = process.schedule  # type: ignore[assignment]
-    num_steps, times = schedule.num_steps, schedule.times
+    num_steps, times = process.schedule.num_steps, process.schedule.times  # type: ignore[attr-defined]
     down = samplers.spaced(times, sampling_steps or num_steps)
     stepper = samplers.ancestral(process, variance) if stepper is None else stepper
     decoder = partial(DiscretizedNormal, num_bins=levels)
