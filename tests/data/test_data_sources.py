@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -349,8 +348,11 @@ def test_damaged_records_are_noticed(tiny, tmp_path, in_memory):
 
 
 @pytest.mark.slow
-def test_a_missing_set_is_said_within_two_seconds_and_without_a_connection(tiny, tmp_path):
-    """Whole processes, as a user sees them; any attempt to use the network is an error of another kind."""
+def test_a_missing_set_is_said_at_once_and_without_a_connection(tiny, tmp_path):
+    """Whole processes, as a user sees them; any attempt to use the network is an error of another kind.
+
+    At once: in little more than the imports take, and without those of TensorFlow.
+    """
     as_tfrecord = tmp_path / "tiny_flat" / "1.2.0"
     shutil.copytree(tiny / "tiny_flat" / "1.2.0", as_tfrecord)
     info = as_tfrecord / "dataset_info.json"
@@ -360,28 +362,27 @@ def test_a_missing_set_is_said_within_two_seconds_and_without_a_connection(tiny,
         def forbidden(*args, **kwargs):
             raise AssertionError("the network was used")
         socket.socket.connect = socket.create_connection = socket.getaddrinfo = forbidden
+        import time
+        began = time.process_time()
         import ml_collections
         from diffjax.data import load
+        imported = time.process_time()
         config = ml_collections.ConfigDict(dict(name=sys.argv[1], dir=sys.argv[2], shape=(6, 5, 3), train_split="train",
                                                 test_split="test", in_memory=True))
         try:
             load(config, "train")
         except ValueError as error:
             print(error)
+        print((time.process_time() - imported) / (imported - began), "tensorflow" in sys.modules)
     """
     for name, words in (("tiny_flat", f"--from-tfrecord={as_tfrecord}"), ("cifar10", "not prepared"), ("x", "unknown")):
-        seconds = []
-        for _ in range(3):  # the best of three, as other work may hold the processor
-            begin = time.perf_counter()
-            run = subprocess.run(
-                [sys.executable, "-c", code, name, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
-            )
-            seconds.append(time.perf_counter() - begin)
-            assert words in run.stdout and run.stdout.count("\n") == 1, run.stdout + run.stderr
-            if seconds[-1] < 2:
-                break
-        print(f"{name}: {min(seconds):.2f} s, {run.stdout}")
-        assert min(seconds) < 2
+        run = subprocess.run(
+            [sys.executable, "-c", code, name, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        said, measured = run.stdout.splitlines()
+        ratio, with_tensorflow = measured.split()
+        print(f"{name}: {float(ratio):.2f} times the imports, {said}")
+        assert words in said and with_tensorflow == "False" and float(ratio) < 2, run.stdout + run.stderr
 
 
 # --- the cache of decoded sets ---
