@@ -12,6 +12,9 @@ x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every 
 
 Between two points of a chain's grid its velocity is that of the interpolated schedule, on a point that of the step to
 the right.
+
+Where alpha = 0, as at t = 1 of `schedules.straight`, x_t is the noise and says nothing about x_0. There x0, v and
+velocity are predictions all the same; eps and score are not.
 """
 
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -27,7 +31,7 @@ from jaxtyping import Float
 from diffjax import pytrees
 from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
-from diffjax.schedules import Schedule, broadcast_to
+from diffjax.schedules import Schedule, broadcast_to, no_signal_at_end
 
 Kind = Literal["eps", "x0", "v", "score", "velocity", "logits"]
 KINDS = ("eps", "x0", "v", "score", "velocity")  # those from which a Gaussian process gets (x_0, eps)
@@ -103,14 +107,50 @@ def velocity(fn: Network, learned_variance: bool = False) -> Predict:
     return predictor("velocity", fn, learned_variance)
 
 
+def preconditioned(fn: Network, schedule: Schedule, sigma_data: ArrayLike) -> Predict:
+    """x̂_0 = c_skip x_t + c_out F(c_in x_t, c_noise), the preconditioning of Karras et al. (2022, table 1).
+
+        c_in = 1/√(sigma² + alpha² s²)   c_skip = alpha s² c_in²   c_out = sigma s c_in   c_noise = ¼ log(sigma/alpha)
+
+    Theirs is alpha = 1; any other schedule is that of x_t/alpha at the noise level sigma/alpha. For data of mean 0 and
+    variance s² the input of F has unit variance, and so has what F has to say. `losses.weighted` with `losses.edm(s)`
+    is its plain squared error. With s = 1 and alpha² + sigma² = 1, F is -v.
+
+    Args:
+        fn: F, of c_in x_t (batch, *event) and c_noise (batch,), which is kept within ±5, as alpha may be 0.
+        sigma_data: s, the standard deviation of the data: measure it.
+    """
+
+    def predict(xt: Array, t: Array) -> Prediction:
+        xt = as_float(xt)
+        s = jnp.asarray(sigma_data, xt.dtype)
+        alpha, sigma = (broadcast_to(a, xt) for a in (schedule.alpha(t), schedule.sigma(t)))
+        c_in = 1.0 / jnp.sqrt(sigma**2 + alpha**2 * s**2)
+        c_noise = jnp.clip(-0.125 * schedule.log_snr(t), -5.0, 5.0)
+        out = jnp.asarray(fn(c_in * xt, c_noise), xt.dtype)
+        return Prediction(alpha * s**2 * c_in**2 * xt + sigma * s * c_in * out, "x0")
+
+    return predict
+
+
 def logits(fn: Network) -> Predict:
     """fn predicts the log-odds of x_0 = 1, for a binomial process."""
     return predictor("logits", fn)
 
 
 def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) -> tuple[Array, Array]:
-    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted; of the floating type of x_t."""
+    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted; of the floating type of x_t.
+
+    Raises:
+        InputError: on a prediction of bits; on one of eps or score where alpha is 0, or may be: at traced times of a
+            schedule whose alpha(1) is 0.
+    """
     xt = as_float(xt)
+    if prediction.kind in ("eps", "score") and no_signal_at_end(schedule) and _may_be_one(t):
+        raise InputError(
+            f"a prediction of kind {prediction.kind!r} says nothing about x_0 at t = 1, where alpha = 0: predict x0, v"
+            " or velocity"
+        )
     alpha = broadcast_to(schedule.alpha(t), xt)
     sigma = broadcast_to(schedule.sigma(t), xt)
     value = jnp.asarray(prediction.value, xt.dtype)
@@ -129,6 +169,10 @@ def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) ->
             area = alpha * sigma_rate - sigma * alpha_rate
             return (sigma_rate * xt - sigma * value) / area, (alpha * value - alpha_rate * xt) / area
     raise InputError(f"a prediction of kind {prediction.kind!r} has no eps: it is for binomial processes")
+
+
+def _may_be_one(t: ArrayLike) -> bool:
+    return isinstance(t, jax.core.Tracer) or bool((np.asarray(t) >= 1).any())
 
 
 def unpair(kind: Kind, schedule: Schedule, x0: Array, eps: Array, t: ArrayLike) -> Array:

@@ -3,7 +3,7 @@
 Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for s < t (Kingma et al. 2021, appendix A):
 
     q(x_t | x_s)       N(alpha_{t|s} x_s, sigma²_{t|s}),  alpha_{t|s} = alpha_t/alpha_s,  sigma²_{t|s} = r sigma_t²
-    q(x_s | x_t, x_0)  N(exp(λ_t - λ_s) (alpha_s/alpha_t) x_t + alpha_s r x_0,  r sigma_s²)
+    q(x_s | x_t, x_0)  N(alpha_{t|s} (sigma_s/sigma_t)² x_t + alpha_s r x_0,  r sigma_s²)
     with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
     p(x_s | x_t)       N(the mean of q(x_s | x_t, x̂_0), one of four variances), x̂_0 the network's
 
@@ -78,10 +78,10 @@ class Gaussian(NamedTuple):
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         xt, s, t = _same_type(xt, s, t)
-        alpha_s, alpha_t = self.schedule.alpha(s), self.schedule.alpha(t)
-        snr_ratio, r = jnp.exp(self._log_snr_change(s, t)), self._r(s, t)  # exp(λ_t - λ_s)
-        mean_xt = broadcast_to(snr_ratio * alpha_s / alpha_t, xt) * xt
-        mean = mean_xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
+        alpha_s, r = self.schedule.alpha(s), self._r(s, t)
+        ratio = jnp.where(s == 0, 0.0, self.schedule.sigma(s) / self.schedule.sigma(t))
+        of_xt = self.schedule.alpha(t) / alpha_s * ratio**2
+        mean = broadcast_to(of_xt, xt) * xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
         return Normal(mean, broadcast_to(self._posterior_variance(s, t), xt))
 
     def reverse(
@@ -228,7 +228,7 @@ def binomial(schedule: VariancePreserving | ArrayLike, prior: float = 0.5) -> Bi
     if not isinstance(prior, jax.core.Tracer) and not 0 < float(prior) < 1:
         raise InputError(f"the prior probability must be in (0, 1), not {prior}")
     if not isinstance(schedule, VariancePreserving):
-        schedule = from_betas(schedule, end=True)
+        schedule = from_betas(schedule)
     return Binomial(schedule, as_float(prior))
 
 

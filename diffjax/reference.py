@@ -11,7 +11,7 @@ Functions of a real x have the type of x and the parameters together (`dtypes`),
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +77,30 @@ class GaussianMixture(NamedTuple):
         noise = sigma**2 * jnp.eye(means.shape[-1], dtype=means.dtype)
         return GaussianMixture(weights, alpha * means, alpha**2 * covs + noise)
 
-    def predict(self, schedule: Schedule) -> Predict:
-        """The exact Predict, of kind eps: -sigma ∇ log p_t(x_t). t is () or (batch,)."""
+    def predict(self, schedule: Schedule, kind: Literal["eps", "x0"] = "eps") -> Predict:
+        """The exact Predict: eps, -sigma ∇ log p_t(x_t), or x0, E[x_0 | x_t], which exists where alpha = 0, too.
 
-        def one(x: Array, t: Array) -> Array:
-            sigma = schedule.sigma(t)
-            score = self.at(schedule.alpha(t), sigma).score(x)
+        t is () or (batch,).
+        """
+
+        def eps(x: Array, alpha: Array, sigma: Array) -> Array:
+            score = self.at(alpha, sigma).score(x)
             return -sigma.astype(score.dtype) * score
 
+        def x0(x: Array, alpha: Array, sigma: Array) -> Array:
+            x, weights, means, covs = alike(x, *self)
+            alpha, sigma = jnp.asarray(alpha, x.dtype), jnp.asarray(sigma, x.dtype)
+            noised = self.at(alpha, sigma)
+            each = jax.vmap(lambda m, c: GaussianMixture(jnp.ones(1, x.dtype), m[None], c[None]).log_prob(x))
+            share = jax.nn.softmax(jnp.log(weights) + each(noised.means, noised.covs))
+            white = jnp.linalg.solve(noised.covs, (x - noised.means)[:, :, None])
+            return einsum("k,ki->i", share, means + alpha * matmul(covs, white)[:, :, 0])
+
         def predict(xt: Array, t: Array) -> Prediction:
-            return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), "eps")
+            def one(x: Array, t: Array) -> Array:
+                return (x0 if kind == "x0" else eps)(x, schedule.alpha(t), schedule.sigma(t))
+
+            return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), kind)
 
         return predict
 

@@ -1,12 +1,17 @@
 """How the times of a training batch are drawn: `init() -> state`, `sample(state, key, num) -> (t, weights)`, `update`.
 
-t lies on the grid i/T, i = 1..T; E[weights · f(t)] is the mean of f over the grid for every sampler, so the choice
-changes the variance of a loss and not its mean.
+On the grid i/T, i = 1..T, E[weights · f(t)] is the mean of f for every sampler, so the choice changes the variance of a
+loss and not its mean:
 
     uniform          independent draws
     low_discrepancy  one draw shifted by 1/num: num equidistant points mod 1  (Kingma et al. 2021, appendix I.1)
-    continuous       the same on an interval [start, 1] instead of a grid
     loss_aware       p_t ∝ √E[L_t²] over the last losses seen at t, weights 1/(T p_t)  (Nichol & Dhariwal 2021, eq. 18)
+
+Without a grid the density of t is part of what is minimised. Draws are evenly spread in its quantiles:
+
+    continuous       t uniform on [start, 1]
+    log_normal       log(sigma/alpha) ~ N(mean, std²)                         (Karras et al. 2022, table 1)
+    logit_normal     log(t/(1 - t)) ~ N(mean, std²)                           (Esser et al. 2024, eq. 19)
 """
 
 from collections.abc import Callable
@@ -18,6 +23,7 @@ from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from diffjax import eager, randomness
+from diffjax.schedules import Schedule, time_of
 
 
 class TimeSampler(NamedTuple):
@@ -63,6 +69,25 @@ def continuous(start: float) -> TimeSampler:
 
     def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
         return start + (1.0 - start) * _stratified(key, num), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
+def log_normal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> TimeSampler:
+    """The noise level sigma/alpha is log-normal, but not above that at t = 1; weights 1."""
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        level = mean + std * jax.scipy.special.ndtri(_inner(_stratified(key, num)))
+        return time_of(schedule, -2.0 * level), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeSampler:
+    """The log-odds of t are normal; weights 1."""
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        return jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(_inner(_stratified(key, num)))), jnp.ones(num)
 
     return TimeSampler(tuple, sample, lambda state, t, losses: state)
 
@@ -114,6 +139,11 @@ def _stratified(key: PRNGKeyArray, num: int) -> Array:
     u = (jax.random.uniform(shift_key) + jnp.arange(num) / num) % 1.0
     # In random order, so that an example's place in the batch says nothing about its time.
     return jax.random.permutation(order_key, u)
+
+
+def _inner(u: Array) -> Array:
+    """u in [0, 1), kept off the ends, where a normal quantile is infinite."""
+    return jnp.clip(u, 1e-7, 1 - 1e-7)
 
 
 def _grid(u: Array, num_steps: int) -> Array:

@@ -168,7 +168,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="betas"):
         processes.binomial([0.5, 1.0, 0.5])
     with pytest.raises(InputError, match="betas"):
-        schedules.from_betas([0.5, 1.0])
+        schedules.from_betas([0.5, 1.5])
     process = processes.binomial(paper_betas())
     xt = jnp.zeros((1, 1))
     with pytest.raises(InputError, match="'eps'"):

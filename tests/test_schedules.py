@@ -203,7 +203,7 @@ def test_broadcast_to():
 
 
 @pytest.mark.parametrize(
-    "betas", [[], [0.0, 0.1], [0.1, 1.0], [-0.1], [1.5], [0.1, np.nan], [[0.1, 0.2]], 0.1], ids=lambda b: str(b)
+    "betas", [[], [0.0, 0.1], [1.0, 0.1], [-0.1], [1.5], [0.1, np.nan], [[0.1, 0.2]], 0.1], ids=lambda b: str(b)
 )
 def test_bad_betas(betas):
     with pytest.raises(InputError, match="betas"):

@@ -1,10 +1,14 @@
 """Samplers: steppers from time t to time s < t in a file for each family, one driver, and one registry of names."""
 
+from diffjax.samplers.churn import churned
 from diffjax.samplers.diffusion import ancestral, ddim
 from diffjax.samplers.driver import State, Stepper, denoise, interpolate, sample, spaced
+from diffjax.samplers.exponential import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, unipc
+from diffjax.samplers.grids import noise_levels
 from diffjax.samplers.langevin import annealed_langevin
-from diffjax.samplers.ode import dpmpp_2m, heun, probability_flow
+from diffjax.samplers.ode import euler, heun, probability_flow
 from diffjax.samplers.registry import SAMPLERS, make
+from diffjax.samplers.restart import restart
 from diffjax.samplers.stochastic import denoised, euler_maruyama, predictor_corrector, reverse_diffusion, still
 
 __all__ = [
@@ -13,18 +17,26 @@ __all__ = [
     "Stepper",
     "ancestral",
     "annealed_langevin",
+    "churned",
     "ddim",
     "denoise",
     "denoised",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s",
+    "dpmpp_3m",
+    "euler",
     "euler_maruyama",
     "heun",
     "interpolate",
     "make",
+    "noise_levels",
     "predictor_corrector",
     "probability_flow",
+    "restart",
     "reverse_diffusion",
     "sample",
     "spaced",
     "still",
+    "unipc",
 ]

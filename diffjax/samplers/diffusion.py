@@ -9,29 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import PRNGKeyArray
 
 from diffjax import schedules
 from diffjax.distributions import Normal
 from diffjax.predictions import Predict, convert, pair
 from diffjax.processes import Gaussian, Process, Variance
-from diffjax.samplers.driver import State, Stepper, at, start
+from diffjax.samplers.driver import Noise, State, Stepper, at, normal, single, start
 from diffjax.schedules import broadcast_to
 
 
 def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
     """Draws from the reverse kernel; a Gaussian step to s = 0 takes its mean, as in algorithm 2 of Ho et al. 2020."""
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         prediction = predict(state.x, t)
         kernel = process.reverse(prediction, state.x, s, t, variance)
         x0 = convert(prediction, "x0", process, state.x, t)
         if not isinstance(kernel, Normal):
-            return State(kernel.sample(key), x0, process.schedule.log_snr(t))
+            return State(kernel.sample(single("bits", key)), x0, process.schedule.log_snr(t))
         # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit. The variance of
         # a last step that is also the first is 0, and the gradient of its root infinite: none of it is used.
-        noisy = kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance))
-        return State(jnp.where(s == 0, kernel.mean, noisy.sample(key)), x0, process.schedule.log_snr(t))
+        deviation = jnp.sqrt(jnp.where(s == 0, 1.0, kernel.variance))
+        noisy = kernel.mean + deviation * normal(key, kernel.mean, t, s)
+        return State(jnp.where(s == 0, kernel.mean, noisy), x0, process.schedule.log_snr(t))
 
     return Stepper(process.prior, start, step)
 
@@ -41,7 +41,7 @@ def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
     # numpy, because jnp would trace the comparison of even a concrete eta under jit
     deterministic = not isinstance(eta, jax.core.Tracer) and bool((np.asarray(eta) == 0).all())
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule = process.schedule
         x0, eps = pair(predict(state.x, t), schedule, state.x, t)
         alpha_s, sigma_s = at(schedule, s, state.x)
@@ -50,7 +50,7 @@ def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
         posterior = process.posterior(x0, state.x, s, t).variance
         scale = broadcast_to(eta, state.x)
         kept = jnp.maximum(sigma_s**2 - scale**2 * posterior, 0.0)
-        noise = scale * schedules.sqrt(posterior) * jax.random.normal(key, state.x.shape, state.x.dtype)
+        noise = scale * schedules.sqrt(posterior) * normal(key, state.x, t, s)
         return State(alpha_s * x0 + schedules.sqrt(kept) * eps + noise, x0, schedule.log_snr(t))
 
     return Stepper(process.prior, start, step)

@@ -22,8 +22,18 @@ from diffjax.processes import Gaussian
 from diffjax.schedules import Schedule, broadcast_to
 
 
+class Path(NamedTuple):
+    """A Brownian path W(t) of t in [0, 1] in place of a step's key: its noise is that of W between its two times."""
+
+    key: PRNGKeyArray
+
+
+Noise = PRNGKeyArray | Path
+RESOLUTION = 2.0**-24  # of a path: that of float32 below 1
+
+
 class State(NamedTuple):
-    """Where a sampler is.
+    """Where a sampler is. A stepper may carry more beside it, in a NamedTuple that has these, too.
 
     x: (batch, *event), the sample so far.
     x0: (batch, *event), the latest estimate of the end point: progressive generation shows this.
@@ -39,8 +49,8 @@ class Stepper(NamedTuple):
     """prior(shape) -> where x at time 1 comes from; init(x) -> state; step(key, predict, state, t, s) -> state."""
 
     prior: Callable[[tuple[int, ...]], Distribution]
-    init: Callable[[Array], State]
-    step: Callable[[PRNGKeyArray, Predict, State, Array, Array], State]
+    init: Callable[[Array], Any]
+    step: Callable[[Noise, Predict, Any, Array, Array], Any]
 
 
 def sample(
@@ -50,6 +60,7 @@ def sample(
     times: Float[Array, " num_times"],
     shape: tuple[int, ...],
     save: Callable[[State], Any] | None = None,
+    path: bool = False,
 ) -> Any:
     """Draws x_1 from the prior and follows the times down: one `lax.scan`, memory independent of their number.
 
@@ -58,17 +69,21 @@ def sample(
             is that of the samples.
         shape: (batch, *event).
         save: what to keep of the state after every step, e.g. `lambda state: state.x`. None keeps nothing.
+        path: whether the noise is that of one Brownian path of t, which the key alone draws. Finer times then refine
+            the same sample, and stochastic solvers converge for each key and not in law alone. Otherwise the noise of
+            step i is drawn from the key and i.
 
     Returns:
         x_0 of that shape; with `save`, also what was saved, stacked over steps: (x_0, saved).
 
     Raises:
-        InputError: if concrete times do not decrease, or are not in [0, 1].
+        InputError: if concrete times do not decrease, or are not in [0, 1]; on a path, if the stepper's noise is not of
+            that kind: a corrector's, churn, or of bits.
     """
     _check_times(times)
     prior_key, key = jax.random.split(key)
     x = stepper.prior(shape).sample(prior_key).astype(floating(times))
-    return denoise(stepper, predict, key, x, times, save)
+    return denoise(stepper, predict, key, x, times, save, path)
 
 
 def denoise(
@@ -78,6 +93,7 @@ def denoise(
     x: Float[Array, "batch *event"],
     times: Float[Array, " num_times"],
     save: Callable[[State], Any] | None = None,
+    path: bool = False,
 ) -> Any:
     """`sample` from a given x at times[0] instead of from the prior."""
     _check_times(times)
@@ -88,7 +104,7 @@ def denoise(
 
         def body(state: State, item: tuple[Array, Array, Array]) -> tuple[State, Any]:
             i, t, s = item
-            new = stepper.step(jax.random.fold_in(key, i), batched, state, t, s)
+            new = stepper.step(Path(key) if path else jax.random.fold_in(key, i), batched, state, t, s)
             state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), new, state)
             return state, None if save is None else save(state)
 
@@ -152,6 +168,24 @@ def start(x: Float[Array, "batch *event"]) -> State:
 def at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
     """alpha and sigma at t, to multiply x."""
     return broadcast_to(schedule.alpha(t), x), broadcast_to(schedule.sigma(t), x)
+
+
+def normal(noise: Noise, x: Array, t: Array, s: Array) -> Array:
+    """z ~ N(0, I) of the shape and type of x for the step between t and s. Of a path, its increment over √|t - s|."""
+    if not isinstance(noise, Path):
+        return jax.random.normal(noise, x.shape, x.dtype)
+    import diffrax  # here, so that `import diffjax` stays light
+
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    tree = diffrax.VirtualBrownianTree(0.0, 1.0, RESOLUTION, shape, noise.key)
+    return tree.evaluate(s, t) / jnp.sqrt(t - s)
+
+
+def single(name: str, noise: Noise) -> PRNGKeyArray:
+    """The key of a step whose noise is not of a path; `name` is what the error calls it."""
+    if isinstance(noise, Path):
+        raise InputError(f"the noise of {name} is not that of one Brownian path: leave path at False")
+    return noise
 
 
 def _check_times(times: Array) -> None:

@@ -24,7 +24,7 @@ from diffjax.mcmc.hmc import check_step_size
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
-from diffjax.samplers.driver import State, Stepper
+from diffjax.samplers.driver import Noise, State, Stepper, single
 from diffjax.samplers.stochastic import langevin_step, require_gaussian, still
 from diffjax.schedules import VariancePreserving
 from diffjax.sde import equations
@@ -51,7 +51,7 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
     check_num_steps("num_steps", num_steps)
     num_steps = int(num_steps)  # numpy's short integers overflow
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule, gradient = process.schedule, equations.score(process, predict)
 
         def visit(x: Array, item: tuple[PRNGKeyArray, Array, Array]) -> tuple[Array, None]:
@@ -62,7 +62,9 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
 
         # One loop over both levels, and not two loops, so that the network is compiled once.
         levels, due = jnp.repeat(jnp.stack([t, s]), num_steps), jnp.arange(2 * num_steps) < num_steps
-        x, _ = jax.lax.scan(visit, state.x, (jax.random.split(key, 2 * num_steps), levels, due | (s == 0)))
+        x, _ = jax.lax.scan(
+            visit, state.x, (jax.random.split(single("annealed_langevin", key), 2 * num_steps), levels, due | (s == 0))
+        )
         if denoise:
             x = jax.lax.cond(s == 0, lambda: convert(predict(x, s), "x0", process, x, s), lambda: x)
         return State(x, x, schedule.log_snr(t).astype(x.dtype))

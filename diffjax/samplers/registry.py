@@ -15,8 +15,10 @@ from diffjax import registry
 from diffjax.processes import Gaussian, Process
 from diffjax.samplers.diffusion import ancestral, ddim
 from diffjax.samplers.driver import Stepper
+from diffjax.samplers.exponential import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, unipc
 from diffjax.samplers.langevin import annealed_langevin
-from diffjax.samplers.ode import dpmpp_2m, heun, probability_flow
+from diffjax.samplers.ode import euler, heun, probability_flow
+from diffjax.samplers.restart import restart
 from diffjax.samplers.stochastic import (
     denoised,
     euler_maruyama,
@@ -60,8 +62,14 @@ def _flow(process: Gaussian, denoise: bool = True) -> Stepper:
 SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "ancestral": ancestral,
     "ddim": ddim,
+    "euler": euler,
     "heun": heun,
+    "dpmpp_2s": dpmpp_2s,
     "dpmpp_2m": dpmpp_2m,
+    "dpmpp_3m": dpmpp_3m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "unipc": unipc,
+    "restart": restart,
     "euler_maruyama": euler_maruyama,
     "reverse_diffusion": reverse_diffusion,
     "predictor_corrector": _corrected,
@@ -70,7 +78,8 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
 }
 # Steppers that look at x alone, between which a corrector may move x.
 PREDICTORS: dict[str, Callable[..., Stepper]] = {
-    name: SAMPLERS[name] for name in ("ancestral", "euler_maruyama", "reverse_diffusion", "ddim", "heun")
+    name: SAMPLERS[name]
+    for name in ("ancestral", "euler_maruyama", "reverse_diffusion", "ddim", "euler", "heun", "dpmpp_2s")
 } | {"none": still}
 
 

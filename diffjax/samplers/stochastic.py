@@ -2,6 +2,7 @@
 
     euler_maruyama       x_s = x_t - [f - g² ∇log p_t](t - s) + g √(t - s) z
     reverse_diffusion    x_s = (2 - a) x_t + G² ∇log p_t + G z,  q(x_t | x_s) = N(a x_s, G²)       (their eq. 46)
+                         From alpha(t) = 0, where the equation is singular, both draw x_s from q(x_s | x̂_0)
     predictor_corrector  Langevin steps at t, then any stepper from t to s                       (their algorithm 1)
 
 The last step, to s = 0, adds no noise; `denoised` also removes what there is. `samplers.ancestral`, `ddim` and `heun`
@@ -28,13 +29,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray
 
-from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.mcmc.langevin import langevin
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Binomial, Gaussian, Process
-from diffjax.samplers.driver import State, Stepper, start
+from diffjax.samplers.driver import Noise, State, Stepper, at, normal, single, start
 from diffjax.schedules import broadcast_to
 from diffjax.sde import equations
 
@@ -47,15 +47,16 @@ def euler_maruyama(process: Gaussian) -> Stepper:
     """
     require_gaussian("euler_maruyama", process)
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         prediction = predict(state.x, t)
         # Coefficients in the type of x: the time's may be wider.
         squared = broadcast_to(equations.squared_diffusion(process.schedule, t), state.x)
         length = broadcast_to(t - s, state.x)
         score = convert(prediction, "score", process, state.x, t)
         mean = state.x - (equations.drift(process, state.x, t) - squared * score) * length
-        x = _noised(key, mean, squared * length, s)
-        return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
+        x0 = convert(prediction, "x0", process, state.x, t)
+        x = _noised(process, key, mean, squared * length, x0, t, s)
+        return State(x, x0, _log_snr(process, t, x))
 
     return Stepper(process.prior, start, step)
 
@@ -71,13 +72,14 @@ def reverse_diffusion(process: Gaussian) -> Stepper:
     """
     require_gaussian("reverse_diffusion", process)
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         prediction = predict(state.x, t)
         forward = process.transition(state.x, s, t)
         score = convert(prediction, "score", process, state.x, t)
         mean = 2.0 * state.x - forward.mean + forward.variance * score
-        x = _noised(key, mean, forward.variance, s)
-        return State(x, convert(prediction, "x0", process, state.x, t), _log_snr(process, t, x))
+        x0 = convert(prediction, "x0", process, state.x, t)
+        x = _noised(process, key, mean, forward.variance, x0, t, s)
+        return State(x, x0, _log_snr(process, t, x))
 
     return Stepper(process.prior, start, step)
 
@@ -85,7 +87,7 @@ def reverse_diffusion(process: Gaussian) -> Stepper:
 def still(process: Process) -> Stepper:
     """x_s = x_t: no predictor, for `predictor_corrector` to correct alone. Its estimate of the end point is x_t."""
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         return State(state.x, state.x, _log_snr(process, t, state.x))
 
     return Stepper(process.prior, start, step)
@@ -102,10 +104,10 @@ def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
     """
     require_gaussian("denoised", process)
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         def last() -> State:
             x0 = convert(predict(state.x, t), "x0", process, state.x, t)
-            return State(x0, x0, _log_snr(process, t, x0))
+            return state._replace(x=x0, x0=x0, log_snr=_log_snr(process, t, x0))
 
         return jax.lax.cond(s == 0, last, lambda: stepper.step(key, predict, state, t, s))
 
@@ -128,7 +130,7 @@ def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 
     if not isinstance(snr, jax.core.Tracer) and not ((np.asarray(snr) > 0) & np.isfinite(snr)).all():
         raise InputError(f"snr must be positive and finite, not {snr}")
 
-    def step(key: PRNGKeyArray, predict: Predict, state: State, t: Array, s: Array) -> State:
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         gradient = equations.score(process, predict)
         kept = (process.schedule.alpha(t) / process.schedule.alpha(s)) ** 2
 
@@ -139,7 +141,7 @@ def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 
             h = broadcast_to(2.0 * kept * (snr * _noise_norm(math.prod(x.shape[1:]))) ** 2, mean) / mean**2
             return langevin_step(key, lambda x: gradient(x, t), x, h), None
 
-        key, corrector_key = jax.random.split(key)
+        key, corrector_key = jax.random.split(single("predictor_corrector", key))
         x, _ = jax.lax.scan(correct, state.x, jax.random.split(corrector_key, int(num_steps)))
         return predictor.step(key, predict, state._replace(x=x), t, s)
 
@@ -166,8 +168,12 @@ def _noise_norm(size: int) -> float:
     return math.sqrt(2.0) * math.exp(math.lgamma(0.5 * (size + 1)) - math.lgamma(0.5 * size))
 
 
-def _noised(key: PRNGKeyArray, mean: Array, variance: Array, s: Array) -> Array:
-    return jnp.where(s == 0, mean, Normal(mean, variance).sample(key))
+def _noised(process: Gaussian, key: Noise, mean: Array, variance: Array, x0: Array, t: Array, s: Array) -> Array:
+    """N(mean, variance), but the mean at s = 0; from alpha(t) = 0, where the equation is singular, q(x_s | x̂_0)."""
+    z = normal(key, mean, t, s)
+    (alpha_s, sigma_s), alpha_t = at(process.schedule, s, mean), process.schedule.alpha(t)
+    exact, stepped = alpha_s * x0 + sigma_s * z, mean + jnp.sqrt(variance) * z
+    return jnp.where(s == 0, jnp.where(alpha_t == 0, x0, mean), jnp.where(alpha_t == 0, exact, stepped))
 
 
 def _log_snr(process: Process, t: Array, x: Array) -> Array:

@@ -3,6 +3,7 @@
     drift       f = (d log alpha/dt) x
     diffusion   g² = -sigma² dλ/dt = d sigma²/dt - 2 sigma² d log alpha/dt,   λ = log(alpha²/sigma²)
     velocity    dx/dt = f - ½ g² ∇log p_t(x), the probability flow, with the same marginals p_t   (their eq. 13)
+                      = alpha' x̂_0 + sigma' ê, which is finite where alpha = 0, as f and g² are not
     reversed    dx = [f - g² ∇log p_t(x)] dt + g dw̄, backwards in time                              (their eq. 6)
 
 Both follow from the schedule alone, by differentiating it: of `vp` they are -½β x and √β, of `sub_vp` g² is
@@ -25,15 +26,15 @@ from diffjax import dtypes
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
-from diffjax.schedules import VE, Schedule, broadcast_to, check_times
+from diffjax.schedules import EDM, VE, Schedule, broadcast_to, check_times
 
 TRAIN_FROM = 1e-5  # the least time of the published models, in training and in likelihoods
 LIKELIHOOD_FROM = 1e-5
 
 
 def sample_from(schedule: Schedule) -> float:
-    """The time at which the published samplers stop: 1e-3, and 1e-5 for `ve` (Song et al. 2021, appendix C)."""
-    return 1e-5 if isinstance(schedule, VE) else 1e-3
+    """The time at which the published samplers stop: 1e-3; 1e-5 for `ve` (Song et al. 2021, appendix C) and `edm`."""
+    return 1e-5 if isinstance(schedule, VE | EDM) else 1e-3
 
 
 def times(schedule: Schedule, num_steps: int) -> Float[Array, " num_times"]:
@@ -80,13 +81,13 @@ def score(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike], A
 
 
 def velocity(process: Gaussian, predict: Predict) -> Callable[[Array, ArrayLike], Array]:
-    """(x (batch, *event), t () or (batch,)) -> dx/dt of the probability flow."""
-    gradient = score(process, predict)
+    """(x (batch, *event), t () or (batch,)) -> dx/dt of the probability flow, alpha' x̂_0 + sigma' ê."""
 
     def at(x: Array, t: ArrayLike) -> Array:
+        check_times("t", t)
         x = dtypes.as_float(x)
-        half = 0.5 * squared_diffusion(process.schedule, t)
-        return drift(process, x, t) - broadcast_to(half, x) * gradient(x, t)
+        t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+        return convert(predict(x, t), "velocity", process, x, t).astype(x.dtype)
 
     return at
 

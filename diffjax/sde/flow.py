@@ -21,7 +21,7 @@ from diffjax import dtypes, eager
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, convert
 from diffjax.processes import Gaussian
-from diffjax.schedules import VE, Discrete, Schedule
+from diffjax.schedules import EDM, VE, Discrete, Schedule
 from diffjax.sde.equations import sample_from, velocity
 from diffjax.sde.ode import MAX_STEPS, known, solve
 
@@ -152,8 +152,14 @@ def interpolate_latents(
 
 
 def earliest(schedule: Schedule, t: float) -> float:
-    """t, or of a discrete chain its first time if that is later: a network has seen nothing before."""
-    return max(t, 1.0 / schedule.num_steps) if isinstance(schedule, Discrete) else t
+    """t, or the least time that a network has seen if that is later: of a chain its first, of `edm` sigma_min's."""
+    if isinstance(schedule, Discrete):
+        return max(t, 1.0 / schedule.num_steps)
+    return (
+        max(t, float(jnp.asarray(schedule.sigma_min) / jnp.asarray(schedule.sigma_max)))
+        if isinstance(schedule, EDM)
+        else t
+    )
 
 
 def check_interval(process: Gaussian, start: ArrayLike, end: ArrayLike) -> None:

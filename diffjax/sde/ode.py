@@ -2,7 +2,8 @@
 
 The formulas are Dormand and Prince's, as in the papers' RK45, so that a tolerance means what it means there;
 Tsitouras' are as good at equal cost. A discrete chain is followed in √L instead of t, L the integrated rate: the rate
-jumps at every time of the chain's grid, over which a solver in t stumbles, and in √L the flow is smooth.
+jumps at every time of the chain's grid, over which a solver in t stumbles, and in √L the flow is smooth. Where L is
+infinite at the end the variable is the angle arctan(sigma/alpha), and for `schedules.edm` it is log t.
 
 What a batch shares is the steps, so that the network sees whole batches. A step is accepted if it is accurate for every
 example:
@@ -17,6 +18,7 @@ has no part in the error control: the others go on as if it were not in the batc
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,7 +30,7 @@ from jax.typing import ArrayLike
 from diffjax import dtypes, eager
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
-from diffjax.schedules import Discrete, Schedule
+from diffjax.schedules import EDM, Discrete, Schedule, no_signal_at_end
 
 MAX_STEPS = 1000
 
@@ -139,12 +141,24 @@ def _dopri5() -> tuple[Any, Any]:
 
 def _clock(schedule: Schedule) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """The variable that the solver steps in as a function of time, and its inverse."""
+    if isinstance(schedule, EDM):
+        return jnp.log, jnp.exp
     if not isinstance(schedule, Discrete):
         return lambda t: t, lambda u: u
+    if no_signal_at_end(schedule):
+        return lambda t: jnp.arctan2(schedule.sigma(t), schedule.alpha(t)).astype(t.dtype), partial(_time_of, schedule)
     return (
         lambda t: jnp.sqrt(schedule.integrated_rate(t)).astype(t.dtype),
         lambda u: jnp.interp(u * u, schedule.table.astype(u.dtype), schedule.times.astype(u.dtype)),
     )
+
+
+def _time_of(chain: Discrete, angle: Array) -> Array:
+    """The time at which arctan(sigma/alpha) is `angle`, of a chain whose alpha falls linearly to 0 in its last step."""
+    table, times = (a[:-1].astype(angle.dtype) for a in (chain.table, chain.times))
+    rate = -jnp.log1p(-(jnp.sin(angle) ** 2))
+    last = 1.0 - jnp.cos(angle) * jnp.exp(0.5 * table[-1]) / chain.num_steps
+    return jnp.where(rate < table[-1], jnp.interp(rate, table, times), jnp.minimum(last, 1.0))
 
 
 def known(t: ArrayLike) -> Any:

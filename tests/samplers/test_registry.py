@@ -148,8 +148,8 @@ def test_what_does_not_suit_is_said_in_one_sentence():
                 samplers.make(name, bits, {})
     with pytest.raises(InputError, match="noise left at t = 0"):
         samplers.SAMPLERS["annealed_langevin"](process)
-    with pytest.raises(InputError, match=r"sampling.sampler must be one of ancestral, ddim, .*, not 'euler'"):
-        samplers.make("euler", process, {})
+    with pytest.raises(InputError, match=r"sampling.sampler must be one of ancestral, ddim, .*, not 'eule'"):
+        samplers.make("eule", process, {})
     with pytest.raises(InputError, match=r"sampling.predictor must be one of ancestral, .*none, not 'dpmpp_2m'"):
         samplers.make("predictor_corrector", process, {"predictor": "dpmpp_2m"})
 
@@ -167,14 +167,16 @@ def test_schedules_by_name():
         "vp": schedules.vp(beta_max=10.0),
         "sub_vp": schedules.sub_vp(beta_max=10.0),
         "ve": schedules.ve(sigma_min=0.2),
+        "edm": schedules.edm(sigma_min=0.2),
+        "straight": schedules.straight(),
     }
     assert list(want) == list(schedules.SCHEDULES) == [*schedules.CHAINS, *schedules.CONTINUOUS]
     for name, schedule in want.items():
         np.testing.assert_array_equal(
             schedules.make(name, settings, schedules.SCHEDULES).log_snr(t), schedule.log_snr(t)
         )
-    with pytest.raises(InputError, match=r"sde.name must be one of linear, .*, not 'edm'"):
-        schedules.make("edm", settings, schedules.SCHEDULES, "sde.name")
+    with pytest.raises(InputError, match=r"sde.name must be one of linear, .*, not 'edn'"):
+        schedules.make("edn", settings, schedules.SCHEDULES, "sde.name")
 
 
 @pytest.mark.slow
