@@ -5,6 +5,18 @@ A configuration begins with it, adds its system and the system's own sections, a
 
 from ml_collections import ConfigDict
 
+# Of diffusion models: fields of `sampling` that samplers and their grids of times take.
+SAMPLERS = dict(
+    spacing="",  # of the times: karras | log_snr | time | exponential; empty: the chain's own, or equidistant
+    rho=7.0,  # of karras
+    order=3,  # of unipc
+    churn=0.0,  # of euler and heun: S_churn of Karras et al. 2022
+    churn_noise=1.0,  # S_noise
+    restart_levels=(0.05, 0.3),  # of restart: noise levels sigma/alpha
+    restarts=3,
+    restart_steps=5,
+)
+
 
 def get_config() -> ConfigDict:
     return ConfigDict(

@@ -18,12 +18,14 @@ def get_config() -> ConfigDict:
         dict(
             schedule="linear",  # linear | cosine | sigmoid
             betas=(1e-4, 0.02),  # first and last, of the linear schedule
+            zero_terminal_snr=False,  # move and scale alpha so that x_1 is pure noise; for v and x0
             num_steps=1000,
             prediction="eps",  # eps | x0 | v | score | velocity
             variance="forward",  # forward (fixed large) | posterior (fixed small) | learned
             clip=True,  # x_0 to [-1, 1], in samples and in the bound
             loss="simple",  # simple | vlb | hybrid, or a weight of losses/weights.py, as min_snr
             time_sampling="uniform",  # uniform | low_discrepancy | loss_aware
+            label_dropout=0.0,  # how often a network of classes is told of none, for classifier-free guidance
         )
     )
     config.net = ConfigDict(
@@ -38,7 +40,8 @@ def get_config() -> ConfigDict:
             remat=False,
         )
     )
-    config.sampling.update(steps=1000, eta=0.0)  # ancestral | ddim | heun | dpmpp_2m; eta is ddim's
+    # ancestral | ddim | heun | unipc | ..., all of diffjax.samplers.SAMPLERS; eta is ddim's
+    config.sampling.update(steps=1000, eta=0.0, **base.SAMPLERS)
     config.evaluation.update(
         batch_size=128,
         flow_examples=0,  # of the test split, for log p by the probability flow beside the bound; 0: none

@@ -11,7 +11,7 @@ Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected, of 
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from configs import base, cifar10
 
 
 def get_config() -> ConfigDict:
@@ -20,13 +20,17 @@ def get_config() -> ConfigDict:
     config.system = "score"
     config.sde = ConfigDict(
         dict(
-            name="ve",  # ve | vp | sub_vp
-            sigma_min=0.01,  # of ve
+            name="ve",  # ve | vp | sub_vp | edm | straight
+            sigma_min=0.01,  # of ve and edm
             sigma_max=50.0,
             beta_min=0.1,  # of vp and sub_vp
             beta_max=20.0,
             levels=232,  # noise levels of ve that are trained on; 0: all times
-            weighting="simple",  # simple: sigma² | likelihood: g²
+            weighting="simple",  # simple: sigma² | likelihood: g² | a weight of losses/weights.py, as edm
+            sigma_data=0.0,  # the data's deviation, which preconditions the network; 0: it gives the score
+            time_sampling="uniform",  # at all times: uniform | log_normal | logit_normal
+            time_mean=-1.2,  # of log(sigma/alpha), or of log(t/(1 - t))
+            time_std=1.2,
         )
     )
     config.net.name = "unet"
@@ -40,6 +44,7 @@ def get_config() -> ConfigDict:
             predictor="reverse_diffusion",  # ancestral | euler_maruyama | reverse_diffusion | ddim | heun | none
             snr=0.16,  # of predictor_corrector
             conditioning_steps=1000,  # of the denoising and inpainting in the figures
+            **base.SAMPLERS,
         )
     )
     config.evaluation.update(bound_steps=1000, flow_examples=1000)

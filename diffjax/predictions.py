@@ -227,3 +227,20 @@ def clip(predict: Predict, process, low: float = -1.0, high: float = 1.0) -> Pre
         return Prediction(jnp.clip(convert(prediction, "x0", process, xt, t), low, high), "x0", prediction.log_var)
 
     return clipped
+
+
+def dynamic_threshold(predict: Predict, process, quantile: float = 0.995) -> Predict:
+    """Predict with x_0 clipped to [-s, s] and divided by s, the quantile of |x_0| in its example or 1 if that is less.
+
+    Strong guidance drives x_0 out of [-1, 1]; this brings it back without saturating (Saharia et al. 2022, section
+    2.3). The result is of kind x0.
+    """
+
+    def thresholded(xt: Array, t: Array) -> Prediction:
+        prediction = predict(xt, t)
+        x0 = convert(prediction, "x0", process, xt, t)
+        size = jnp.abs(x0).reshape(x0.shape[0], -1)
+        s = broadcast_to(jnp.maximum(jnp.quantile(size, quantile, axis=1), 1.0), x0)
+        return Prediction(jnp.clip(x0, -s, s) / s, "x0", prediction.log_var)
+
+    return thresholded

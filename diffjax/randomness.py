@@ -30,6 +30,11 @@ def split(key: Keys, num: int) -> list[Keys]:
     return list(jax.vmap(lambda k: jax.random.split(k, num), out_axes=1)(key))
 
 
+def fold_in(key: Keys, data: int) -> Keys:
+    """A new key of the same form; none of those that `split` makes if `data` is above their number."""
+    return jax.vmap(lambda k: jax.random.fold_in(k, data))(key) if per_example(key) else jax.random.fold_in(key, data)
+
+
 def each(key: Keys, batch: int) -> Key[Array, " batch"]:
     """A key per example: what `jax.vmap` over examples takes."""
     return key if per_example(key) else jax.random.split(key, batch)

@@ -50,6 +50,8 @@ SAMPLER = flags.DEFINE_string(
     "sampler", None, "sample: e.g. ancestral, ddim, heun, what the system has; default the config's."
 )
 STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; default the config's.", lower_bound=1)
+LABEL = flags.DEFINE_integer("label", None, "sample: the class to draw; default the config's.", lower_bound=-1)
+SCALE = flags.DEFINE_float("scale", None, "sample: of guidance, 1 for none; default the config's.", lower_bound=0.0)
 SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", 0, 2**32 - 1)
 DEVICES = flags.DEFINE_integer("devices", None, "plan: that many devices, of any kind; default those here.", 1)
 TOPOLOGY = flags.DEFINE_string("topology", "", "plan: a TPU slice such as v5e:2x4, compiled for by the package libtpu.")
@@ -156,6 +158,11 @@ def _run() -> None:
         config.sampling.sampler = SAMPLER.value
     if STEPS.value is not None:
         config.sampling.steps = STEPS.value
+    for name, value in (("label", LABEL.value), ("scale", SCALE.value)):
+        if value is not None and "guidance" not in config:
+            raise InputError(f"--{name} is of guided systems, as of configs/cfg_digits.py: this run knows no classes")
+        if value is not None:
+            config.guidance[name] = value
     run.sample(config, path, STEP.value, NUM.value, SEED.value)
 
 

@@ -34,10 +34,20 @@ except ImportError:  # not on Windows, where nothing keeps a second training awa
 
 # Fields, or sections, that may differ from those the run began with: they do not change what is trained.
 FREE = (
-    "data.dir", "evaluation", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
+    "data.dir", "evaluation", "guidance", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
     "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
     "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
+# What a field was in runs that are older than it.
+YOUNGER = {
+    "diffusion.label_dropout": 0.0,
+    "diffusion.zero_terminal_snr": False,
+    "sde.sigma_data": 0.0,
+    "sde.time_mean": -1.2,
+    "sde.time_sampling": "uniform",
+    "sde.time_std": 1.2,
+    **{f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()},
+}
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as Python's json spells them
 
 
@@ -58,9 +68,7 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
     """
     path = workdir / "config.json"
     if path.exists():
-        # A field that is younger than the run had its default there.
-        defaults = {f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()}
-        there, now = ({**defaults, **_flat(written)} for written in (_read(workdir), saved))
+        there, now = ({**YOUNGER, **_flat(written)} for written in (_read(workdir), saved))
         differ = [
             f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"
             for field in sorted(there.keys() | now.keys())

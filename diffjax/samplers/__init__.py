@@ -4,7 +4,7 @@ from diffjax.samplers.churn import churned
 from diffjax.samplers.diffusion import ancestral, ddim
 from diffjax.samplers.driver import State, Stepper, denoise, interpolate, sample, spaced
 from diffjax.samplers.exponential import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, unipc
-from diffjax.samplers.grids import noise_levels
+from diffjax.samplers.grids import grid, noise_levels
 from diffjax.samplers.langevin import annealed_langevin
 from diffjax.samplers.ode import euler, heun, probability_flow
 from diffjax.samplers.registry import SAMPLERS, make
@@ -27,6 +27,7 @@ __all__ = [
     "dpmpp_3m",
     "euler",
     "euler_maruyama",
+    "grid",
     "heun",
     "interpolate",
     "make",

@@ -9,6 +9,9 @@ and time n is 0. The last level is that of `last`, but for "time". Where ς is i
 from that of t = 1 - last, and the first time is 1 all the same.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +23,24 @@ from diffjax import eager, registry, schedules
 from diffjax.dtypes import floating
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
-from diffjax.schedules import Schedule
-from diffjax.sde.equations import sample_from
+from diffjax.samplers.driver import spaced
+from diffjax.schedules import Discrete, Schedule
+from diffjax.sde.equations import sample_from, times
 from diffjax.sde.flow import earliest
 
 SPACINGS = ("karras", "log_snr", "time", "exponential")
+
+
+def grid(schedule: Schedule, sampling: Mapping[str, Any]) -> Float[Array, " num_times"]:
+    """The times of `sampling.{steps, spacing, rho}`. Without a spacing `spaced` ones of a chain, else `sde.times`.
+
+    Raises:
+        InputError: as `noise_levels`, or as `spaced`.
+    """
+    steps, spacing = sampling["steps"], sampling.get("spacing", "")
+    if spacing:
+        return noise_levels(schedule, steps, spacing, sampling.get("rho", 7.0))
+    return spaced(schedule.times, steps) if isinstance(schedule, Discrete) else times(schedule, steps)
 
 
 def noise_levels(
@@ -43,7 +59,7 @@ def noise_levels(
             not in (0, 1/2], or so many steps that their times are equal to rounding.
     """
     check_num_steps("num_steps", num_steps)
-    registry.choose("spacing", spacing, SPACINGS)
+    registry.choose("sampling.spacing", spacing, SPACINGS)
     last = earliest(schedule, sample_from(schedule)) if last is None else last
     if not 0 < last <= 0.5:
         raise InputError(f"last must be a time in (0, 1/2], not {last}")
@@ -68,7 +84,7 @@ def noise_levels(
             [jnp.ones(1, dtype), schedules.time_of(schedule, log_snr), jnp.asarray([last, 0], dtype)]
         )
 
-    times = eager.once(between, schedule, jnp.asarray(rho, dtype))
-    if not isinstance(times, jax.core.Tracer) and not (np.diff(np.asarray(times)) < 0).all():
+    found = eager.once(between, schedule, jnp.asarray(rho, dtype))
+    if not isinstance(found, jax.core.Tracer) and not (np.diff(np.asarray(found)) < 0).all():
         raise InputError(f"num_steps={num_steps} are too many for {dtype}: times of the {spacing} grid are equal")
-    return times
+    return found

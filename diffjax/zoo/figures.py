@@ -86,6 +86,11 @@ def grid(images: Array) -> Grid:
     return Grid(images, math.ceil(math.sqrt(len(images))))
 
 
+def columns(num: int) -> Callable[[Array], Figure]:
+    """A grid of that many columns, as of classes in turn; with 0 `picture`."""
+    return (lambda images: Grid(images, num)) if num else picture
+
+
 def plane(xy: Array) -> Panels:
     """Samples of the plane (n, 2)."""
     return Panels([[Points("samples", xy)]])

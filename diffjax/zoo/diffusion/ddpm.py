@@ -1,20 +1,21 @@
 """Denoising diffusion: DDPM (Ho et al. 2020) and improved DDPM (Nichol & Dhariwal 2021) on images.
 
-The U-Net gives one of eps, x0, v and score. The process, the bound and the samplers are those of the library, called
-with the network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k-1) - 1, and the bound is that of the
-levels themselves: its last term is the probability of a level under the rounded Normal (Ho et al. 2020, eq. 13).
+The network gives one of eps, x0, v, score and velocity. The process, the bound and the samplers are those of the
+library, called with the network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k-1) - 1, and the bound
+is that of the levels themselves: its last term is the probability of a level under the rounded Normal (Ho et al. 2020,
+eq. 13).
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from diffjax import bounds, losses, predictions, processes, randomness, registry, samplers, schedules, sde
+from diffjax import bounds, losses, predictions, processes, randomness, registry, samplers, schedules
 from diffjax import time_sampling as times_of
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
@@ -24,58 +25,10 @@ from diffjax.memory import of_times
 from diffjax.nets.unet import UNet
 from diffjax.processes import Variance
 from diffjax.zoo.diffusion import pictures
+from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance
 from diffjax.zoo.diffusion.pictures import Reverse
-from diffjax.zoo.figures import Figure, Figures
-from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels, scaled
-
-
-class Denoiser(NamedTuple):
-    """A network of noisy images, and the model p(x_{t-1} | x_t) that it makes. The fields are arguments of `ddpm`."""
-
-    process: processes.Gaussian
-    network: nn.Module
-    shape: tuple[int, int, int]
-    levels: int
-    kind: predictions.Kind
-    learned: bool
-    clip: bool
-    num_classes: int
-
-    @property
-    def classes(self) -> tuple[str, int] | None:
-        return ("net.num_classes", self.num_classes) if self.num_classes else None
-
-    def init(self, key: Array) -> Any:
-        no_label = jnp.zeros(1, int) if self.num_classes else None
-        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), no_label)["params"]
-
-    def unpack(self, batch: Batch) -> tuple[Array, Array | None]:
-        """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
-        x0 = scaled(image_of(batch), self.levels)
-        if self.classes is None:
-            return x0, None
-        label = labels(batch, self.classes)
-        return x0, jnp.where(label < 0, self.num_classes, label)
-
-    def network_predict(
-        self, params: Any, label: Array | None, dropout: randomness.Keys | None = None
-    ) -> predictions.Predict:
-        """What the network says: it is trained so."""
-
-        def fn(xt: Array, t: Array) -> Array:
-            return jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, label, dropout))
-
-        return predictions.predictor(self.kind, fn, self.learned)
-
-    def predict(self, params: Any, label: Array | None) -> predictions.Predict:
-        """Of the model p whose bound is reported and from which samples are drawn."""
-        said = self.network_predict(params, label)
-        return predictions.clip(said, self.process) if self.clip else said
-
-    def kernels(self, params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
-        if self.num_classes:
-            raise InputError("net.num_classes is set: a network that knows classes alone has no unconditional Predict")
-        return self.process, self.predict(params, None)
+from diffjax.zoo.figures import Figure, Figures, columns
+from diffjax.zoo.model import Batch, Examples, Model, bound_of
 
 
 def ddpm(
@@ -91,8 +44,10 @@ def ddpm(
     loss_settings: Mapping[str, Any] = losses.DEFAULTS,
     time_sampler: times_of.TimeSampler | None = None,
     stepper: samplers.Stepper | None = None,
-    sampling_steps: int | None = None,
+    sampling_times: Array | None = None,
     num_classes: int = 0,
+    label_dropout: float = 0.0,
+    guidance: Guidance = NO_GUIDANCE,
     num_terms: int | None = None,
     conditioning: bool = False,
 ) -> Model:
@@ -100,48 +55,42 @@ def ddpm(
 
     Args:
         process: of a discrete schedule.
-        network: (xt, position, label, dropout keys) -> (batch, H, W, C), see `nets.unet`; with `variance="learned"`
-            twice the channels. `position` is DDPM's step index 0 .. 999, whatever the number of steps.
+        network: (xt, position 0 .. 999, label, dropout keys) -> (batch, H, W, C), see `nets.unet`; with
+            `variance="learned"` twice the channels.
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
         clip: whether the estimate of x_0 is clipped to [-1, 1], in samples and in the bound.
         loss: a name of `losses.LOSSES` or `losses.WEIGHTS`; a weight takes those of `loss_settings` that it names.
         time_sampler: how training draws its steps; `uniform` unless given.
-        stepper: what samples are drawn by; `ancestral` unless given.
-        sampling_steps: a number of the chain's steps; all unless given.
-        num_classes: of labels that the network is told, 0 for none.
+        stepper, sampling_times: what samples are drawn by; `ancestral` on the chain's own times unless given.
+        num_classes, label_dropout: of labels that the network is told, 0 for none; how often it is told of no class.
+        guidance: of samples, where there are classes.
         num_terms: of the bound's steps, drawn for each example; all unless given.
         conditioning: whether the figures show denoising and inpainting.
     """
     num_steps, times = process.schedule.num_steps, process.schedule.times  # type: ignore[attr-defined]
-    down = samplers.spaced(times, sampling_steps or num_steps)
+    down = times[::-1] if sampling_times is None else sampling_times
     stepper = samplers.ancestral(process, variance) if stepper is None else stepper
     decoder = partial(DiscretizedNormal, num_bins=levels)
     cost = losses.chain_loss(loss, process, num_steps, kind, variance, decoder, loss_settings)
-    denoiser = Denoiser(process, network, shape, levels, kind, variance == "learned", clip, num_classes)
+    denoiser = Denoiser(process, network, shape, levels, kind, variance == "learned", clip, num_classes, label_dropout)
 
     def training_loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         x0, label = denoiser.unpack(batch)
         time_key, noise_key, dropout_key = randomness.split(key, 3)
         given = batch.get("t") if isinstance(batch, dict) else None
         t = times_of.uniform(num_steps).sample((), time_key, len(x0))[0] if given is None else given
-        return cost(denoiser.network_predict(params, label, dropout_key), noise_key, x0, t)
+        told = denoiser.dropped(randomness.fold_in(key, 4), label)
+        return cost(denoiser.network_predict(params, told, dropout_key), noise_key, x0, t)
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         x0, label = denoiser.unpack(batch)
         costs = bounds.diffusion(process, denoiser.predict(params, label), key, x0, times, variance, decoder, num_terms)
         return {"prior": costs.prior, "diffusion": costs.diffusion.sum(0), "reconstruction": costs.reconstruction}
 
-    def log_prob(params: Any, key: Array, batch: Batch) -> Array:
-        """The bound's prior and reconstruction, and the probability flow in place of all steps between."""
-        x0, label = denoiser.unpack(batch)
-        level = jnp.round((x0 + 1.0) * (levels - 1) / 2).astype(int)
-        return sde.discrete_log_prob(process, denoiser.predict(params, label), key, level, levels, "forward", variance)
-
     def sample(params: Any, key: Array, num: int) -> Array:
-        label_key, key = jax.random.split(key)
-        label = jax.random.randint(label_key, (num,), 0, num_classes) if num_classes else None
-        return samplers.sample(stepper, denoiser.predict(params, label), key, down, (num, *shape))
+        label = guidance.labels(num, num_classes) if num_classes else None
+        return samplers.sample(stepper, denoiser.guided(params, label, guidance), key, down, (num, *shape))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         reverse = Reverse(process, denoiser.predict, stepper, down, variance)
@@ -152,11 +101,11 @@ def ddpm(
         training_loss,
         bound_of(terms),
         sample,
-        denoiser.kernels,
+        lambda params: denoiser.kernels(params, guidance),
         of_times(times_of.uniform(num_steps) if time_sampler is None else time_sampler),
         Examples(classes=denoiser.classes),
-        (Bound(terms), Flow(log_prob)),
-        Figures(own=figures),
+        (Bound(terms), Flow(partial(denoiser.log_prob, variance))),
+        Figures(samples=columns(num_classes if guidance.label < 0 else 0), own=figures),
     )
 
 
@@ -184,11 +133,43 @@ def make(config: Any) -> Model:
         loss_settings=setting,
         time_sampler=time_sampler(setting.num_steps),
         stepper=samplers.make(sampling.sampler, process, {**sampling, "variance": variance}),
-        sampling_steps=sampling.steps,
+        sampling_times=samplers.grid(process.schedule, sampling),
         num_classes=config.net.num_classes,
+        label_dropout=setting.get("label_dropout", 0.0),
+        guidance=guidance_of(config),
         num_terms=config.evaluation.num_terms or None,
         conditioning=config.evaluation.conditioning,
     )
+
+
+def guidance_of(config: Any) -> Guidance:
+    """`config.guidance`, where there is one.
+
+    Raises:
+        InputError: on guidance of a model without classes, or numbers out of range.
+    """
+    num_classes = config.net.num_classes
+    if "guidance" not in config:
+        return NO_GUIDANCE
+    if not num_classes:
+        raise InputError("guidance needs a model that knows classes: set net.num_classes and diffusion.label_dropout")
+    given, found = config.guidance, Guidance(**config.guidance)
+    if not isinstance(given.label, int) or not -1 <= given.label < num_classes:
+        classes = f"a class below net.num_classes={num_classes}"
+        raise InputError(f"guidance.label must be {classes}, or -1 for all in turn, not {given.label!r}")
+    for name in ("scale", "rescale", "parallel"):
+        if not 0 <= (value := given[name]) < math.inf:
+            raise InputError(f"guidance.{name} must be a finite number of at least 0, not {value}")
+    low, high = given.interval
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"guidance.interval={(low, high)} must be two times within [0, 1], in ascending order")
+    if not 0 <= given.threshold <= 1:
+        raise InputError(f"guidance.threshold must be a quantile in (0, 1], or 0 for none, not {given.threshold}")
+    if not found.plain and not config.diffusion.get("label_dropout", 0.0):
+        raise InputError(
+            f"guidance.scale={found.scale} needs an unconditional prediction: train with diffusion.label_dropout=0.1"
+        )
+    return found
 
 
 def unet(net: Any, out_channels: int) -> UNet:
@@ -212,7 +193,8 @@ def schedule_of(setting: Any) -> schedules.Discrete:
     if len(ends) != 2 or not all(isinstance(beta, float | int) for beta in ends):
         raise InputError(f"diffusion.betas = {ends} must be two numbers, the first and the last beta")
     settings = {"num_steps": setting.num_steps, "beta_start": ends[0], "beta_end": ends[1]}
-    return schedules.make(setting.schedule, settings, schedules.CHAINS, "diffusion.schedule")
+    chain = schedules.make(setting.schedule, settings, schedules.CHAINS, "diffusion.schedule")
+    return schedules.zero_terminal_snr(chain) if setting.get("zero_terminal_snr", False) else chain
 
 
 def _check(config: Any) -> None:
@@ -232,8 +214,15 @@ def _check(config: Any) -> None:
         raise InputError(f"diffusion.variance='learned' is not taught by diffusion.loss={setting.loss!r}: use 'hybrid'")
     registry.choose("diffusion.prediction", setting.prediction, predictions.KINDS)
     registry.choose("diffusion.variance", setting.variance, ("posterior", "forward", "learned"))
+    if setting.get("zero_terminal_snr", False) and setting.prediction in ("eps", "score"):
+        raise InputError(
+            f"diffusion.prediction={setting.prediction!r} says nothing about x_0 at zero terminal SNR, where x_1 is"
+            " pure noise: use 'v' or 'x0'"
+        )
+    if not 0 <= setting.get("label_dropout", 0.0) < 1:
+        raise InputError(f"diffusion.label_dropout must be a probability below 1, not {setting.label_dropout}")
     if setting.num_steps == 1 and setting.variance != "forward":
         raise InputError(f"diffusion.num_steps=1 has no diffusion.variance={setting.variance!r}: use 'forward'")
-    if not 1 <= config.sampling.steps <= setting.num_steps:
+    if not config.sampling.get("spacing") and not 1 <= config.sampling.steps <= setting.num_steps:
         limit = f"diffusion.num_steps={setting.num_steps}"
         raise InputError(f"sampling.steps must be from 1 to {limit}, not {config.sampling.steps}")

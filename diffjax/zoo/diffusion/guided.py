@@ -19,21 +19,24 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import conditioning, losses, predictions, randomness, registry, samplers, sde
+from diffjax import conditioning, losses, predictions, randomness, registry, samplers
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
 from diffjax.evaluation.table import Table
 from diffjax.nets.classifier import Classifier
 from diffjax.processes import Gaussian
-from diffjax.schedules import Discrete, Schedule, broadcast_to
+from diffjax.schedules import Schedule, broadcast_to
 from diffjax.zoo.diffusion import ddpm, score
-from diffjax.zoo.figures import Figure, Figures, Grid, grid
+from diffjax.zoo.figures import Figure, Figures, Grid, columns
 from diffjax.zoo.model import Batch, Examples, Model, labels, scaled
 
 BASES: dict[str, Callable[[Any], Model]] = {"ddpm": ddpm.make, "score": score.make}  # on images in [-1, 1]
 TABLE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCALES = (0.0, 1.0, 3.0)  # of the table and the figure
+
+
+HUNDRED = partial(samplers.grid, sampling={"steps": 100})
 
 
 class Guide(NamedTuple):
@@ -43,7 +46,7 @@ class Guide(NamedTuple):
     network: nn.Module
     shape: tuple[int, int, int]
     stepper: Callable[[Gaussian], samplers.Stepper]
-    steps: int
+    times: Callable[[Schedule], Array]
 
     def init(self, key: Array) -> Any:
         model_key, key = jax.random.split(key)
@@ -69,8 +72,9 @@ class Guide(NamedTuple):
             return jnp.asarray(scale) * _chosen(self.log_probs(params, xt, t), asked)
 
         toward = conditioning.guided(process, predict, log_r)
-        times = _times(process.schedule, self.steps)
-        return samplers.sample(self.stepper(process), toward, key, times, (len(asked), *self.shape))
+        return samplers.sample(
+            self.stepper(process), toward, key, self.times(process.schedule), (len(asked), *self.shape)
+        )
 
     def at_scales(self, params: Any, key: Array, asked: Array) -> Array:
         """The same noise guided at each of the scales: (scales, *asked, *shape)."""
@@ -85,7 +89,7 @@ def guided(
     num_classes: int,
     *,
     stepper: Callable[[Gaussian], samplers.Stepper] = samplers.ddim,
-    steps: int = 100,
+    times: Callable[[Schedule], Array] = HUNDRED,
     scale: float = 1.0,
     label: int = -1,
 ) -> Model:
@@ -98,13 +102,13 @@ def guided(
         base: of images (H, W, C) of `levels` levels, with `kernels`, not conditioned on labels itself.
         network: (xt, 1000 t, dropout keys) -> (batch, num_classes), log-odds of the classes.
         stepper: from the base's process to what guided samples are drawn by.
-        steps: of sampling.
+        times: of sampling, from the base's schedule.
         scale: of log p(y | x_t); 0 is no guidance.
         label: the class of all samples; -1 for the classes in turn, image i of class i mod num_classes.
     """
     base_bound, base_terms, base_log_prob = base.bound, base.measure(Bound).terms, base.measure(Flow).log_prob
     assert base_bound is not None
-    guide = Guide(base, network, shape, stepper, steps)
+    guide = Guide(base, network, shape, stepper, times)
     classes = ("classifier.num_classes", num_classes)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
@@ -148,7 +152,7 @@ def guided(
             Table(table),
         ),
         # A column for each class.
-        Figures(grid if label >= 0 else lambda samples: Grid(samples, num_classes), figures),
+        Figures(columns(num_classes if label < 0 else 0), figures),
     )
 
 
@@ -217,14 +221,10 @@ def make(config: Any) -> Model:
         config.data.levels,
         setting.num_classes,
         stepper=lambda process: samplers.make(sampling.sampler, process, {**sampling, "variance": variance}),
-        steps=sampling.steps,
+        times=partial(samplers.grid, sampling=sampling),
         scale=guidance.scale,
         label=guidance.label,
     )
-
-
-def _times(schedule: Schedule, steps: int) -> Array:
-    return samplers.spaced(schedule.times, steps) if isinstance(schedule, Discrete) else sde.times(schedule, steps)
 
 
 def _chosen(log_p: Array, label: Array) -> Array:

@@ -1,8 +1,10 @@
-"""Score-based models: NCSN (Song & Ermon 2019, 2020) and score-based SDEs (Song et al. 2021), on vectors and images.
+"""Score-based models: NCSN (Song & Ermon 2019, 2020), score-based SDEs (Song et al. 2021), EDM (Karras et al. 2022).
 
-The network's output F gives the score of the noised data at time t,
+They are of vectors and images. The network's output F gives the score of the noised data at time t, or preconditioned
+the data,
 
     s(x, t) = -F(x/√(alpha² + sigma²), t)/sigma                    (NCSNv2's third technique: unconditional in sigma)
+    x̂_0(x, t) = c_skip x + c_out F(c_in x, c_noise)                (`predictions.preconditioned`)
 
 trained by denoising score matching at `sde.levels` noise levels, or, with 0, at all times. Every sampler of the library
 takes it, and its likelihood is had in two ways: by the bound, on a grid of times, and by the probability flow.
@@ -13,6 +15,7 @@ bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the ex
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,7 +37,8 @@ from diffjax.zoo.diffusion import ddpm, pictures, score_toy
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
-WEIGHTINGS = ("simple", "likelihood")
+WEIGHTINGS = ("simple", "likelihood")  # beside those of `losses.WEIGHTS`
+TIME_SAMPLERS = ("uniform", "log_normal", "logit_normal")
 
 
 class Score(NamedTuple):
@@ -44,6 +48,11 @@ class Score(NamedTuple):
     network: nn.Module
     shape: tuple[int, ...]
     levels: int
+    sigma_data: float = 0.0
+
+    @property
+    def kind(self) -> predictions.Kind:
+        return "x0" if self.sigma_data else "score"
 
     @property
     def units(self) -> float:
@@ -54,14 +63,20 @@ class Score(NamedTuple):
         return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
 
     def predict(self, params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
-        """s(x, t) = -F(x/√(alpha² + sigma²), t)/sigma."""
+        """-F(x/√(alpha² + sigma²), 999 t)/sigma as the score, or with `sigma_data` F preconditioned."""
         schedule = self.process.schedule
+        rest = (None, dropout) if len(self.shape) == 3 else ()
+
+        def network(x: Array, t: Array) -> Array:
+            return jnp.asarray(self.network.apply({"params": params}, x, t, *rest))
+
+        if self.sigma_data:
+            return predictions.preconditioned(network, schedule, self.sigma_data)
 
         def score(xt: Array, t: Array) -> Array:
             alpha, sigma = (schedules.broadcast_to(a, xt) for a in (schedule.alpha(t), schedule.sigma(t)))
             inputs = xt / jnp.sqrt(alpha**2 + sigma**2)
-            rest = (None, dropout) if len(self.shape) == 3 else ()
-            return -jnp.asarray(self.network.apply({"params": params}, inputs, 999.0 * t, *rest)) / sigma
+            return -network(inputs, 999.0 * t) / sigma
 
         return predictions.score(score)
 
@@ -91,6 +106,8 @@ def score_model(
     levels: int = 0,
     num_levels: int = 0,
     weighting: str = "simple",
+    sigma_data: float = 0.0,
+    time_sampler: times_of.TimeSampler | None = None,
     stepper: samplers.Stepper | None = None,
     times: Array | None = None,
     bound_steps: int = 1000,
@@ -101,12 +118,13 @@ def score_model(
     """A score model of vectors or images of `shape`.
 
     Args:
-        process: of a continuous schedule: `schedules.ve`, `vp`, `sub_vp`.
-        network: (x/√(alpha² + sigma²), 999 t) -> (batch, *shape); of images also label (None) and dropout keys.
+        process: of a continuous schedule: `schedules.ve`, `vp`, `sub_vp`, `edm`.
+        network: (x/√(alpha² + sigma²), 999 t), or (c_in x, c_noise); of images also None and dropout keys.
         levels: of data of levels; 0 for real numbers.
         num_levels: noise levels of `ve` that are trained on; 0 for all times.
-        weighting: of the loss: "simple", sigma² on the squared error of the score, or "likelihood", g² (Song, Durkan
-            et al. 2021).
+        weighting: of the squared error of the score "simple", sigma², or "likelihood", g²; or of `losses.WEIGHTS`.
+        sigma_data: the deviation of the data, with which the network is preconditioned (EDM); 0: it gives the score.
+        time_sampler: of training at all times; `continuous` unless given.
         stepper, times: what samples are drawn by, times descending from 1 to 0; 1000 steps of `reverse_diffusion`,
             ended by the estimate of x_0, unless given.
         bound_steps: steps of the chain whose bound is reported, where there are no `num_levels`.
@@ -115,20 +133,18 @@ def score_model(
         toy: the mixture in the plane that the data are of; its figures and its table are made then.
     """
     schedule, images = process.schedule, len(shape) == 3
-    score = Score(process, network, shape, levels)
+    score = Score(process, network, shape, levels, sigma_data)
     stepper = samplers.denoised(process, samplers.reverse_diffusion(process)) if stepper is None else stepper
     times = sde.times(schedule, 1000) if times is None else times
     grid_times = _bound_times(schedule, num_levels or bound_steps)
-    time_sampler = times_of.low_discrepancy(num_levels) if num_levels else times_of.continuous(sde.TRAIN_FROM)
-    # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
-    weight = None if weighting == "simple" else partial(sde.squared_diffusion, schedule)
+    all_times = time_sampler or times_of.continuous(sde.TRAIN_FROM)
+    matching = _matching(score, weighting)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         encode_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         x0 = score.encode(encode_key, batch)
         t = _times(time_key, batch, len(x0), num_levels)
-        error = losses.weighted_score_matching(process, score.predict(params, dropout_key), noise_key, x0, t, weight)
-        return error / math.prod(shape)
+        return matching(score.predict(params, dropout_key), noise_key, x0, t)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
@@ -158,10 +174,25 @@ def score_model(
         bound_of(terms),
         sample,
         score.kernels,
-        of_times(time_sampler),
+        of_times(times_of.low_discrepancy(num_levels) if num_levels else all_times),
         measures=(Bound(terms), Flow(score.log_prob), *([] if toy is None else [Table(table)])),
         figures=Figures(own=figures),
     )
+
+
+def _matching(score: Score, weighting: str) -> Callable[[predictions.Predict, randomness.Keys, Array, Array], Array]:
+    """The loss of a prediction as (predict, key, x0, t) -> (batch,), a mean over the event."""
+    process = score.process
+    if weighting in losses.WEIGHTS:
+        weight = registry.build(losses.WEIGHTS[weighting], settings={"sigma_data": score.sigma_data})
+        return lambda predict, key, x0, t: losses.weighted(process, predict, key, x0, t, weight, score.kind)
+    # Under g² the loss bounds the likelihood (Song, Durkan et al. 2021).
+    rate = None if weighting == "simple" else partial(sde.squared_diffusion, process.schedule)
+
+    def loss(predict: predictions.Predict, key: randomness.Keys, x0: Array, t: Array) -> Array:
+        return losses.weighted_score_matching(process, predict, key, x0, t, rate) / math.prod(score.shape)
+
+    return loss
 
 
 def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
@@ -206,13 +237,25 @@ def make(config: Any) -> Model:
         levels=config.data.levels,
         num_levels=setting.levels,
         weighting=setting.weighting,
+        sigma_data=setting.get("sigma_data", 0.0),
+        time_sampler=_time_sampler(setting, process.schedule),
         stepper=stepper,
-        times=grids.get(sampling.sampler, sde.times(process.schedule, sampling.steps)),
+        times=grids.get(sampling.sampler, samplers.grid(process.schedule, sampling)),
         bound_steps=config.evaluation.bound_steps,
         num_terms=config.evaluation.num_terms or None,
         conditioning_steps=sampling.conditioning_steps if config.evaluation.get("conditioning") else 0,
         toy=score_toy.of_config(config) if config.data.name == "mixture" else None,
     )
+
+
+def _time_sampler(setting: Any, schedule: schedules.Schedule) -> times_of.TimeSampler | None:
+    """Of training at all times, by name; None is uniform."""
+    match setting.get("time_sampling", "uniform"):
+        case "log_normal":
+            return times_of.log_normal(schedule, setting.time_mean, setting.time_std)
+        case "logit_normal":
+            return times_of.logit_normal(setting.time_mean, setting.time_std)
+    return None
 
 
 def _network(config: Any) -> nn.Module:
@@ -230,7 +273,15 @@ def _check(config: Any) -> None:
         raise InputError(
             f"net.name must be {right!r} for data of shape {tuple(config.data.shape)}: {config.net.name!r}"
         )
-    registry.choose("sde.weighting", setting.weighting, WEIGHTINGS)
+    registry.choose("sde.weighting", setting.weighting, (*WEIGHTINGS, *losses.WEIGHTS))
+    registry.choose("sde.time_sampling", setting.get("time_sampling", "uniform"), TIME_SAMPLERS)
+    sigma_data = setting.get("sigma_data", 0.0)
+    if not 0 <= sigma_data < math.inf:
+        raise InputError(f"sde.sigma_data must be the deviation of the data, or 0 for none, not {sigma_data}")
+    if setting.weighting == "edm" and not sigma_data:
+        raise InputError("sde.weighting='edm' needs sde.sigma_data, the deviation of the data")
+    if setting.name == "straight" and not sigma_data:
+        raise InputError("sde.name='straight' ends without signal, where a score says nothing: set sde.sigma_data")
     if setting.levels and (setting.name != "ve" or setting.levels < 2):
         raise InputError(
             f"sde.levels={setting.levels} must be 0, for all times, or at least 2, and those of sde.name='ve', not "

@@ -1,0 +1,146 @@
+"""A network of noisy images as the model p(x_{t-1} | x_t), told of the image's class or not, and guided by itself.
+
+In training a label is replaced by that of no class with probability `label_dropout`, so that one network gives both
+predictions of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import ArrayLike
+
+from diffjax import conditioning, predictions, processes, randomness, sde
+from diffjax.errors import InputError
+from diffjax.zoo.model import Batch, image_of, labels, scaled
+
+
+class Guidance(NamedTuple):
+    """What samples of a class-conditional model are drawn by: `conditioning.classifier_free` and a threshold.
+
+    scale: w. 1 is the conditional model, which needs one evaluation of the network and no label dropout; 0 the
+        unconditional one
+    label: the class of all samples; -1 for the classes in turn
+    interval, rescale, parallel: see `conditioning.classifier_free`
+    threshold: the quantile of `predictions.dynamic_threshold`; 0 for none
+    """
+
+    scale: ArrayLike = 1.0
+    label: int = -1
+    interval: tuple[ArrayLike, ArrayLike] = (0.0, 1.0)
+    rescale: ArrayLike = 0.0
+    parallel: ArrayLike = 1.0
+    threshold: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is known to leave the conditional model as it is."""
+        return isinstance(self.scale, float | int) and self.scale == 1
+
+    def labels(self, num: int, num_classes: int) -> Array:
+        """The classes of `num` samples, (num,)."""
+        return jnp.arange(num) % num_classes if self.label < 0 else jnp.full(num, self.label)
+
+
+NO_GUIDANCE = Guidance()
+
+
+class Denoiser(NamedTuple):
+    """The fields are arguments of `ddpm`."""
+
+    process: processes.Gaussian
+    network: nn.Module
+    shape: tuple[int, int, int]
+    levels: int
+    kind: predictions.Kind
+    learned: bool
+    clip: bool
+    num_classes: int
+    label_dropout: float = 0.0
+
+    @property
+    def classes(self) -> tuple[str, int] | None:
+        return ("net.num_classes", self.num_classes) if self.num_classes else None
+
+    def init(self, key: Array) -> Any:
+        no_label = jnp.zeros(1, int) if self.num_classes else None
+        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), no_label)["params"]
+
+    def unpack(self, batch: Batch) -> tuple[Array, Array | None]:
+        """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
+        x0 = scaled(image_of(batch), self.levels)
+        if self.classes is None:
+            return x0, None
+        label = labels(batch, self.classes)
+        return x0, jnp.where(label < 0, self.num_classes, label)
+
+    def dropped(self, key: randomness.Keys, label: Array | None) -> Array | None:
+        """The labels, each replaced by that of no class with probability `label_dropout`."""
+        if label is None or not self.label_dropout:
+            return label
+        return jnp.where(randomness.uniform(key, label.shape) < self.label_dropout, self.num_classes, label)
+
+    def network_predict(
+        self, params: Any, label: Array | None, dropout: randomness.Keys | None = None
+    ) -> predictions.Predict:
+        """What the network says: it is trained so."""
+
+        def fn(xt: Array, t: Array) -> Array:
+            return jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, label, dropout))
+
+        return predictions.predictor(self.kind, fn, self.learned)
+
+    def predict(self, params: Any, label: Array | None) -> predictions.Predict:
+        """Of the model p whose bound is reported; of samples without guidance."""
+        said = self.network_predict(params, label)
+        return predictions.clip(said, self.process) if self.clip else said
+
+    def guided(self, params: Any, label: Array | None, guidance: Guidance) -> predictions.Predict:
+        """What samples are drawn by: p(x_0 | label), (batch,), guided. Without classes it is `predict`."""
+        if label is None:
+            return self.predict(params, None)
+        said = self.network_predict(params, label)
+        if not guidance.plain:
+            self._check_unconditional(f"guidance.scale={guidance.scale}")
+            nothing = self.network_predict(params, jnp.full_like(label, self.num_classes))
+            _, _, interval, rescale, parallel, _ = guidance
+            said = conditioning.classifier_free(
+                said, nothing, self.process, guidance.scale, interval, rescale, parallel
+            )
+        if guidance.threshold:
+            return predictions.dynamic_threshold(said, self.process, guidance.threshold)
+        return predictions.clip(said, self.process) if self.clip else said
+
+    def log_prob(self, variance: processes.Variance, params: Any, key: Array, batch: Batch) -> Array:
+        """The bound's prior and reconstruction, and the probability flow in place of all steps between; nats."""
+        x0, label = self.unpack(batch)
+        level = jnp.round((x0 + 1.0) * (self.levels - 1) / 2).astype(int)
+        predict = self.predict(params, label)
+        return sde.discrete_log_prob(self.process, predict, key, level, self.levels, "forward", variance)
+
+    def kernels(self, params: Any, guidance: Guidance) -> tuple[processes.Gaussian, predictions.Predict]:
+        """The process and a Predict of any batch: of the class asked for, guided, or of no class.
+
+        Raises:
+            InputError: if no class is asked for and the network knows classes alone.
+        """
+        if not self.num_classes:
+            return self.process, self.predict(params, None)
+        asked = guidance.label >= 0
+        if not asked:
+            self._check_unconditional("guidance.label=-1")
+            guidance = Guidance(threshold=guidance.threshold)
+
+        def predict(xt: Array, t: Array) -> predictions.Prediction:
+            label = jnp.full(xt.shape[0], guidance.label if asked else self.num_classes)
+            return self.guided(params, label, guidance)(xt, t)
+
+        return self.process, predict
+
+    def _check_unconditional(self, what: str) -> None:
+        if not self.label_dropout:
+            raise InputError(
+                f"{what} needs an unconditional prediction, which this network has never learned: train it with "
+                "diffusion.label_dropout=0.1, or ask for a class by guidance.label and guidance.scale=1"
+            )
