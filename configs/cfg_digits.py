@@ -1,4 +1,4 @@
-"""Digits of a class by classifier-free guidance (Ho & Salimans 2022): the diffusion of configs/digits.py knows the class.
+"""Digits of a class by classifier-free guidance (Ho & Salimans 2022): configs/digits.py, told the class.
 
 A tenth of the labels is hidden in training, so that one network gives p(x | y) and p(x). Samples are columns, one for
 each class. `--mode=sample --workdir=DIR --label=3 --scale=2` draws one class; scale 1 is the conditional model.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import predictions, processes, reference, schedules
+from diffjax import losses, predictions, processes, reference, schedules
 from diffjax.errors import InputError
 from diffjax.predictions import KINDS, Prediction
 
@@ -156,3 +156,68 @@ def test_types(dtype, wide):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.dtype == np.float32 and b.dtype == np.float64
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+# Preconditioning and thresholds ----------------------------------------------------------------------------------
+
+
+def test_preconditioning_of_unit_variance_is_v():
+    schedule = schedules.vp()
+    process, t = processes.gaussian(schedule), jnp.array([0.01, 0.3, 0.9])
+    x = jnp.array([[0.5, -1.0], [2.0, 0.1], [-0.3, 0.7]])
+    got = predictions.preconditioned(lambda x, c: jnp.cos(3 * x), schedule, 1.0)(x, t)
+    want = predictions.v(lambda x, t: -jnp.cos(3 * x))(x, t)
+    np.testing.assert_allclose(got.value, predictions.convert(want, "x0", process, x, t), rtol=1e-5, atol=1e-6)
+
+
+def test_preconditioning_is_that_of_the_paper_whatever_alpha():
+    # Karras et al. 2022, table 1, of x/alpha at the level sigma/alpha.
+    t, s, x = np.array([0.02, 0.4, 0.97]), 0.6, np.array([[0.5], [2.0], [-0.3]])
+    for schedule in (schedules.edm(0.01, 30.0), schedules.vp(), schedules.straight()):
+        alpha, level = (np.float64(a)[:, None] for a in (schedule.alpha(t), schedule.sigma(t) / schedule.alpha(t)))
+        z, root = x / alpha, np.sqrt(level**2 + s**2)
+        skip, out, c_in, noise = s**2 / root**2, level * s / root, 1 / root, 0.25 * np.log(level)
+        got = predictions.preconditioned(lambda x, c: jnp.sin(x) + c[:, None], schedule, s)(
+            jnp.asarray(x), jnp.asarray(t)
+        )
+        np.testing.assert_allclose(got.value, skip * z + out * (np.sin(c_in * z) + noise), rtol=1e-4)
+    # Where alpha = 0 it exists, too: c_skip is 0, and c_out is s.
+    seen = predictions.preconditioned(lambda x, c: x + 0 * c[:, None], schedules.straight(), s)(
+        jnp.ones((1, 1)), jnp.ones(1)
+    )
+    np.testing.assert_allclose(seen.value, [[s]], rtol=1e-6)
+
+
+def test_what_a_preconditioned_network_sees_and_has_to_say_has_unit_variance():
+    # x_0 ~ N(0, s²): the best F is 0, and the EDM-weighted loss of F = 0 is 1 at every level, its closed-form minimum.
+    schedule, s, n = schedules.edm(0.002, 80.0), 0.6, 20_000
+    process, seen = processes.gaussian(schedule), []
+
+    def zero(x, c):
+        seen.append(x)
+        return 0 * x
+
+    predict = predictions.preconditioned(zero, schedule, s)
+    x0 = s * jax.random.normal(jax.random.key(0), (n, 1))
+    for level in (0.01, 0.6, 40.0):
+        t = jnp.full(n, level / 80.0)
+        loss = np.float64(losses.weighted(process, predict, jax.random.key(1), x0, t, losses.edm(s), "x0"))
+        assert abs(loss.mean() - 1) < 5 * np.sqrt(2 / n)
+        assert abs(np.float64(seen.pop()).var() - 1) < 5 * np.sqrt(2 / n)
+        # F = 0 is the best: D(x) = c x with c a hundredth off costs more, by c² E x² over the least.
+        off = predictions.x0(
+            lambda x, t, level=level: (s**2 / (level**2 + s**2) + 0.2 * min(level, 1.0) * s / level) * x
+        )
+        worse = np.float64(losses.weighted(process, off, jax.random.key(1), x0, t, losses.edm(s), "x0"))
+        assert worse.mean() > loss.mean()
+
+
+def test_dynamic_threshold_by_numpy():
+    process, t = processes.gaussian(schedules.vp()), jnp.array([0.2, 0.5])
+    x0 = np.float32([[[0.1, -3.0], [2.0, 0.5]], [[0.1, -0.3], [0.2, 0.5]]])
+    predict = predictions.dynamic_threshold(predictions.x0(lambda x, t: jnp.asarray(x0)), process, 0.7)
+    got = predict(jnp.zeros_like(x0), t)
+    s = np.quantile(np.abs(x0[0]), 0.7)
+    assert s > 1 and got.kind == "x0"
+    np.testing.assert_allclose(got.value[0], np.clip(x0[0], -s, s) / s, rtol=1e-6)
+    np.testing.assert_array_equal(got.value[1], x0[1])  # within [-1, 1] nothing changes

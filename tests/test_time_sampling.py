@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
-from diffjax import time_sampling
+from diffjax import schedules, time_sampling
 
 STEPS = 40
 PROFILE = 5.0 * np.exp(-np.arange(STEPS) / 4.0) + 0.02  # like L_vlb's: the first steps carry nearly all of it
@@ -165,3 +166,20 @@ def test_history_keeps_its_type_and_its_program(compilations):
             for other in (sampler, *(make(4) for make in (time_sampling.uniform, time_sampling.low_discrepancy))):
                 t, weights = other.sample(other.init(), jax.random.key(0), 8)
                 assert np.isin(np.round(np.float64(t) * 4, 6), [1, 2, 3, 4]).all() and (np.asarray(weights) == 1).all()
+
+
+def test_log_normal_and_logit_normal_times_have_their_quantiles():
+    # Evenly spread in their quantiles: the sorted draws are those of the law to 1/num.
+    num = 2000
+    middle = scipy.stats.norm.ppf((np.arange(num) + 0.5) / num)
+    inner = slice(num // 50, -num // 50)
+    for schedule in (schedules.edm(), schedules.vp(), schedules.straight()):
+        t, weights = time_sampling.log_normal(schedule, -1.0, 0.7).sample((), jax.random.key(0), num)
+        assert (np.asarray(weights) == 1).all()
+        level = np.sort(-0.5 * np.float64(schedule.log_snr(t)))
+        np.testing.assert_allclose(level[inner], (-1.0 + 0.7 * middle)[inner], atol=0.02)
+    t, _ = time_sampling.logit_normal(0.5, 2.0).sample((), jax.random.key(0), num)
+    np.testing.assert_allclose(
+        np.sort(scipy.special.logit(np.float64(t)))[inner], (0.5 + 2.0 * middle)[inner], atol=0.05
+    )
+    assert np.ptp(np.float64(t)) < 1

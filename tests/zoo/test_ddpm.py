@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10, digits
-from diffjax import zoo
+from configs import cfg_digits, cifar10, digits
+from diffjax import predictions, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.zoo.diffusion.denoiser import Denoiser
 
 
 def small(**diffusion):
@@ -209,7 +210,7 @@ def test_figures_show_the_reverse_process(images):
         ("diffusion", "variance", "big", "diffusion.variance"),
         ("diffusion", "prediction", "noise", "diffusion.prediction"),
         ("diffusion", "time_sampling", "sobol", "diffusion.time_sampling"),
-        ("sampling", "sampler", "euler", "sampling.sampler"),
+        ("sampling", "sampler", "eule", "sampling.sampler"),
         ("sampling", "steps", 21, "sampling.steps.*20"),
         ("sampling", "steps", 0, "sampling.steps"),
         ("diffusion", "num_steps", 0, "num_steps"),
@@ -248,3 +249,98 @@ def _celeba():
     from configs import celebahq256
 
     return celebahq256.get_config()
+
+
+# Classes and guidance --------------------------------------------------------------------------------------------
+
+
+def guided(**guidance):
+    config = small()
+    config.net.num_classes = 3
+    config.diffusion.label_dropout = 0.25
+    config.guidance = cfg_digits.get_config().guidance
+    config.guidance.update(guidance)
+    config.sampling.update(sampler="ddim", steps=4, spacing="karras")
+    return config
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Parameters of a network that its label changes."""
+    leaves, tree = jax.tree.flatten(init(zoo.make(guided())))
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    return tree.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
+
+
+@pytest.mark.slow
+def test_samples_of_classes_are_those_of_the_guided_field(told):
+    """Scale 1 is the conditional model, 0 the one told of no class, 2 twice the first less the second, in each x_0."""
+    x, t = jax.random.normal(jax.random.key(1), (6, 8, 8, 1)), jnp.linspace(0.1, 0.9, 6)
+
+    @jax.jit
+    def estimates(params):
+        def of(scale, label):
+            model = zoo.make(guided(scale=scale, label=label))
+            process, predict = model.kernels(params)
+            return predictions.convert(predict(x, t), "x0", process, x, t)
+
+        return of(1.0, 2), of(0.0, 2), of(2.0, 2), of(2.0, -1)
+
+    conditional, unconditional, twice, no_class = estimates(told)
+    assert float(jnp.abs(conditional - unconditional).max()) > 1e-3
+    np.testing.assert_allclose(twice, 2 * conditional - unconditional, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(no_class, unconditional, rtol=1e-5, atol=1e-5)
+    # All in turn: sample i is of class i mod 3, and its draw alone is the same.
+    every = jax.jit(zoo.make(guided()).sample, static_argnums=2)(told, jax.random.key(2), 6)
+    one = jax.jit(zoo.make(guided(label=1)).sample, static_argnums=2)(told, jax.random.key(2), 6)
+    np.testing.assert_allclose(every[1::3], one[1::3], rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(every[0::3] - one[0::3]).max()) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_quarter_of_the_labels_is_hidden_in_training():
+    denoiser = Denoiser(None, None, (8, 8, 1), 17, "eps", False, False, 3, 0.25)
+    label = jnp.arange(4000) % 3
+    for key in (jax.random.key(0), jax.random.split(jax.random.key(0), 4000)):
+        hidden = np.asarray(denoiser.dropped(key, label)) == 3
+        assert abs(hidden.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 4000)
+        assert (np.asarray(denoiser.dropped(key, label))[~hidden] == np.asarray(label)[~hidden]).all()
+    assert denoiser._replace(label_dropout=0.0).dropped(key, label) is label
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "says"),
+    [
+        ("guidance", "scale", -1.0, "guidance.scale must be a finite number of at least 0, not -1.0"),
+        ("guidance", "label", 3, "guidance.label must be a class below net.num_classes=3, or -1"),
+        ("guidance", "interval", (0.5, 1.2), r"guidance.interval=\(0.5, 1.2\) must be two times within \[0, 1\]"),
+        ("guidance", "threshold", 2.0, "guidance.threshold must be a quantile"),
+        ("diffusion", "label_dropout", 0.0, "guidance.scale=2.0 needs an unconditional prediction"),
+        ("diffusion", "label_dropout", 1.0, "label_dropout must be a probability below 1"),
+        ("net", "num_classes", 0, "guidance needs a model that knows classes"),
+        ("sampling", "spacing", "even", "sampling.spacing must be one of karras"),
+    ],
+)
+def test_guidance_that_cannot_be_is_named(section, field, value, says):
+    config = guided()
+    config[section][field] = value
+    with pytest.raises(InputError, match=says):
+        zoo.make(config)
+
+
+def test_kernels_of_a_network_that_knows_classes_alone():
+    config = guided(scale=1.0)
+    config.diffusion.label_dropout = 0.0
+    with pytest.raises(InputError, match=r"guidance.label=-1 needs an unconditional prediction.*never learned"):
+        zoo.make(config).kernels({})
+    config.guidance.label = 2
+    zoo.make(config).kernels({})  # of the class
+
+
+def test_zero_terminal_snr_needs_a_prediction_that_exists_there():
+    config = small()
+    config.diffusion.zero_terminal_snr = True
+    with pytest.raises(InputError, match=r"diffusion.prediction='eps' says nothing about x_0 at zero terminal SNR"):
+        zoo.make(config)
+    config.diffusion.prediction = "v"
+    assert zoo.make(config).kernels is not None

@@ -150,7 +150,7 @@ def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
         ("sde.weighting", "mle", "sde.weighting"),
         ("sde.levels", 10, "sde.levels=10.*'vp'"),
         ("net.name", "mlp", "net.name"),
-        ("sampling.sampler", "euler", "sampling.sampler"),
+        ("sampling.sampler", "eule", "sampling.sampler"),
         ("sampling.sampler", "annealed_langevin", "noise left"),
         ("sampling.predictor", "rk45", "sampling.predictor"),
         ("sampling.steps", 1, "sampling.steps"),

@@ -149,7 +149,7 @@ def guidance_of(config: Any) -> Guidance:
         InputError: on guidance of a model without classes, or numbers out of range.
     """
     num_classes = config.net.num_classes
-    if "guidance" not in config:
+    if "guidance" not in config or config.system == "guided":  # whose guidance is by a classifier
         return NO_GUIDANCE
     if not num_classes:
         raise InputError("guidance needs a model that knows classes: set net.num_classes and diffusion.label_dropout")

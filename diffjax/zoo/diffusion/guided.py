@@ -36,9 +36,6 @@ TABLE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCALES = (0.0, 1.0, 3.0)  # of the table and the figure
 
 
-HUNDRED = partial(samplers.grid, sampling={"steps": 100})
-
-
 class Guide(NamedTuple):
     """A base diffusion and the classifier that guides it. The fields are arguments of `guided`."""
 
@@ -89,7 +86,8 @@ def guided(
     num_classes: int,
     *,
     stepper: Callable[[Gaussian], samplers.Stepper] = samplers.ddim,
-    times: Callable[[Schedule], Array] = HUNDRED,
+    steps: int = 100,
+    times: Callable[[Schedule], Array] | None = None,
     scale: float = 1.0,
     label: int = -1,
 ) -> Model:
@@ -102,13 +100,14 @@ def guided(
         base: of images (H, W, C) of `levels` levels, with `kernels`, not conditioned on labels itself.
         network: (xt, 1000 t, dropout keys) -> (batch, num_classes), log-odds of the classes.
         stepper: from the base's process to what guided samples are drawn by.
-        times: of sampling, from the base's schedule.
+        steps: of sampling.
+        times: of sampling, from the base's schedule; unless given, `steps` of `samplers.grid`.
         scale: of log p(y | x_t); 0 is no guidance.
         label: the class of all samples; -1 for the classes in turn, image i of class i mod num_classes.
     """
     base_bound, base_terms, base_log_prob = base.bound, base.measure(Bound).terms, base.measure(Flow).log_prob
     assert base_bound is not None
-    guide = Guide(base, network, shape, stepper, times)
+    guide = Guide(base, network, shape, stepper, times or partial(samplers.grid, sampling={"steps": steps}))
     classes = ("classifier.num_classes", num_classes)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
