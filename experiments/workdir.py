@@ -59,7 +59,8 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
     path = workdir / "config.json"
     if path.exists():
         # A field that is younger than the run had its default there.
-        defaults = {f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()}
+        fields = json.loads(json.dumps(TrainingConfig._field_defaults))
+        defaults = {f"training.{field}": value for field, value in fields.items()}
         there, now = ({**defaults, **_flat(written)} for written in (_read(workdir), saved))
         differ = [
             f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"
