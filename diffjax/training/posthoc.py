@@ -40,7 +40,7 @@ def post_hoc(
     if error > FARTHEST:
         raise InputError(
             f"{name} cannot be had from training.ema_widths = {widths!r} in {len(steps)} checkpoint(s): the profile"
-            f" would be {error:.0%} off; take a width nearer to those, or keep more checkpoints with training.keep_every"
+            f" would be {error:.0%} off; take a width nearer to those, or keep more checkpoints, training.keep_every"
         )
     total = None
     for there, parts in zip(steps, coefficients.reshape(len(steps), len(widths)), strict=True):
