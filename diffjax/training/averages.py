@@ -85,8 +85,8 @@ def posthoc_coefficients(
     among = inner_product(times[:, None], gammas[:, None], times, gammas) / np.outer(norms, norms)
     square = inner_product(time, gamma, time, gamma)
     wanted = inner_product(times, gammas, time, gamma) / (norms * square**0.5)
-    # With Lagrange's multiplier of the sum: profiles of length 1 times coefficients y_i = x_i |p_i| / |q|.
-    ones = square**0.5 / norms
-    system = np.block([[among, ones[:, None]], [ones, np.zeros((1, 1))]])
+    # All profiles are made of length 1: y_i = x_i |p_i| / |q|. The last unknown is Lagrange's multiplier of the sum.
+    x_of_y = square**0.5 / norms
+    system = np.block([[among, x_of_y[:, None]], [x_of_y, np.zeros((1, 1))]])
     y = np.linalg.lstsq(system, np.append(wanted, 1), rcond=None)[0][:-1]
-    return y * ones, max(0.0, float(1 - 2 * y @ wanted + y @ among @ y)) ** 0.5
+    return y * x_of_y, max(0.0, float(1 - 2 * y @ wanted + y @ among @ y)) ** 0.5
