@@ -55,7 +55,9 @@ def test_each_width_is_measured_and_sampled_by_itself(workdir):
             "--mode=sample", f"--workdir={workdir}", "--step=15", "--num=4", f"--config.evaluation.ema_width={width}"
         )
         assert result.returncode == 0, result.stderr
-        assert len(list((workdir / "samples").glob(f"*_step_00000015{name}_seed_0.npz"))) == 1
+        (path,) = (workdir / "samples").glob(f"*_step_00000015{name}_seed_0.npz")
+        assert path.with_suffix(".png").exists()
+        assert str(path) in result.stdout
 
 
 def test_the_weights_are_the_sum_of_what_the_checkpoints_hold(workdir):
