@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
                 batch_size=100,
                 num_examples=0,  # of the test split; 0: all
                 num_terms=0,  # of the bound's L_t, drawn per example; 0: the whole sum
+                ema_width=0.0,  # of the mean that is measured and sampled from, see training.ema_widths; 0: ema_decay's
                 grid=64,  # images in the grid, or points in the pictures
                 quality="",  # features to compare samples and data by: pixels, run:DIR, ...; several with commas
                 quality_samples=1000,
@@ -51,6 +52,7 @@ def get_config() -> ConfigDict:
                 weight_decay=0.0,  # AdamW's; 0: Adam
                 grad_clip=1.0,  # largest norm of the gradient; 0: any
                 ema_decay=0.999,  # of the running mean of the parameters
+                ema_widths=(),  # of more means, beside that one: shares of training (EDM2's sigma_rel), as (0.05, 0.1)
                 flip=False,  # mirror each image left-right with probability 1/2
                 seed=0,
                 log_every=500,  # steps, as the next three

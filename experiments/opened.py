@@ -16,6 +16,7 @@ from diffjax.evaluation import measure
 from diffjax.evaluation.measure import Trained
 from diffjax.mesh import DATA_PARALLEL, make_mesh
 from diffjax.paths import local
+from diffjax.training.averages import exponent
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.sharding import check_batch_size
 from diffjax.training.state import check_parts
@@ -52,6 +53,11 @@ class Run(NamedTuple):
         return self.directory / "checkpoints"
 
     @property
+    def ema_width(self) -> float:
+        """Of the mean of the parameters that is measured and sampled from; 0 for that of `ema_decay`."""
+        return self.options.get("ema_width", 0.0)
+
+    @property
     def key(self) -> jax.Array:
         """The key of all that is random outside training."""
         return jax.random.key(self.settings.seed)
@@ -81,6 +87,8 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
     settings = settings_of(config)
     options = config.evaluation.to_dict()
     measure.check_numbers(options)
+    if options.get("ema_width"):
+        exponent(options["ema_width"], "evaluation.ema_width")
     return Run(
         system=config.system,
         saved=plain(config),
@@ -110,6 +118,11 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
     check(run, train_set, run.test_set())
+    if run.ema_width and run.ema_width not in run.settings.ema_widths:
+        raise InputError(
+            f"evaluation.ema_width = {run.ema_width} is none of training.ema_widths = {run.settings.ema_widths}, which"
+            " training keeps; take one of these, or leave it 0 until --mode=eval or --mode=sample"
+        )
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))  # a network that does not suit the data says so
     check_parts(run.settings, shapes)
     return run

@@ -20,19 +20,19 @@ def write(path: Path, figure: Figure) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     match figure:
         case Grid(images, columns):
-            path = path.with_suffix(".png")
+            path = path.with_name(path.name + ".png")
             Image.fromarray(tile(pixels(images), columns)).save(path)
         case Film(frames):
-            path = path.with_suffix(".gif")
+            path = path.with_name(path.name + ".gif")
             tiles = (tile(pixels(frame), math.ceil(math.sqrt(len(frame))), least=256) for frame in np.asarray(frames))
             pictures = [Image.fromarray(picture) for picture in tiles]
             durations = [80] * (len(pictures) - 1) + [2000]  # ms: rest on the result
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         case Curves():
-            path = path.with_suffix(".png")
+            path = path.with_name(path.name + ".png")
             _plot(path, figure)
         case Panels():
-            path = path.with_suffix(".png")
+            path = path.with_name(path.name + ".png")
             _panels(path, figure)
     return path
 

@@ -36,7 +36,8 @@ def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
 
 def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
     """The headline, and what each measure has to say."""
-    yield f"step {report['step']}: {measure.headline(model, dict(report))}; {path}"
+    width = f", ema_width {report['ema_width']:g}" if report.get("ema_width") else ""
+    yield f"step {report['step']}{width}: {measure.headline(model, dict(report))}; {path}"
     for found in measure.measures_of(model, options):
         yield from found.lines(dict(report))
 

@@ -25,8 +25,9 @@ from diffjax.randomness import check_seed
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.loop import abstract_state
 from diffjax.training.loop import train as train_loop
+from diffjax.training.posthoc import post_hoc
 from diffjax.training.sharding import parallelize
-from diffjax.training.state import init_state, optimizer
+from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
 from experiments import pictures, report
@@ -66,10 +67,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
         def on_eval(step: int, state: Any) -> None:
             if sampler is not None:
-                samples = sampler(state.ema, jax.random.fold_in(run.key, GRID))
+                samples = sampler(_mean(run, state), jax.random.fold_in(run.key, GRID))
                 writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
             if run.options.get("quality") and run.options.get("quality_while_training"):
-                writer.scalars(step, quality.of_step(dataclasses.replace(trained, params=state.ema)))
+                writer.scalars(step, quality.of_step(dataclasses.replace(trained, params=_mean(run, state))))
 
         with Stop() as stop:
             state = train_loop(
@@ -83,14 +84,16 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 on_eval=on_eval,
                 stop=stop,
             )
-        found = measured(dataclasses.replace(trained, params=state.ema, show=_shown(writer))) | {
+        mean = _mean(run, state)
+        found = measured(dataclasses.replace(trained, params=mean, show=_shown(writer))) | {
             "step": int(state.step),
+            "ema_width": run.ema_width,
             "first_step_seconds": logged.get("first_step_seconds"),
             "input_wait": logged.get("input_wait"),
             "training_images_per_second": logged.get("images_per_second"),
             "sampling_images_per_second": sampler and sampler.images_per_second,
         }
-        params = here(run.mesh, state.ema)  # all processes send their parts
+        params = here(run.mesh, mean)  # all processes send their parts
         writer.figures(lambda: _figures(run, params))
         _finish(run, writer, report.finished(found, began))
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))
@@ -111,11 +114,12 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
     if against:
         if not run.options.get("quality"):
             raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
-        found = quality.against(trained, _others(trained, against)) | {"step": step, "against": against}
+        found = quality.against(trained, _others(trained, against))
+        found |= {"step": step, "ema_width": run.ema_width, "against": against}
         writer.report(report.finished(found, began), "against.json")
         writer.say(*quality.told_of_both(found))
         return
-    found = measured(trained) | {"step": step}
+    found = measured(trained) | {"step": step, "ema_width": run.ema_width}
     _finish(run, writer, report.finished(found, began))
 
 
@@ -133,7 +137,8 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     key = jax.random.fold_in(jax.random.key(seed), SAMPLE)
     parts = [sampler(params, jax.random.fold_in(key, i)) for i in range(-(-num // size))]
     samples = np.concatenate(parts)[:num]
-    writer, name = writer_of(run.directory), f"{run.sampler}_step_{step:08d}_seed_{seed}"
+    width = f"_ema_{run.ema_width:g}" if run.ema_width else ""
+    writer, name = writer_of(run.directory), f"{run.sampler}_step_{step:08d}{width}_seed_{seed}"
     picture = writer.figure(name, run.model.figures.samples(jnp.asarray(samples[: run.options["grid"]])))
     writer.arrays(name, {"images": pictures.pixels(samples)} if samples.ndim == 4 else {"samples": samples})
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
@@ -170,10 +175,28 @@ def _others(trained: Trained, path: str) -> Source:
 
 
 def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:
-    """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh."""
+    """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh.
+
+    They are those of `evaluation.ema_width`, made of several checkpoints where training did not keep that width.
+    """
+    wanted, widths = _wanted(run), run.settings.ema_widths
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
-        state, _ = checkpointer.restore(_wanted(run), step)
-    return int(state.step), state.ema
+        state, _ = checkpointer.restore(wanted, step)
+        step = int(state.step)
+        if run.ema_width in (0, *widths):
+            return step, _mean(run, state)
+        del state  # before others are read
+        made = post_hoc(checkpointer, wanted, widths, run.ema_width, step)
+    writer_of(run.directory).say(
+        f"ema_width {run.ema_width:g}: of the widths {', '.join(map('{:g}'.format, widths))} in {len(made.steps)}"
+        f" checkpoint(s), with a profile {made.error:.2%} off"
+    )
+    return step, made.average
+
+
+def _mean(run: Run, state: TrainState) -> Any:
+    """The mean of the parameters that `evaluation.ema_width` names, of those that the state has."""
+    return state.averages[run.settings.ema_widths.index(run.ema_width)] if run.ema_width else state.ema
 
 
 def _wanted(run: Run) -> Any:
@@ -190,7 +213,7 @@ def _start(run: Run, given: Mapping[str, Any]) -> None:
         if checkpointer.latest_step() is not None:
             return
         key = jax.random.key(settings.seed, impl="threefry2x32")
-        state = jax.jit(lambda key: init_state(key, model, optimizer(settings)))(key)
+        state = jax.jit(lambda key: init_state(key, model, optimizer(settings), settings.ema_widths))(key)
         params = state.params
         if model.examples.fit is not None:
             train_set = run.train_set()
@@ -201,7 +224,7 @@ def _start(run: Run, given: Mapping[str, Any]) -> None:
             for like in (state.params, state.ema)
         )
         places = jax.tree.map(lambda x: x.sharding, _wanted(run))
-        state = jax.device_put(state._replace(params=params, ema=ema), places)
+        state = jax.device_put(state._replace(params=params, ema=ema, averages=(ema,) * len(state.averages)), places)
         checkpointer.save(0, state, {"config": run.saved, "step": 0, "examples_seen": 0})
 
 

@@ -38,7 +38,7 @@ FREE = (
     "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
     "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
-# What a field was in runs that are older than it.
+# What a field was in runs that are older than it, as JSON has it.
 YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
@@ -46,7 +46,7 @@ YOUNGER = {
     "sde.time_mean": -1.2,
     "sde.time_sampling": "uniform",
     "sde.time_std": 1.2,
-    **{f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()},
+    **{f"training.{k}": v for k, v in json.loads(json.dumps(TrainingConfig._field_defaults)).items()},
 }
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as Python's json spells them
 

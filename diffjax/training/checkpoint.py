@@ -163,12 +163,12 @@ class Checkpointer:
         path = epath.Path(self.directory / str(step))
         problem = None
         try:
-            saved, once = self._as_saved(step, abstract_state)
+            saved, there = self._as_saved(step, abstract_state)
             meta, written = unwrap(ocp.JsonCheckpointHandler().restore(path / "meta"))
-            asked = {once.get(name, name): x for name, x in saved._asdict().items()} if once else saved
+            asked = {old: getattr(saved, name) for name, old in there.items()} if there else saved
             state = self._reader.restore(path / "state", args=ocp.args.StandardRestore(asked))
-            if once:
-                state = type(saved)(*(state[once.get(name, name)] for name in saved._fields))
+            if there:
+                state = saved._replace(**{name: state[old] for name, old in there.items()})
         except Exception as error:
             problem = error
         failed = np.array(problem is not None)
@@ -177,33 +177,35 @@ class Checkpointer:
         if failed.any():
             raise problem or Differs("another process cannot read it")
         if written is not None:
-            read, written = checksums(state), _renamed(written, once)
+            read, written = checksums(state), _renamed(written, there)
             for name in sorted(read.keys() | written.keys()):
                 if read.get(name) != written.get(name):
                     raise Differs(f"{name} differs from its checksum")
         return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), state, abstract_state), meta
 
     def _as_saved(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, str]]:
-        """`abstract_state` with the types of the checkpoint, and {field: the name it has there} where that is another.
+        """`abstract_state` with the types of the checkpoint, and {field: the name it has there}.
 
+        A field that is younger than the checkpoint is not there. Then it must be without arrays.
         Raises `InputError` where it does not fit.
         """
         tree = self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree
         fields = getattr(abstract_state, "_fields", ())
         once = {name: old for name, old in _ONCE.items() if name in fields and old in tree and old not in fields}
-        saved = _renamed(_arrays(tree), once)
+        there = {name: once.get(name, name) for name in fields if once.get(name, name) in tree}
+        saved = _renamed(_arrays(tree), there)
         wanted = _arrays(ocp.tree.serialize_tree(abstract_state, keep_empty_nodes=True))
         for name in sorted(saved.keys() | wanted.keys()):
-            there, here = saved.get(name), wanted.get(name)
-            if there is None or here is None or there.shape != here.shape or not _fits(name, there.dtype, here.dtype):
+            old, new = saved.get(name), wanted.get(name)
+            if old is None or new is None or old.shape != new.shape or not _fits(name, old.dtype, new.dtype):
                 raise InputError(
                     f"checkpoint {step} in {self.directory} does not fit this configuration: {name} is "
-                    f"{_words(there)} in the checkpoint and {_words(here)} in the model; "
+                    f"{_words(old)} in the checkpoint and {_words(new)} in the model; "
                     "use the configuration it was trained with, or another workdir"
                 )
         types = iter([saved[name].dtype for name in names(abstract_state)])
         typed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, next(types), sharding=x.sharding), abstract_state)
-        return typed, once
+        return typed, there
 
     def _set_aside(self, problems: dict[int, Exception], used: int) -> None:
         for step, problem in problems.items():
@@ -264,9 +266,9 @@ def _arrays(tree: Any) -> dict[str, Any]:
     return dict(zip(names(tree), jax.tree.leaves(tree), strict=True))
 
 
-def _renamed(arrays: dict[str, Any], once: dict[str, str]) -> dict[str, Any]:
+def _renamed(arrays: dict[str, Any], there: dict[str, str]) -> dict[str, Any]:
     """By their names of today: "memory/seen" for "times/seen"."""
-    now = {old: name for name, old in once.items()}
+    now = {old: name for name, old in there.items()}
     parts = [name.split("/", 1) for name in arrays]
     return {
         "/".join([now.get(first, first), *rest]): x for (first, *rest), x in zip(parts, arrays.values(), strict=True)

@@ -9,6 +9,7 @@ from diffjax import registry
 from diffjax.errors import InputError
 from diffjax.mesh import DATA_PARALLEL, Axes, check_axes
 from diffjax.randomness import check_seed
+from diffjax.training import averages
 
 
 class Part(NamedTuple):
@@ -31,6 +32,7 @@ class TrainingConfig(NamedTuple):
     weight_decay: float = 0.0  # AdamW's; 0 = Adam
     grad_clip: float = 1.0  # largest global norm of the gradient; 0 = off
     ema_decay: float = 0.9999  # of the running mean of the parameters; 0 = the mean is the parameters
+    ema_widths: tuple[float, ...] = ()  # of power-function averages kept beside that mean, see training.averages
     flip: bool = False  # mirror each image left-right with probability 1/2
     seed: int = 0  # at least 0 and below 2^32
     log_every: int = 100
@@ -81,6 +83,7 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
         raise InputError(f"training.grad_clip = {config.grad_clip!r} must be a finite number, 0 to switch clipping off")
     if not (_is_number(config.ema_decay) and 0 <= config.ema_decay < 1):
         raise InputError(f"training.ema_decay = {config.ema_decay!r} must be at least 0 and below 1")
+    _check_widths(config.ema_widths)
     if not (_is_number(config.grad_limit) and 0 <= config.grad_limit < math.inf):
         raise InputError(f"training.grad_limit = {config.grad_limit!r} must be a finite number, 0 for no limit")
     if not (_is_number(config.data_timeout) and config.data_timeout > 0):
@@ -115,6 +118,15 @@ def _check_part(name: str, part: Mapping[str, Any]) -> None:
         elif not (_is_number(value) and 0 <= value < (math.inf if field == "learning_rate" else 1)):
             limits = "a finite number of at least 0" if field == "learning_rate" else "at least 0 and below 1"
             raise InputError(f"{name}.{field} = {value!r} must be {limits}")
+
+
+def _check_widths(widths: object) -> None:
+    if not isinstance(widths, tuple):
+        raise InputError(f"training.ema_widths = {widths!r} must be a tuple of widths such as (0.05, 0.1), () for none")
+    for i, width in enumerate(widths):
+        averages.exponent(width, f"training.ema_widths[{i}]")
+    if len(set(widths)) < len(widths):
+        raise InputError(f"training.ema_widths = {widths!r} has a width twice; give each once")
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

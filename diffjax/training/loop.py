@@ -125,7 +125,7 @@ def train(
 
 def abstract_state(layout: Layout, model: Trainable, config: TrainingConfig) -> TrainState:
     """The shapes of a run's state, each with its place in the layout: what to restore a checkpoint into."""
-    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config)), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config), config.ema_widths), jax.random.key(0))
 
     def place(x: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -139,7 +139,8 @@ def _restored_or_new(
     """The state to start from, of the newest checkpoint if there is one, and the number of examples it has seen."""
     if checkpointer.latest_step() is None:
         places = jax.tree.map(lambda x: x.sharding, wanted)
-        return jax.jit(lambda key: init_state(key, model, optimizer(config)), out_shardings=places)(key), 0
+        new = jax.jit(lambda key: init_state(key, model, optimizer(config), config.ema_widths), out_shardings=places)
+        return new(key), 0
     state, meta = checkpointer.restore(wanted)
     if state.step > config.steps:
         raise InputError(
@@ -159,7 +160,7 @@ def _batch(feed: Feed, step: int, config: TrainingConfig, check: bool) -> dict[s
 
 
 def _save(checkpointer: Checkpointer, state: TrainState, meta: dict[str, Any]) -> None:
-    if not _all_finite((state.params, state.ema, state.opt_state, state.memory)):
+    if not _all_finite((state.params, state.ema, state.averages, state.opt_state, state.memory)):
         what = "the parameters or the optimiser's moments, or the memory, are not finite"
         raise TrainingDiverged(meta["step"], what, checkpointer)
     checkpointer.save(meta["step"], state, meta)

@@ -2,7 +2,7 @@
 
 By shapes, `costs` adds up
 
-    state        parameters, their running mean, the optimiser's moments, as the layout divides them
+    state        parameters, their running means, the optimiser's moments, as the layout divides them
     batch        the device's share
     gathered     the whole parameters, where the state is divided and they are computed with whole
     gradients    of the whole parameters, and their sum, of 32 bits at least, where parts of a batch are accumulated
@@ -40,7 +40,7 @@ class Costs(NamedTuple):
     """Bytes of one device; see above."""
 
     parameters: int
-    ema: int
+    ema: int  # and the averages of training.ema_widths
     optimizer: int  # its moments, and what stands beside them: the step, what the system remembers
     batch: int
     gathered: int
@@ -101,7 +101,7 @@ def costs(
 
     return Costs(
         parameters=held,
-        ema=bytes_of(state.ema),
+        ema=bytes_of((state.ema, state.averages)),
         optimizer=bytes_of((state.opt_state, state.memory, state.step)),
         batch=bytes_of(batch),
         gathered=full if held < full else 0,

@@ -11,8 +11,9 @@ With n = 0, 1, ... the number of updates made so far, an update is
               (1 + cos(π m / (steps - warmup))) / 2              "cosine", m = n - warmup steps after the warm-up
               √(warmup / max(n + 1, warmup))                     "inverse_sqrt" (Vaswani et al. 2017, section 5.3)
     ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
+    and an average of its own for each of `ema_widths`           see diffjax.training.averages
 
-The mean, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
+The means, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
 bits (1 - d) (params - ema) is lost beside ema, whose neighbours are 2^-8 or 2^-11 apart, and so is g^2 beside its mean.
 
 The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`: without it the mean would remember the
@@ -29,6 +30,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.memory import Memory
+from diffjax.training.averages import exponent, moved, share_of_step
 from diffjax.training.config import Part, TrainingConfig
 
 with needs_run():
@@ -61,10 +63,16 @@ class TrainState(NamedTuple):
     ema: Any  # the running mean of params, float32 at least: what one evaluates and samples from
     opt_state: Any
     memory: Any  # what the system carries beside its parameters, None if there is nothing
+    averages: tuple[Any, ...] = ()  # as ema, one for each of training.ema_widths
 
 
-def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step; `ema` and `memory` hold copies of parameters, since all will be donated."""
+def init_state(
+    key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransformation, widths: tuple[float, ...] = ()
+) -> TrainState:
+    """The state before the first step, with an average for each of the `widths`.
+
+    `ema`, `averages` and `memory` hold copies of parameters, since all will be donated.
+    """
     params = model.init(key)
     wide = widened(params)
     return TrainState(
@@ -73,6 +81,7 @@ def init_state(key: PRNGKeyArray, model: Trainable, tx: optax.GradientTransforma
         ema=jax.tree.map(jnp.copy, wide),
         opt_state=tx.init(wide),
         memory=None if model.memory is None else jax.tree.map(jnp.copy, model.memory.init(params)),
+        averages=tuple(jax.tree.map(jnp.copy, wide) for _ in widths),
     )
 
 
@@ -150,9 +159,15 @@ def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, par
     """The running mean after the update number `step` (counted from 0) has given `params`."""
     step = jnp.asarray(step)
     decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
-    return jax.tree.map(
-        lambda mean, new: mean + (1 - decay).astype(mean.dtype) * (new.astype(mean.dtype) - mean), ema, params
-    )
+    return moved(ema, params, 1 - decay)
+
+
+def update_averages(
+    config: TrainingConfig, step: Int[Array, ""] | int, averages: tuple[Any, ...], params: Any
+) -> tuple[Any, ...]:
+    """The same of the averages of `config.ema_widths`."""
+    shares = [share_of_step(exponent(width), step + 1) for width in config.ema_widths]
+    return tuple(moved(average, params, share) for average, share in zip(averages, shares, strict=True))
 
 
 def apply_updates(params: Any, updates: Any) -> Any:

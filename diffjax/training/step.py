@@ -30,6 +30,7 @@ from diffjax.training.state import (
     TrainState,
     apply_updates,
     learning_rate,
+    update_averages,
     update_ema,
     widened,
     without_frozen,
@@ -104,6 +105,7 @@ def make_step(model: Trainable, tx: optax.GradientTransformation, config: Traini
             ema=update_ema(config, state.step, state.ema, params),
             opt_state=opt_state,
             memory=new_memory,
+            averages=update_averages(config, state.step, state.averages, params),
         )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

@@ -75,7 +75,7 @@ def test_what_was_saved_with_a_mean_of_16_bits_becomes_float32(tmp_path):
 
 
 class OldState(NamedTuple):
-    """The state as it was when its memory was called "times"."""
+    """The state as it was when its memory was called "times" and it had no averages but one."""
 
     step: Any
     params: Any
@@ -89,7 +89,7 @@ def test_what_was_saved_when_the_memory_was_called_times_comes_back(tmp_path, me
     """And goes on under the new name; it is verified under the old one, and refused where it does not fit."""
     state = make_state(3.0, 8, memory)
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(3, OldState(*state), {"step": 3})
+        checkpointer.save(3, OldState(*state[:5]), {"step": 3})
         checkpointer.wait()
         metadata = tmp_path / "3" / "meta" / "metadata"
         written = json.loads(metadata.read_text())["state_checksums"]
@@ -102,6 +102,8 @@ def test_what_was_saved_when_the_memory_was_called_times_comes_back(tmp_path, me
             longer = state._replace(memory=memory | {"losses": jnp.zeros(5)})
             with pytest.raises(InputError, match=r"memory/losses is float32\[4\] in the checkpoint and float32\[5\]"):
                 checkpointer.restore(abstract(longer, on(1)), 3)
+            with pytest.raises(InputError, match=r"averages/0/b is absent in the checkpoint and bfloat16\[3\] in the"):
+                checkpointer.restore(abstract(state._replace(averages=(state.params,)), on(1)), 3)
             metadata.write_text(metadata.read_text().replace('"times/seen": [', '"times/seen": [1'))
             with pytest.raises(InputError, match="memory/seen differs from its checksum"):
                 checkpointer.restore(abstract(state, on(1)), 3)

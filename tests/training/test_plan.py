@@ -47,8 +47,8 @@ def _mlp(remat=False, dtype=jnp.float32):
 
 
 @functools.cache
-def planned(axes, batch_size=64, remat=False, accumulate=1, dtype=jnp.float32):
-    config = training_config({"batch_size": batch_size, "mesh": axes, "accumulate": accumulate})
+def planned(axes, batch_size=64, remat=False, accumulate=1, dtype=jnp.float32, widths=()):
+    config = training_config({"batch_size": batch_size, "mesh": axes, "accumulate": accumulate, "ema_widths": widths})
     model = _mlp(remat, dtype)
     layout = parallelize(make_step(model, optimizer(config), config), axes=axes)
     state = abstract_state(layout, model, config)
@@ -70,6 +70,8 @@ def test_bytes_by_hand_on_two_by_four():
     assert costs.optimizer == 2 * held + 3 * 4  # and three counters: Adam's, its schedule's, the step
     assert costs.batch == 64 // 8 * (4 * IN + 4)
     assert costs.gathered == costs.gradients == divided + odd
+    *_, more = planned(MESHES[1], widths=(0.05, 0.1))
+    assert more == costs._replace(ema=3 * held)
 
 
 def test_bytes_by_hand_of_parameters_of_16_bits():

@@ -165,18 +165,18 @@ def test_narrow_parameters_take_adam_s_steps_in_32_bits():
 
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_parameters_keep_their_type_where_the_default_is_64_bits(promotion):
-    config = TrainingConfig(accumulate=2)
+    config = TrainingConfig(accumulate=2, ema_widths=(0.1,))
     with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
         params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones((), jnp.bfloat16)}
         model = Quadratic._replace(init=lambda key: params)
         tx = optimizer(config)
-        state = init_state(jax.random.key(0), model, tx)
+        state = init_state(jax.random.key(0), model, tx, config.ema_widths)
         batch = {"a": jnp.zeros((4, 2), jnp.float32), "b": jnp.zeros(4, jnp.bfloat16)}
         new, _ = jax.eval_shape(make_step(model, tx, config), state, jax.random.key(1), batch)
     assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)
-    for tree in (new.params, new.ema, new.opt_state):
+    for tree in (new.params, new.ema, new.averages, new.opt_state):
         assert all(x.dtype != np.float64 for x in jax.tree.leaves(tree))
-    assert [x.dtype for x in jax.tree.leaves(new.ema)] == [np.float32, np.float32]
+    assert [x.dtype for x in jax.tree.leaves((new.ema, new.averages))] == 4 * [np.float32]
 
 
 def test_learning_rate_grows_linearly_from_the_first_step_and_then_stays():
@@ -221,6 +221,14 @@ def test_weight_decay_is_beside_adam(parts):
         ({"weight_decay": -0.1}, "training.weight_decay = -0.1"),
         ({"grad_clip": -1.0}, "training.grad_clip = -1.0"),
         ({"ema_decay": 1.0}, "training.ema_decay = 1.0"),
+        ({"ema_widths": 0.1}, "training.ema_widths = 0.1 must be a tuple"),
+        (
+            {"ema_widths": (0.1, 0.3)},
+            r"training.ema_widths\[1\] = 0.3 must be .* at most 0.28867513, which is the mean",
+        ),
+        ({"ema_widths": (0.0,)}, r"training.ema_widths\[0\] = 0.0 must be a share of training"),
+        ({"ema_widths": ("0.1",)}, r"training.ema_widths\[0\] = '0.1' must be a share of training"),
+        ({"ema_widths": (0.1, 0.2, 0.1)}, r"training.ema_widths = \(0.1, 0.2, 0.1\) has a width twice"),
         ({"flip": 1}, "training.flip = 1"),
         ({"parallel": "threads"}, "parallel = 'threads'"),
         ({"parts": 3}, "training.parts = 3 must map"),
