@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     given = {} if any(run.checkpoints.glob("[0-9]*")) else _given(run)
     make_batches = _batches(run)
     make_batches(0)
-    trained = _trained(run, None)
+    trained = trained_of(run, None)
     if run.options.get("quality"):
         features_of(trained)
     with claimed(run.directory, run.saved) as writer:
@@ -110,7 +110,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
     run.test_set()
     step, params = restore_ema(run, step)
     writer = writer_of(run.directory)
-    trained = dataclasses.replace(_trained(run, params), show=_shown(writer))
+    trained = dataclasses.replace(trained_of(run, params), show=_shown(writer))
     if against:
         if not run.options.get("quality"):
             raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
@@ -144,7 +144,7 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
 
 
-def _trained(run: Run, params: Any) -> Trained:
+def trained_of(run: Run, params: Any) -> Trained:
     """What is measured. It can open other runs."""
     return run.trained(params, jax.random.fold_in(run.key, BOUND), _saved)
 
@@ -157,7 +157,7 @@ def _shown(writer: Writer) -> Callable[[str, np.ndarray, int], Any]:
 def _saved(directory: str) -> Trained:
     """The newest EMA weights of the run in a workdir."""
     run = open_saved(directory, "evaluation.quality")
-    return _trained(run, restore_ema(run, None)[1])
+    return trained_of(run, restore_ema(run, None)[1])
 
 
 def _others(trained: Trained, path: str) -> Source:
@@ -170,7 +170,7 @@ def _others(trained: Trained, path: str) -> Source:
     run = open_saved(place, "--against")
     if run.model.sample is None:
         raise InputError(f"--against={path}: {run.system!r} has no samples")
-    other = dataclasses.replace(_trained(run, restore_ema(run, None)[1]), test_set=trained.test_set)
+    other = dataclasses.replace(trained_of(run, restore_ema(run, None)[1]), test_set=trained.test_set)
     return of_model(other, quality.options_of(trained.options)["quality_samples"])
 
 

@@ -1,0 +1,164 @@
+"""Tables of one trained network under many ways to sample from it, each judged by a classifier that has seen no sample.
+
+    python -m experiments.results.sampling solvers RUN CLASSIFIER
+    python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
+
+RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like; CLASSIFIER that of a run
+of configs/classifier_digits.py on the same data; WORSE that of a shorter training of RUN, for autoguidance (Karras et
+al. 2024b). Columns: the Frechet distance of the classifier's features to those of the training images, precision and
+recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and seconds.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffjax import conditioning, distances, predictions, samplers, zoo
+from diffjax.errors import InputError
+from diffjax.evaluation.features import of_run
+from diffjax.evaluation.sides import Side, gathered, of_arrays, of_dataset
+from diffjax.mesh import here
+from experiments.opened import open_saved
+from experiments.run import restore_ema, trained_of
+from experiments.workdir import read_config
+
+NUM, SEED = 1000, 0
+EVALUATIONS = (5, 10, 20, 50)
+SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
+TWICE = ("heun", "dpmpp_2s")  # evaluations a step, but for the last
+SOLVERS = (
+    "ancestral",
+    "euler_maruyama",
+    "dpmpp_2m_sde",
+    "euler",
+    "heun",
+    "dpmpp_2s",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "unipc",
+)
+
+
+class Judge:
+    """A classifier's features of the training images, and what they say of samples."""
+
+    def __init__(self, run: Any, params: Any, classifier: str):
+        trained = trained_of(run, params)
+        self.trained, self.levels = trained, trained.test_set.levels
+        self.features = [of_run(classifier, trained)]
+        self.data = self._seen(of_dataset(trained.train_set(), "train"))
+
+    def _seen(self, source: Any) -> Side:
+        return gathered(self.trained, self.features, source, source.num)[0]
+
+    def row(self, samples: Any, asked: np.ndarray | None = None) -> list[str]:
+        """Frechet distance, precision, recall, and the share of samples read as `asked`."""
+        images = np.clip(np.asarray(samples), -1, 1)
+        if not np.isfinite(images).all():
+            return ["not finite", "", "", ""]
+        side = self._seen(of_arrays(images, self.levels))
+        near = distances.precision_recall(side.kept, self.data.kept)
+        cells = [f"{distances.frechet_distance(side.kept, self.data.kept):.2f}"]
+        cells += [f"{near.precision:.3f}", f"{near.recall:.3f}"]
+        return cells + ([f"{(side.kept_class == asked).mean():.3f}"] if asked is not None else [])
+
+
+def drawn(config: ConfigDict, params: Any) -> tuple[Any, float]:
+    """NUM samples of the configuration's model, and the seconds of a second draw."""
+    sample = jax.jit(zoo.make(config).sample, static_argnums=2)  # type: ignore[arg-type]
+    jax.block_until_ready(sample(params, jax.random.key(SEED + 1), NUM))
+    began = time.perf_counter()
+    samples = jax.block_until_ready(sample(params, jax.random.key(SEED), NUM))
+    return samples, time.perf_counter() - began
+
+
+def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
+    """A row for each solver and number of evaluations of the network."""
+    yield ["solver", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
+    for name in SOLVERS:
+        for most in EVALUATIONS:
+            steps = (most + 1) // 2 if name in TWICE else most
+            config.sampling.update(sampler=name, steps=steps, spacing=config.sampling.spacing or "karras")
+            samples, seconds = drawn(config, params)
+            yield [name, str(2 * steps - 1 if name in TWICE else steps), *judge.row(samples), f"{seconds:.2f}"]
+
+
+def guidance(config: ConfigDict, params: Any, judge: Judge, worse: Any = None) -> Iterator[list[str]]:
+    """A row for each scale; with an interval, rescaled, projected, thresholded; and guided by a worse model."""
+    yield ["guidance", "scale", "Frechet distance", "precision", "recall", "read as asked"]
+    num_classes = config.net.num_classes
+    asked = np.arange(NUM) % num_classes
+    config.guidance.label = -1
+    plain = config.guidance.copy_and_resolve_references()
+    ways: dict[str, dict[str, Any]] = {
+        "classifier-free": {},
+        "on [0.2, 0.7] alone": {"interval": (0.2, 0.7)},
+        "rescaled by 0.7": {"rescale": 0.7},
+        "projected": {"parallel": 0.0},
+        "thresholded at 0.995": {"threshold": 0.995},
+    }
+    for way, settings in ways.items():
+        for scale in SCALES if not settings else (s for s in SCALES if s > 1.5):
+            config.guidance = ConfigDict({**plain, **settings, "scale": scale})
+            yield [way, f"{scale:g}", *judge.row(drawn(config, params)[0], asked)]
+    if worse is None:
+        return
+    config.guidance = ConfigDict({**plain, "scale": 1.0})
+    draw = autoguided(config, params, worse)
+    for scale in (s for s in SCALES if s >= 1.5):
+        yield ["autoguidance", f"{scale:g}", *judge.row(draw(scale), asked)]
+
+
+def autoguided(config: ConfigDict, params: Any, worse: Any) -> Callable[[float], np.ndarray]:
+    """scale -> NUM samples of all classes in turn, guided by the same model's worse parameters."""
+    num_classes = config.net.num_classes
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def of_class(label: int, key: jax.Array, scale: jax.Array, params: Any, worse: Any) -> jax.Array:
+        config.guidance.label = label
+        model = zoo.make(config)
+        assert model.kernels is not None
+        process, good = model.kernels(params)
+        guided = conditioning.classifier_free(good, model.kernels(worse)[1], process, scale)
+        stepper = samplers.make(config.sampling.sampler, process, config.sampling)
+        times = samplers.grid(process.schedule, config.sampling)
+        shape = (NUM // num_classes, *config.data.shape)
+        return samplers.sample(stepper, predictions.clip(guided, process), key, times, shape)
+
+    def draw(scale: float) -> np.ndarray:
+        keys = jax.random.split(jax.random.key(SEED), num_classes)
+        classes = [of_class(i, key, jnp.asarray(scale), params, worse) for i, key in enumerate(keys)]
+        return np.stack(classes, 1).reshape(-1, *config.data.shape)
+
+    return draw
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance"):
+        sys.exit(__doc__)
+    kind, directory, classifier, *rest = arguments
+    try:
+        run = open_saved(directory, "RUN")
+        config = read_config(run.directory, "RUN")
+        if kind == "guidance" and "guidance" not in config:
+            raise InputError(f"{directory} is no run of a class-conditional model, as of configs/cfg_digits.py")
+        whole = functools.partial(here, run.mesh)
+        params = restore_ema(run, None)[1]
+        judge = Judge(run, params, classifier)
+        worse = whole(restore_ema(open_saved(rest[0], "WORSE"), None)[1]) if rest else None
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    rows = solvers(config, whole(params), judge) if kind == "solvers" else guidance(config, whole(params), judge, worse)
+    for i, cells in enumerate(rows):
+        print(f"| {' | '.join(cells)} |" + ("\n|" + " --- |" * len(cells) if i == 0 else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
