@@ -3,10 +3,11 @@
     python -m experiments.results.sampling solvers RUN CLASSIFIER
     python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
 
-RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like; CLASSIFIER that of a run
-of configs/classifier_digits.py on the same data; WORSE that of a shorter training of RUN, for autoguidance (Karras et
-al. 2024b). Columns: the Frechet distance of the classifier's features to those of the training images, precision and
-recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and seconds.
+RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
+run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
+(Karras et al. 2024b). Columns: the Frechet distance of the classifier's features to those of the training images,
+precision and recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and
+seconds.
 """
 
 import functools
