@@ -89,6 +89,12 @@ def test_rescaled_and_projected():
     np.testing.assert_allclose((moved * d).sum(1), 0, atol=1e-4)
     across = np.stack([-d[:, 1], d[:, 0]], 1)  # in the plane there is one other direction
     np.testing.assert_allclose((moved * across).sum(1), 2 * ((d - other) * across).sum(1), rtol=1e-3, atol=1e-4)
+    norm = np.linalg.norm(d - other, axis=1, keepdims=True)
+    limit = float(np.median(norm))  # some are longer and some are not
+    got = x0(guided(CONDITIONAL, UNCONDITIONAL, PROCESS, 3.0, limit=limit))
+    np.testing.assert_allclose(
+        got, d + 2 * (d - other) * np.minimum(1, limit / np.maximum(norm, 1e-9)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_numbers_that_change_compile_nothing():
@@ -110,5 +116,7 @@ def test_what_cannot_be_is_refused():
     for interval in ((0.5, 0.2), (-0.1, 1.0), (0.0, 1.5)):
         with pytest.raises(InputError, match=r"interval=.* within \[0, 1\]"):
             guided(CONDITIONAL, UNCONDITIONAL, PROCESS, 2.0, interval)
+    with pytest.raises(InputError, match=r"limit=0\.0 must be positive"):
+        guided(CONDITIONAL, UNCONDITIONAL, PROCESS, 2.0, limit=0.0)
     with pytest.raises(InputError, match="of Gaussian processes, not of Binomial"):
         guided(CONDITIONAL, UNCONDITIONAL, dj.processes.binomial(SCHEDULE, 0.5), 2.0)

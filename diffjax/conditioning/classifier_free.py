@@ -11,6 +11,8 @@ which is s' + w (s - s') of their scores, and the same of eps, v and the velocit
 Samples are not of p(x) p(y | x)^w: unless w is 0 or 1, the guided field is the score of no noised density.
 """
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -34,6 +36,7 @@ def classifier_free(
     interval: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
     rescale: ArrayLike = 0.0,
     parallel: ArrayLike = 1.0,
+    limit: ArrayLike = math.inf,
 ) -> Predict:
     """The Predict of D_w. Both networks are evaluated at every time; all numbers may be traced.
 
@@ -44,15 +47,16 @@ def classifier_free(
         interval: the times from and to which w holds, both included; elsewhere it is 1 (Kynkäänniemi et al. 2024).
         rescale: φ. D_w becomes D_w (φ std(D)/std(D_w) + 1 - φ), of deviations over an example (Lin et al. 2024, section
             3.4).
-        parallel: what is left of the part of D - D' along D; 0 is adaptive projected guidance without its momentum and
-            limit (Sadat et al. 2025), which saturates less.
+        parallel: what is left of the part of D - D' along D. 0 is adaptive projected guidance, which saturates less,
+            without its momentum, for a Predict remembers nothing (Sadat et al. 2025).
+        limit: the largest norm of D - D', of an example; their r.
 
     Returns:
         The Predict, with the log-variance of `conditional`. Its kind is that of both, if they agree and nothing is
-        rescaled or projected, and otherwise x0.
+        rescaled, projected or limited, and otherwise x0.
 
     Raises:
-        InputError: if the interval is not within [0, 1], or the process is not Gaussian.
+        InputError: if the interval is not within [0, 1], the limit not positive, or the process not Gaussian.
     """
     if not isinstance(process, Gaussian):
         raise InputError(f"guidance by a second model is of Gaussian processes, not of {type(process).__name__}")
@@ -60,7 +64,9 @@ def classifier_free(
     traced = isinstance(low, Tracer) or isinstance(high, Tracer)
     if not traced and not 0 <= np.asarray(low) <= np.asarray(high) <= 1:
         raise InputError(f"interval={interval} must be two times, the first not above the second, within [0, 1]")
-    linear = _is(rescale, 0.0) and _is(parallel, 1.0)
+    if not isinstance(limit, Tracer) and not np.asarray(limit) > 0:
+        raise InputError(f"limit={limit} must be positive: the largest norm of the difference of the two estimates")
+    linear = _is(rescale, 0.0) and _is(parallel, 1.0) and _is(limit, math.inf)
 
     def predict(xt: Array, t: Array) -> Prediction:
         xt = as_float(xt)
@@ -71,8 +77,11 @@ def classifier_free(
         if linear:
             return Prediction(d + extra * (d - other), kind, first.log_var)
         axes = tuple(range(1, d.ndim))
-        along = ((d - other) * d).sum(axes, keepdims=True) / jnp.maximum((d * d).sum(axes, keepdims=True), TINY) * d
-        guided = d + extra * (d - other - (1 - jnp.asarray(parallel, d.dtype)) * along)
+        moved = d - other
+        norm = jnp.sqrt((moved**2).sum(axes, keepdims=True))
+        moved = moved * jnp.minimum(1.0, jnp.asarray(limit, d.dtype) / jnp.maximum(norm, TINY))
+        along = (moved * d).sum(axes, keepdims=True) / jnp.maximum((d * d).sum(axes, keepdims=True), TINY) * d
+        guided = d + extra * (moved - (1 - jnp.asarray(parallel, d.dtype)) * along)
         ratio = d.std(axes, keepdims=True) / jnp.maximum(guided.std(axes, keepdims=True), TINY)
         phi = jnp.asarray(rescale, d.dtype)
         return Prediction(guided * (phi * ratio + 1 - phi), kind, first.log_var)
