@@ -155,11 +155,10 @@ def earliest(schedule: Schedule, t: float) -> float:
     """t, or the least time that a network has seen if that is later: of a chain its first, of `edm` sigma_min's."""
     if isinstance(schedule, Discrete):
         return max(t, 1.0 / schedule.num_steps)
-    return (
-        max(t, float(jnp.asarray(schedule.sigma_min) / jnp.asarray(schedule.sigma_max)))
-        if isinstance(schedule, EDM)
-        else t
-    )
+    if isinstance(schedule, EDM):
+        low, high = known(schedule.sigma_min), known(schedule.sigma_max)
+        return t if low is None or high is None else max(t, float(low / high))
+    return t
 
 
 def check_interval(process: Gaussian, start: ArrayLike, end: ArrayLike) -> None:

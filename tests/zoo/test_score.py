@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from configs import ncsn_toy, sde_digits
-from diffjax import zoo
+from configs import edm_digits, ncsn_toy, sde_digits
+from diffjax import data, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
@@ -155,11 +155,65 @@ def test_toy_of_ncsn_is_learned_and_only_noise_levels_find_its_weights():
         ("sampling.predictor", "rk45", "sampling.predictor"),
         ("sampling.steps", 1, "sampling.steps"),
         ("sampling.snr", 0.0, "snr"),
+        ("sde.weighting", "edm", "sde.weighting='edm' needs sde.sigma_data"),
+        ("sde.name", "straight", "sde.name='straight' ends without signal.*set sde.sigma_data"),
+        ("sde.sigma_data", -1.0, "sde.sigma_data must be the deviation"),
+        ("sde.time_sampling", "normal", "sde.time_sampling must be one of uniform, log_normal"),
     ],
 )
 def test_bad_configuration(field, value, says):
     with pytest.raises(InputError, match=says):
         zoo.make(digits(**{field: value}))
+
+
+def edm(**fields):
+    """Eight numbers of 17 levels, preconditioned."""
+    config = levels(**{"sde.name": "edm", "sde.sigma_min": 0.002, "sde.sigma_max": 80.0, "sde.levels": 0})
+    config.sde.update(weighting="edm", sigma_data=0.75, time_sampling="log_normal", time_mean=-1.2, time_std=1.2)
+    config.sampling.update(sampler="heun", steps=10, spacing="karras")
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_preconditioned_network_that_says_nothing():
+    """F = 0: E (x_0 - c_skip x_t)²/c_out² = ((1 - c_skip)² E x_0² + c_skip² σ²)/c_out²."""
+    model, s = zoo.make(edm()), 0.75
+    params = model.init(jax.random.key(0))
+    n, loss = 4000, jax.jit(model.loss)
+    x = np.random.default_rng(0).integers(0, 17, (n, 8)).astype(np.uint8)
+    power = np.mean((x / 8 - 1.0) ** 2) + 1 / (12 * 64)
+    for sigma in (0.3, 4.0):
+        t = jnp.full(n, sigma / 80.0)
+        got = np.float64(loss(params, jax.random.key(1), {"image": x, "t": t}))
+        skip, out = s**2 / (sigma**2 + s**2), sigma * s / np.sqrt(sigma**2 + s**2)
+        want = ((1 - skip) ** 2 * power + skip**2 * sigma**2) / out**2
+        assert abs(got.mean() - want) < 5 * got.std() / np.sqrt(n)
+    # Without times of the memory's it draws log-normal ones.
+    t = model.memory.draw((), jax.random.key(2), n)["t"]
+    level = np.log(80.0 * np.float64(t))
+    assert abs(level.mean() + 1.2) < 0.02 and abs(level.std() - 1.2) < 0.02
+
+
+def test_a_preconditioned_model_that_says_nothing_has_the_samples_of_its_gaussian():
+    """F = 0 is the exact denoiser of N(0, s²): so are the samples, and the bound is that law's density less units."""
+    model, n = zoo.make(edm(**{"sampling.steps": 40})), 4000
+    params = model.init(jax.random.key(0))
+    samples = np.float64(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(1), n))
+    assert abs(samples.std() / 0.75 - 1) < 0.01 + 5 / np.sqrt(2 * samples.size)
+    x = np.random.default_rng(0).integers(0, 17, (500, 8)).astype(np.uint8)
+    flow = np.float64(jax.jit(model.measure(Flow).log_prob)(params, jax.random.key(1), {"image": x}))
+    power = np.mean((x / 8 - 1.0) ** 2, 1) + 1 / (12 * 64)
+    want = -4 * np.log(2 * np.pi * 0.75**2) - 8 * power / (2 * 0.75**2) - 8 * math.log(8)
+    error = (flow - want).std() / np.sqrt(len(x))  # of the dequantisation's draws
+    assert abs((flow - want).mean()) < 5 * error + 0.02
+
+
+def test_the_configuration_has_the_deviation_of_the_digits():
+    config = edm_digits.get_config()
+    train = data.load(config.data, "train")
+    pixels = train.gather(np.arange(len(train)))["image"] / 8.0 - 1.0
+    assert abs(config.sde.sigma_data / pixels.std() - 1) < 0.01
 
 
 def test_bad_levels():
