@@ -31,7 +31,7 @@ class Run(NamedTuple):
     directory  the workdir
     settings   the section `training`, with mesh and parallel
     options    the section `evaluation`
-    sampler    what files of samples are called after: the sampler's name and its steps
+    sampler    what files of samples are called after: the sampler's name and its steps, the class and guidance's scale
     init_from  the workdir of a run whose parameters training begins with, "" for none
     train_set  loads the training examples, once; `test_set` those of the test split
     """
@@ -95,13 +95,21 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
         directory=local(directory, "workdir"),
         settings=settings,
         options=options,
-        sampler=f"{config.sampling.sampler}_{config.sampling.steps}",
+        sampler=_sampler(config),
         init_from=config.get("init_from", ""),
         mesh=make_mesh(settings.mesh),
         model=zoo.make(config),
         train_set=functools.cache(lambda: load(config, "train")),
         test_set=functools.cache(lambda: load(config, "test")),
     )
+
+
+def _sampler(config: ConfigDict) -> str:
+    name = f"{config.sampling.sampler}_{config.sampling.steps}"
+    if "guidance" not in config:
+        return name
+    label, scale = config.guidance.label, config.guidance.scale
+    return f"{name}_scale_{scale:g}" + (f"_label_{label}" if label >= 0 else "")
 
 
 def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
