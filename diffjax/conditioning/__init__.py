@@ -6,26 +6,37 @@ data are denoised exactly, whatever the model, from `denoising_start`. The kerne
 `perturbed` and `tilted`, hold r constant over t, which is biased; their docstrings say by how much.
 """
 
+from diffjax.conditioning import operators
 from diffjax.conditioning.classifier_free import classifier_free
-from diffjax.conditioning.guidance import denoising_start, expected, given, guided
+from diffjax.conditioning.dps import dps
+from diffjax.conditioning.guidance import denoising_start, expected, given, guided, plugged
 from diffjax.conditioning.kernels import Multiplied, perturbed, tilted
 from diffjax.conditioning.linear import basis_along, colourisation, rotated
+from diffjax.conditioning.measurements import Measurement, linear_operator
 from diffjax.conditioning.observations import Observation, denoising, flipped, inpainting
+from diffjax.conditioning.particles import Particles, twisted
 
 __all__ = [
+    "Measurement",
     "Multiplied",
     "Observation",
+    "Particles",
     "basis_along",
     "classifier_free",
     "colourisation",
     "denoising",
     "denoising_start",
+    "dps",
     "expected",
     "flipped",
     "given",
     "guided",
     "inpainting",
+    "linear_operator",
+    "operators",
     "perturbed",
+    "plugged",
     "rotated",
     "tilted",
+    "twisted",
 ]
