@@ -57,10 +57,9 @@ class Measurement:
 
     def log_r(self, x: Float[Array, "batch *event"], t: ArrayLike = 0.0) -> Float[Array, " batch"]:
         """log N(y; A x, tau² I) in nats, the same at every t. Without noise it is no density: NaN, or -inf."""
-        residual = self.residual(x)
-        return event_sum(
-            Normal(jnp.zeros_like(residual), jnp.asarray(self.noise, residual.dtype) ** 2).log_prob(residual)
-        )
+        off = self.residual(x)
+        law = Normal(jnp.zeros_like(off), jnp.asarray(self.noise, off.dtype) ** 2)
+        return event_sum(law.log_prob(off))
 
     def coordinates(self, x: Float[Array, "batch *event"]) -> Float[Array, "batch D"]:
         """u = Vᵀ x."""

@@ -130,9 +130,10 @@ def systematic(key: PRNGKeyArray, log_weights: Float[Array, " particles"]) -> In
     """Indices drawn by weights: K w_k of index k, rounded up or down, and so on average."""
     num = len(log_weights)
     below = jnp.cumsum(jax.nn.softmax(log_weights))
-    position = (jnp.arange(num) + jax.random.uniform(key, (), below.dtype)) / num
+    position = (jnp.arange(num, dtype=below.dtype) + jax.random.uniform(key, (), below.dtype)) / num
     # A position of 1, by rounding, is that of nobody, and the last particle may have no weight.
-    return jnp.searchsorted(below / below[-1], jnp.minimum(position, 1 - jnp.finfo(below.dtype).epsneg), side="right")
+    position = jnp.minimum(position, 1 - jnp.finfo(below.dtype).epsneg)
+    return jnp.searchsorted(below / below[-1], position, side="right").astype(int)
 
 
 def _value_and_slope(twist: LogR, x: Array, t: Array) -> tuple[Array, Array]:
