@@ -87,6 +87,8 @@ def test_a_measurement_names_what_is_wrong():
         seen.log_r(jnp.zeros((4, 5)))
     with pytest.raises(InputError, match="4 measurements for 2 samples"):
         seen.log_r(jnp.zeros((2, 3)))
+    with pytest.raises(InputError, match="no density without noise"):
+        conditioning.linear_operator(total, jnp.zeros(2), 0.0, (3,)).log_r(jnp.zeros((1, 3)))
     bits = processes.binomial(1 / np.arange(10, 0, -1))
     with pytest.raises(InputError, match="not a linear operator"):
         conditioning.given(bits, lambda xt, t: Prediction(xt, "logits"), seen)
@@ -98,6 +100,21 @@ def test_a_measurement_names_what_is_wrong():
 
 A, Y, TAU = np.array([[1.0, -0.5]]), np.array([1.0]), 0.5
 MEANS, COVS = np.array([[-1.0, 0.0], [1.0, 0.5]]), np.array([[[1.0, 0.8], [0.8, 1.0]], [[0.5, 0.0], [0.0, 0.3]]])
+
+
+def at_one_time(law, process):
+    """The Predict of a mixture for a batch of one time: a few inverses a step, where the library's has one a sample."""
+
+    def predict(xt, t):
+        noised = law.at(process.schedule.alpha(t[0]), process.schedule.sigma(t[0]))
+        centred = xt[:, None] - noised.means
+        pull = jnp.einsum("kij,nkj->nki", jnp.linalg.inv(noised.covs), centred)
+        log_joint = jnp.log(noised.weights) - 0.5 * (jnp.linalg.slogdet(noised.covs)[1] + (pull * centred).sum(-1))
+        return Prediction(
+            jnp.einsum("nk,nki->ni", jax.nn.softmax(log_joint), pull) * process.schedule.sigma(t[0]), "eps"
+        )
+
+    return predict
 
 
 def mixture():
@@ -112,6 +129,7 @@ def measured(y=Y):
     return conditioning.linear_operator(lambda x: jnp.asarray(A) @ x, jnp.asarray(y), TAU, (2,))
 
 
+@pytest.mark.slow
 def test_the_mixture_s_posterior_by_quadrature(x64):
     side = np.linspace(-7, 7, 281)
     x = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
@@ -126,6 +144,7 @@ def test_the_mixture_s_posterior_by_quadrature(x64):
     np.testing.assert_allclose(measured().log_r(x[::40]), scipy.stats.norm.logpdf(Y, x[::40] @ A[0], TAU), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_full_covariance_is_exact_for_gaussians_and_any_operator(x64):
     rng = np.random.default_rng(0)
     root = rng.normal(size=(4, 4))
@@ -165,12 +184,22 @@ def test_isotropic_guidance_is_the_pseudoinverse_guided_formula(x64):
         cov = sigma**2 / (alpha**2 + sigma**2) * matrix @ matrix.T + tau**2 * jnp.eye(2)
         return jax.scipy.stats.multivariate_normal.logpdf(jnp.asarray(y), matrix @ x0, cov)
 
-    want = predictions.convert(predict(xt, t), "score", process, xt, t) + jax.vmap(jax.grad(log_normal))(xt, t)
-    guide = conditioning.given(process, predict, seen, "isotropic")
-    np.testing.assert_allclose(predictions.convert(guide(xt, t), "score", process, xt, t), want, rtol=1e-8)
-    # without noise A x̂_0 is y
     exact = conditioning.linear_operator(lambda x: jnp.asarray(matrix) @ x, jnp.asarray(y), 0.0, (3,))
-    x0 = predictions.convert(conditioning.given(process, predict, exact, "isotropic")(xt, t), "x0", process, xt, t)
+
+    @jax.jit
+    def all_three(xt, t):
+        want = predictions.convert(predict(xt, t), "score", process, xt, t) + jax.vmap(jax.grad(log_normal))(xt, t)
+        guide, known = (conditioning.given(process, predict, m, "isotropic")(xt, t) for m in (seen, exact))
+        return want, *(predictions.convert(p, k, process, xt, t) for p, k in ((guide, "score"), (known, "x0")))
+
+    want, got, x0 = all_three(xt, t)
+    np.testing.assert_allclose(got, want, rtol=1e-8)
+    # a measurement of each of several, made where y is traced
+    ys = jnp.asarray(rng.normal(size=(4, 2)))
+    many = conditioning.linear_operator(lambda x: jnp.asarray(matrix) @ x, ys, tau, (3,))
+    each = jax.vmap(lambda y: conditioning.linear_operator(lambda x: jnp.asarray(matrix) @ x, y, tau, (3,)).seen.y)(ys)
+    np.testing.assert_allclose(each, many.seen.y, rtol=1e-12)
+    # without noise A x̂_0 is y
     np.testing.assert_allclose(x0 @ matrix.T, np.broadcast_to(y, (3, 2)), atol=1e-8)
 
 
@@ -239,13 +268,14 @@ def chain_of_a_mixture(predict):
         p = (x[1] - x[0]) * scipy.stats.norm.pdf(x[:, None], mean, np.sqrt(v)) @ p
 
 
-def unbiased(predict, log_r, log_twist, statistics, want, particles, runs, shape=(1,), **settings):
+def unbiased(predict, log_r, log_twist, want, particles, runs, shape=(1,), variance="forward", threshold=0.5):
     """E[Ẑ Σ_k w_k f(x_k)] = E[r(x_0) f(x_0)] for every f, exactly, with any number of particles: within 5 errors."""
 
     def one(key):
-        drawn = conditioning.twisted(PROCESS, predict, key, TIMES, (particles, *shape), log_r, log_twist, **settings)
-        weights = jnp.exp(drawn.log_weights + drawn.log_evidence)
-        return statistics(drawn.x) @ weights
+        size = (particles, *shape)
+        drawn = conditioning.twisted(PROCESS, predict, key, TIMES, size, log_r, log_twist, variance, threshold)
+        x = drawn.x[:, 0]
+        return jnp.stack([jnp.ones(len(x)), x, x**2]) @ jnp.exp(drawn.log_weights + drawn.log_evidence)
 
     found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), runs)))
     error = found.std(0) / np.sqrt(runs)
@@ -253,21 +283,22 @@ def unbiased(predict, log_r, log_twist, statistics, want, particles, runs, shape
     assert error[0] < 0.03 * want[0], (error, want)
 
 
-def moments(x):
-    return jnp.stack([jnp.ones(len(x)), x[:, 0], x[:, 0] ** 2])
-
-
 def test_the_evidence_of_a_gaussian_chain_is_unbiased():
     mean = np.array([0.3, -0.2])
-    law = reference.GaussianMixture(jnp.ones(1), jnp.asarray(mean)[None], jnp.asarray(COVS[:1]))
-    predict, seen = law.predict(PROCESS.schedule), measured()
+    values, vectors = np.linalg.eigh(COVS[0])
+
+    def estimate(x, t):  # m + α C (α² C + σ² I)⁻¹ (x - α m)
+        alpha, sigma = (schedules.broadcast_to(f(t), x) for f in (PROCESS.schedule.alpha, PROCESS.schedule.sigma))
+        return mean + (x - alpha * mean) @ vectors * (alpha * values / (alpha**2 * values + sigma**2)) @ vectors.T
+
+    predict, seen = predictions.x0(estimate), measured()
     m, c = chain_of_a_gaussian(mean, COVS[0])
     evidence = scipy.stats.norm.pdf(Y[0], A[0] @ m, np.sqrt(A[0] @ c @ A[0] + TAU**2))
     gain = c @ A[0] / (A[0] @ c @ A[0] + TAU**2)
     after, spread = m + gain * (Y[0] - A[0] @ m), c - np.outer(gain, A[0] @ c)
     want = evidence * np.array([1.0, after[0], spread[0, 0] + after[0] ** 2])
     twist = conditioning.expected(PROCESS, predict, seen, "isotropic")
-    unbiased(predict, seen.log_r, twist, moments, want, particles=8, runs=600, shape=(2,))
+    unbiased(predict, seen.log_r, twist, want, particles=8, runs=600, shape=(2,))
 
 
 def line():
@@ -283,12 +314,13 @@ def squared(x):
     return jax.scipy.stats.norm.logpdf(1.5, x[:, 0] ** 2, 0.8)
 
 
+@pytest.mark.slow
 def test_particles_of_a_mixture_given_a_nonlinear_function_are_unbiased():
     predict = line().predict(PROCESS.schedule)
     x, p = chain_of_a_mixture(predict)
     r = p * np.exp(squared(jnp.asarray(x)[:, None]))
     want = np.array([r.sum(), r @ x, r @ x**2])
-    unbiased(predict, squared, None, moments, want, particles=64, runs=300)
+    unbiased(predict, squared, None, want, particles=64, runs=300)
 
 
 @pytest.mark.slow
@@ -312,10 +344,10 @@ def test_any_twist_and_threshold_are_unbiased(log_r, twist, variance):
     r = p * np.exp(log_r(jnp.asarray(x)[:, None]))
     want = np.array([r.sum(), r @ x, r @ x**2])
     for threshold in (0.0, 0.5, 1.0):
-        settings = {"variance": variance, "threshold": threshold}
-        unbiased(predict, log_r, twists[twist], moments, want, particles=32, runs=1000, **settings)
+        unbiased(predict, log_r, twists[twist], want, 32, 1000, variance=variance, threshold=threshold)
 
 
+@pytest.mark.slow
 def test_systematic_resampling():
     weights = np.array([0.0, 0.17, 0.53, 0.3, 0.0])
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -326,6 +358,7 @@ def test_systematic_resampling():
     np.testing.assert_allclose(particles.effective_number(jnp.log(weights) + 3), 1 / (weights**2).sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_particles_keep_their_type_and_name_what_is_wrong():
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         predict = predictions.x0(lambda x, t: 0.5 * x)
@@ -416,6 +449,7 @@ def test_biases_on_a_gaussian_are_the_docstring_s(method, want):
     np.testing.assert_allclose(off(mean, cov), want, atol=0.006)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "isotropic", "plugged"])
 def test_the_library_guides_by_these_formulas(method, x64):
     predict, seen = correlated().predict(CHAIN.schedule), measured()
@@ -432,6 +466,7 @@ def test_the_library_guides_by_these_formulas(method, x64):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_of_dps_is_one_along_the_gradient_of_the_norm(x64):
     predict, seen, zeta = correlated().predict(CHAIN.schedule), measured(), 0.3
     stepper, key, xt = samplers.ancestral(CHAIN, "forward"), jax.random.key(0), jnp.array([[0.4, -1.0], [2.0, 0.5]])
@@ -458,3 +493,52 @@ def test_the_bias_of_dps_is_the_docstring_s(zeta, want):
         towards = np.sign(Y[0] - x @ k.T @ A[0])[:, None] * (A @ k)
         x = slope * x + pull * x @ k.T + np.sqrt(noise) * rng.normal(size=x.shape) + zeta * towards
     np.testing.assert_allclose(off(x.mean(0), np.cov(x.T)), want, atol=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "want"),
+    [
+        ("full", [-0.04, -0.01, 1.06]),
+        ("isotropic", [-0.05, -0.02, 1.09]),
+        ("plugged", [0.31, 0.10, 0.86]),
+        ("dps", [0.31, 0.16, 0.64]),
+    ],
+)
+def test_biases_on_a_mixture_are_the_docstring_s(method, want):
+    law, seen, n = mixture(), measured(), 10_000
+    predict, stepper = at_one_time(law, CHAIN), samplers.ancestral(CHAIN, "forward")
+    if method == "dps":
+        stepper = conditioning.dps(stepper, CHAIN, seen.residual, 0.1)
+    elif method == "plugged":
+        predict = conditioning.guided(CHAIN, predict, conditioning.plugged(CHAIN, predict, seen.log_r))
+    else:
+        predict = conditioning.given(CHAIN, predict, seen, method)
+    x = np.asarray(samplers.sample(stepper, predict, jax.random.key(0), CHAIN.schedule.times[::-1], (n, 2)))
+    posterior = law.linear_posterior(A, Y, TAU)
+    found = off(x.mean(0), np.cov(x.T), (np.asarray(posterior.mean), np.asarray(posterior.cov)))
+    np.testing.assert_allclose(found, want, atol=5 / np.sqrt(n) + 0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("twist", "num", "want"),
+    [
+        *(("plugged", *row) for row in [(1, 0.60), (16, 0.15), (64, 0.06)]),
+        *(("isotropic", *row) for row in [(1, -0.29), (16, -0.02), (64, -0.01)]),
+    ],
+)
+def test_the_bias_of_particles_is_the_docstring_s(twist, num, want):
+    process = processes.gaussian(schedules.linear(100, 1e-3, 0.2))
+    predict, seen, runs = at_one_time(correlated(), process), measured(), 2000
+    log_twist = None if twist == "plugged" else conditioning.expected(process, predict, seen, twist)
+    times = process.schedule.times[::-1]
+
+    def one(key):
+        drawn = conditioning.twisted(process, predict, key, times, (num, 2), seen.log_r, log_twist, "forward")
+        return jnp.exp(drawn.log_weights) @ drawn.x[:, 0]
+
+    means = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), runs)))
+    right, spread = exact_posterior()
+    found = (means.mean() - right[0]) / np.sqrt(spread[0, 0])
+    assert abs(found - want) < 5 * means.std() / np.sqrt(runs * spread[0, 0]) + 0.01, found

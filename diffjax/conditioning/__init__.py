@@ -4,6 +4,10 @@
 same for pixels whose grey value is known. `classifier_free` guides a conditional model by an unconditional one. Noisy
 data are denoised exactly, whatever the model, from `denoising_start`. The kernels of Sohl-Dickstein et al. 2015,
 `perturbed` and `tilted`, hold r constant over t, which is biased; their docstrings say by how much.
+
+Inverse problems: `linear_operator` makes, for `given`, an observation of any linear function with noise; `operators`
+has common ones. `twisted` is exact in the limit of many particles, also for nonlinear likelihoods. `dps` and `plugged`
+are cheaper, and biased: the module `measurements` says by how much.
 """
 
 from diffjax.conditioning import operators

@@ -26,7 +26,12 @@ TINY = 1e-30  # the norm of 0 has no gradient
 def dps(stepper: Stepper, process: Gaussian, residual: Callable[[Array], Array], zeta: ArrayLike = 1.0) -> Stepper:
     """A stepper that also steps towards f(x_0) = y. Any f with a gradient will do.
 
-    **Biased**, and how much depends on zeta and on the number of steps. DPS_NUMBERS
+    **Biased**, and how much depends on zeta and the number of steps, not on tau: in the Gaussian example of
+    `measurements`, whose y has noise, A x_0 comes to y as if it had none. There
+
+        zeta                                                 0.01    0.1     1
+        error of the mean of x_1, in standard deviations     0.39   1.35   1.43
+        trace of the covariance over the right one           1.04   0.52   0.80
 
     Args:
         stepper: a sampler of one prediction a step; the paper's is `ancestral`, with 1000 steps.

@@ -102,7 +102,8 @@ def expected(
         "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). One
                      reverse pass through the network: what images take, with `predictions.clip` round it if near t = 1
                      its x̂_0 leaves the data's range (an eps-network's does, and the gradient grows as 1/alpha²).
-                     With it `given` has mean 0.767 y and variance 0.379 in `tilted`'s example at ρ = 0.8 (0.8 y, 0.36).
+                     With it `given` has mean 0.767 y and variance 0.379 in `tilted`'s example at ρ = 0.8 (0.8 y, 0.36);
+                     see also the example of `measurements`.
 
     Bits: x_0 has the predicted, independent, probabilities: exact for one known bit, or if bits are independent given
     x_t. `covariance` is not used.
@@ -127,7 +128,8 @@ def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]
 
     `guided` by it is diffusion posterior sampling as its theorem has it (Chung et al. 2023, eq. 11; the algorithm is
     `dps`), and `twisted` corrects it. It takes x̂_0 for x_0, so r acts as if sure of it while x_t is noise.
-    **Biased.** For p = N(0, 1), y = 1, tau² = 1: PLUGGED_NUMBERS
+    **Biased**: in the Gaussian example of `measurements` a mean is 0.58 posterior standard deviations off, and the
+    covariance's trace 0.83 of the right one.
 
     Args:
         log_r: x_0 (batch, *event) -> (batch,), up to a constant, e.g. `Measurement.log_r`.

@@ -5,6 +5,17 @@
 V is orthonormal, so u has the process of x, and a Predict of x is one of u, as in `rotated`. In these coordinates the
 observation says each entry on its own, and "isotropic" guidance by it is the pseudoinverse-guided one of Song et al.
 2023: ∇ log N(y; A x̂_0, r² A Aᵀ + tau² I), r² = sigma²/(alpha² + sigma²). A is decomposed once, before any sampling.
+
+How far each method is from the posterior, in an example: y = x_1 - x_2/2 + n/2 = 1 and DDPM's chain of 1000 steps; p is
+N(0, C), of unit variances and correlation 0.8, or the mixture 0.4 N((-1, 0), C) + 0.6 N((1, 0.5), diag(0.5, 0.3)). The
+errors of the means of x_1 and x_2, in posterior standard deviations, and the covariance's trace over the right one:
+
+                                       Gaussian                mixture
+    `given`, "full"                0      0      1        -0.04  -0.01   1.06
+    `given`, "isotropic"         -0.29  -0.22   1.09      -0.05  -0.02   1.09
+    `guided` by `plugged`         0.58   0.46   0.83       0.31   0.10   0.86
+    `dps`, zeta = 0.1             1.35   1.25   0.52       0.31   0.16   0.64
+    `twisted`                    tends to 0, 0 and 1 with the number of particles, see there
 """
 
 from dataclasses import dataclass, field, replace
@@ -56,7 +67,13 @@ class Measurement:
         return jnp.asarray(self.y, x.dtype) - matmul(x, jnp.asarray(self.matrix, x.dtype).T)
 
     def log_r(self, x: Float[Array, "batch *event"], t: ArrayLike = 0.0) -> Float[Array, " batch"]:
-        """log N(y; A x, tau² I) in nats, the same at every t. Without noise it is no density: NaN, or -inf."""
+        """log N(y; A x, tau² I) in nats, the same at every t.
+
+        Raises:
+            InputError: if there is no noise, and so no density.
+        """
+        if not isinstance(self.noise, jax.core.Tracer) and np.asarray(self.noise) == 0:
+            raise InputError("y has no density without noise: give linear_operator a noise above 0")
         off = self.residual(x)
         law = Normal(jnp.zeros_like(off), jnp.asarray(self.noise, off.dtype) ** 2)
         return event_sum(law.log_prob(off))

@@ -55,7 +55,7 @@ def twisted(
     shape: tuple[int, ...],
     log_r: Callable[[Array], Array],
     log_twist: LogR | None = None,
-    variance: Variance = "forward",
+    variance: Variance = "posterior",
     threshold: float = 0.5,
 ) -> Particles:
     """Particles of p(x_0) r(x_0)/Z, p the chain that `ancestral(process, variance)` samples at these times.
@@ -63,7 +63,12 @@ def twisted(
     The last step, to s = 0, takes the mean of p's kernel, as `ancestral` does. One scan; `vmap` over keys, or over
     observations, makes several populations.
 
-    TWISTED_NUMBERS
+    For finite K weighted means are **biased**, as ratios are. In the Gaussian example of `measurements`, with 100
+    steps, the mean of x_1 is off, in posterior standard deviations, by
+
+        particles                1     16     64
+        twist `plugged`       0.60   0.15   0.06
+        twist "isotropic"    -0.29  -0.02  -0.01
 
     Args:
         times: descending from 1 to 0, as for `samplers.sample`.
