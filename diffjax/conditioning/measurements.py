@@ -54,7 +54,7 @@ class Measurement:
 
     y: Float[Array, "*batch M"]
     matrix: Float[Array, "M D"]
-    noise: Float[Array, ""]
+    noise: Float[dtypes.AnyArray, ""]
     basis: Float[Array, "D D"]
     seen: Observation
     shape: tuple[int, ...] = field(metadata={"static": True})
@@ -144,7 +144,8 @@ def linear_operator(
     seen = scale > UNSEEN * scale.max(initial=0.0)
     rank, size = int(seen.sum()), matrix.shape[1]
     scale = np.where(np.arange(size) < rank, np.pad(scale, (0, size - len(scale)), constant_values=1.0), 1.0)
-    noise = jnp.asarray(noise, y.dtype)
+    # numpy, because under jit jnp would trace even a concrete number, and `log_r` asks whether it is 0.
+    noise = jnp.asarray(noise, y.dtype) if isinstance(noise, jax.core.Tracer) else np.asarray(noise, y.dtype)
     # (Uᵀ y)_i/s_i of the seen directions, the first ones, and 0 of all others.
     pseudoinverse = jnp.asarray(np.eye(size, rank) @ left.T[:rank] / scale[:, None], y.dtype)
     precision = jnp.where(jnp.arange(size) < rank, (jnp.asarray(scale, y.dtype) / noise) ** 2, 0.0)

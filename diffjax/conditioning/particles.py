@@ -89,6 +89,8 @@ def twisted(
         raise InputError(f"threshold must be in [0, 1], a part of the number of particles, not {threshold}")
     check_times(times)
     num = shape[0]
+    if num < 1:
+        raise InputError(f"shape must be (particles, *event), of at least one particle, not {shape}")
     twist = plugged(process, predict, log_r) if log_twist is None else log_twist
 
     def body(carry: Triple, item: Triple) -> tuple[Triple, Array]:

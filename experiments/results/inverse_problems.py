@@ -8,6 +8,7 @@ images, once for each problem; the rows the image, what was measured, and a draw
 
 import argparse
 import sys
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,6 @@ from diffjax import conditioning, samplers
 from diffjax.conditioning import operators
 from diffjax.errors import InputError
 from diffjax.mesh import here
-from diffjax.predictions import Predict
-from diffjax.processes import Gaussian, Variance
 from diffjax.zoo.figures import Grid
 from diffjax.zoo.model import scaled
 from experiments import pictures
@@ -47,8 +46,8 @@ def problems(shape: tuple[int, ...]) -> dict[str, tuple[operators.Operator, Any]
     known = np.ones(shape, bool)
     known[height // 4 : height - height // 4, width // 4 : width - width // 4] = False
     factor = 2 if height < 16 else 4
-    offset = np.arange(-2, 3) / (height / 8)
-    bell = np.exp(-0.5 * offset**2)
+    reach = height // 4
+    bell = np.exp(-0.5 * (2 * np.arange(-reach, reach + 1) / reach) ** 2)
     where = np.flatnonzero(known)
     return {
         "in-painting": (operators.mask(known), lambda y: jnp.zeros(known.size).at[where].set(y).reshape(shape)),
@@ -57,19 +56,12 @@ def problems(shape: tuple[int, ...]) -> dict[str, tuple[operators.Operator, Any]
     }
 
 
-def draws(
-    key: Array,
-    chain: samplers.Stepper,
-    process: Gaussian,
-    predict: Predict,
-    variance: Variance,
-    times: Array,
-    apply: operators.Operator,
-    y: Array,
-    shape: tuple[int, ...],
-    options: argparse.Namespace,
-) -> Draws:
-    """Of measurements y (images, ...)."""
+def draws(key: Array, run: Run, params: Any, apply: operators.Operator, y: Array, options: argparse.Namespace) -> Draws:
+    """Of images of which y (images, ...) is measured."""
+    process, predict = run.model.kernels(params)
+    variance, shape = run.saved["diffusion"]["variance"], run.test_set().shape
+    times = samplers.spaced(process.schedule.times, options.steps)
+    chain = samplers.ancestral(process, variance)
     seen = conditioning.linear_operator(apply, y, options.noise, shape)
 
     def filtered(item: tuple[Array, Array]) -> Array:
@@ -92,27 +84,20 @@ def draws(
 
 def solved(run: Run, options: argparse.Namespace) -> tuple[list[str], Grid]:
     """The lines of the table, and the picture."""
-    params = here(run.mesh, restore_ema(run, None)[1])
-    process, variance = run.model.kernels(params)[0], run.saved["diffusion"]["variance"]
-    times = samplers.spaced(process.schedule.times, options.steps)
-    chain = samplers.ancestral(process, variance)
-    test_set = run.test_set()
+    params, test_set = here(run.mesh, restore_ema(run, None)[1]), run.test_set()
+    if not 1 <= options.images <= len(test_set):
+        raise InputError(f"--images={options.images} must be from 1 to the {len(test_set)} test images")
     x0 = scaled(test_set.gather(np.arange(options.images))["image"], test_set.levels)
-    shape, shown = x0.shape[1:], min(SHOWN, options.images)
+    shown = min(SHOWN, options.images)
 
     lines = ["| problem | method | mean squared error | residual/noise |", "| --- | --- | --- | --- |"]
     columns = []
-    for i, (name, (apply, show)) in enumerate(problems(shape).items()):
+    for i, (name, (apply, show)) in enumerate(problems(test_set.shape).items()):
         measure_key, key = jax.random.split(jax.random.fold_in(run.key, i))
         clean = jax.vmap(apply)(x0)
         y = clean + options.noise * jax.random.normal(measure_key, clean.shape)
 
-        @jax.jit
-        def drawn(params: Any, y: Array, apply: operators.Operator = apply, key: Array = key) -> Draws:
-            predict = run.model.kernels(params)[1]
-            return draws(key, chain, process, predict, variance, times, apply, y, shape, options)
-
-        found = drawn(params, y)
+        found = jax.jit(partial(draws, key, run, apply=apply, options=options))(params, y=y)
         for method, x in zip(("truth", *METHODS), (x0, *found), strict=True):
             error = ((x - x0) ** 2).mean((1, 2, 3))
             off = jnp.sqrt(((y - jax.vmap(apply)(x)) ** 2).mean()) / options.noise
