@@ -126,8 +126,8 @@ def expected(
 def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]) -> LogR:
     """log r(x̂_0(x_t)), the likelihood of the estimate in place of E[r(x_0) | x_t], for any r with a gradient.
 
-    `guided` by it is diffusion posterior sampling as its theorem has it (Chung et al. 2023, eq. 11; the algorithm is
-    `dps`), and `twisted` corrects it. It takes x̂_0 for x_0, so r acts as if sure of it while x_t is noise.
+    `guided` by it is diffusion posterior sampling as its theorem has it (Chung et al. 2023, theorem 1; the algorithm
+    is `dps`), and `twisted` corrects it. It takes x̂_0 for x_0, so r acts as if sure of it while x_t is noise.
     **Biased**: in the Gaussian example of `measurements` a mean is 0.58 posterior standard deviations off, and the
     covariance's trace 0.83 of the right one.
 

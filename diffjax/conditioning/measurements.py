@@ -121,8 +121,9 @@ def linear_operator(
     the point of the range of A that is nearest to y.
 
     Args:
-        apply: A, a linear function of one event, see `operators`. A matrix is made of it: call this outside `jit`.
-        y: (*measurement), or (batch, *measurement).
+        apply: A, a linear function of one event, see `operators`. A matrix is made of it here, so it must not depend on
+            traced values.
+        y: (*measurement), or (batch, *measurement). It may be traced, as by a `vmap` of `twisted`.
         noise: tau, at least 0. With 0, `given` knows A x_0 exactly, and there is no density `log_r`.
         shape: of an event, at most 4096 entries. For larger ones see `colourisation` and `inpainting`, and `plugged`,
             which needs no matrix.
@@ -160,7 +161,7 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
         raise InputError(f"an event of {size} entries is more than the {MAX_EVENT} that a matrix is made for")
     with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
         rng = np.random.default_rng(0)
-        # 0; the unit vectors; two points far from 0, and a mixture of them.
+        # 0, the unit vectors, and two points far from 0.
         probes = np.concatenate([np.zeros((1, size)), np.eye(size), 10.0 * rng.normal(size=(2, size))])
         found = jax.vmap(apply)(jnp.asarray(probes.reshape(-1, *shape), float))
     if isinstance(found, jax.core.Tracer):
@@ -169,7 +170,7 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     zero, matrix, images = values[0], values[1 : size + 1].T, values[size + 1 :]
     points = probes[size + 1 :]
     off = np.abs(images - points @ matrix.T)
-    # Units are 0.1% of the terms that were summed. NaN is no linear function of anything, either.
+    # 0.1% of the terms that were summed is more than any rounding. A NaN is refused, too.
     if not (zero == 0).all() or not (off <= 1e-3 * (np.abs(points) @ np.abs(matrix).T) + 1e-30).all():
         raise InputError(
             "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, and is not at random points:"

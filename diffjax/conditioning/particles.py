@@ -11,6 +11,7 @@ weighted means tend to those of p r/Z with the number K of particles: a bad twis
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -77,7 +78,7 @@ def twisted(
         log_twist: (x_t, t) -> (particles,), log r_t up to a constant, with a gradient. `expected(process, predict,
             measurement, "isotropic")` for a linear operator; unless given `plugged`, that of the paper.
         variance: of the reverse kernel, as in `ancestral`.
-        threshold: in [0, 1]; 0 never resamples, 1 always.
+        threshold: in [0, 1]; 0 never resamples, 1 wherever weights are not all equal.
 
     Raises:
         InputError: if the process is not Gaussian, the threshold not in [0, 1], concrete times do not decrease, or a
@@ -87,39 +88,16 @@ def twisted(
         raise InputError(f"twisted is of Gaussian processes, not of {type(process).__name__}")
     if not isinstance(threshold, jax.core.Tracer) and not 0 <= threshold <= 1:
         raise InputError(f"threshold must be in [0, 1], a part of the number of particles, not {threshold}")
-    check_times(times)
-    num = shape[0]
-    if num < 1:
+    if shape[0] < 1:
         raise InputError(f"shape must be (particles, *event), of at least one particle, not {shape}")
+    check_times(times)
     twist = plugged(process, predict, log_r) if log_twist is None else log_twist
-
-    def body(carry: Triple, item: Triple) -> tuple[Triple, Array]:
-        x, log_w, log_z = carry
-        key, t, s = item
-        choice_key, noise_key = jax.random.split(key)
-        batch_t = jnp.broadcast_to(t, num)
-        prediction, (value, slope) = predict(x, batch_t), _value_and_slope(twist, x, batch_t)
-
-        log_w = log_w + value
-        ess = effective_number(log_w)
-        again = ess < threshold * num
-        log_z = jnp.where(again, log_z + importance_weighted(log_w), log_z)
-        chosen = jnp.where(again, systematic(choice_key, log_w), jnp.arange(num))
-        log_w = jnp.where(again, 0.0, log_w)
-        x, prediction, value, slope = jax.tree.map(lambda a: a[chosen], (x, prediction, value, slope))
-
-        p = process.reverse(prediction, x, s, t, variance)
-        q = process.reverse(shifted(process, prediction, x, batch_t, slope), x, s, t, variance)
-        # The variance of a last step that is also the first may be 0: none of it is used.
-        p, q = (kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance)) for kernel in (p, q))
-        new = jnp.where(s == 0, p.mean, q.sample(noise_key))
-        log_ratio = jnp.where(s == 0, 0.0, event_sum(p.log_prob(new) - q.log_prob(new)))
-        return (new, log_w - value + log_ratio, log_z), ess
+    body = partial(_step, process, predict, twist, variance, threshold)
 
     def run(key: PRNGKeyArray, times: Array) -> Particles:
         prior_key, key = jax.random.split(key)
         x = process.prior(shape).sample(prior_key).astype(times.dtype)
-        start = x, jnp.zeros(num, x.dtype), jnp.zeros((), x.dtype)
+        start = x, jnp.zeros(len(x), x.dtype), jnp.zeros((), x.dtype)
         keys = jax.random.split(key, len(times) - 1)
         (x, log_w, log_z), ess = jax.lax.scan(body, start, (keys, times[:-1], times[1:]))
         log_w = log_w + _one_each(log_r(x), x)
@@ -141,6 +119,33 @@ def systematic(key: PRNGKeyArray, log_weights: Float[Array, " particles"]) -> In
     # A position of 1, by rounding, is that of nobody, and the last particle may have no weight.
     position = jnp.minimum(position, 1 - jnp.finfo(below.dtype).epsneg)
     return jnp.searchsorted(below / below[-1], position, side="right").astype(int)
+
+
+def _step(
+    process: Gaussian, predict: Predict, twist: LogR, variance: Variance, threshold: float, carry: Triple, item: Triple
+) -> tuple[Triple, Array]:
+    """From (x_t, log w / r_t(x_t), log Ẑ) at (key, t, s) to the same of s, and the effective number at t."""
+    x, log_w, log_z = carry
+    key, t, s = item
+    num, (choice_key, noise_key) = len(x), jax.random.split(key)
+    batch_t = jnp.broadcast_to(t, num)
+    prediction, (value, slope) = predict(x, batch_t), _value_and_slope(twist, x, batch_t)
+
+    log_w = log_w + value
+    ess = effective_number(log_w)
+    again = ess < threshold * num
+    log_z = jnp.where(again, log_z + importance_weighted(log_w), log_z)
+    chosen = jnp.where(again, systematic(choice_key, log_w), jnp.arange(num))
+    log_w = jnp.where(again, 0.0, log_w)
+    x, prediction, value, slope = jax.tree.map(lambda a: a[chosen], (x, prediction, value, slope))
+
+    p = process.reverse(prediction, x, s, t, variance)
+    q = process.reverse(shifted(process, prediction, x, batch_t, slope), x, s, t, variance)
+    # The variance of a last step that is also the first may be 0: none of it is used.
+    p, q = (kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance)) for kernel in (p, q))
+    new = jnp.where(s == 0, p.mean, q.sample(noise_key))
+    log_ratio = jnp.where(s == 0, 0.0, event_sum(p.log_prob(new) - q.log_prob(new)))
+    return (new, log_w - value + log_ratio, log_z), ess
 
 
 def _value_and_slope(twist: LogR, x: Array, t: Array) -> tuple[Array, Array]:
