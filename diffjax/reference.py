@@ -122,6 +122,30 @@ class GaussianMixture(NamedTuple):
         """log p(y) of the observed entries, y ~ N(x, 1/precision): log E[r(x)] but for a constant of the precisions."""
         return jax.nn.logsumexp(self._observe(y, precision)[-1])
 
+    def linear_posterior(
+        self, matrix: Float[Array, "M D"], y: Float[Array, " M"], noise: ArrayLike
+    ) -> "GaussianMixture":
+        """p(x | y), y = A x + noise · N(0, I). Of one Gaussian N(m, C) the mean is
+
+        m + C Aᵀ (A C Aᵀ + noise² I)⁻¹ (y - A m),   of covariance C - C Aᵀ (A C Aᵀ + noise² I)⁻¹ A C.
+        """
+        weights, means, covs, a, y = alike(*self, matrix, y)
+        seen = self.measured(a, noise)
+        across = einsum("mi,kij->kmj", a, covs)
+        gain = jnp.swapaxes(jnp.linalg.solve(seen.covs, across), 1, 2)
+        means = means + einsum("kdm,km->kd", gain, y - seen.means)
+        covs = covs - matmul(gain, across)
+        one = jnp.ones(1, means.dtype)
+        each = jax.vmap(lambda mean, cov: GaussianMixture(one, mean[None], cov[None]).log_prob(y))
+        log_joint = each(seen.means, seen.covs) + jnp.log(weights)
+        return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
+
+    def measured(self, matrix: Float[Array, "M D"], noise: ArrayLike) -> "GaussianMixture":
+        """The law of y = A x + noise · N(0, I): its `log_prob` is the log-evidence of y."""
+        weights, means, covs, a = alike(*self, matrix)
+        own = jnp.asarray(noise, a.dtype) ** 2 * jnp.eye(len(a), dtype=a.dtype)
+        return GaussianMixture(weights, matmul(means, a.T), einsum("mi,kij,nj->kmn", a, covs, a) + own)
+
     def log_expected(self, schedule: Schedule, y: Array, precision: Array) -> Callable[[Array, Array], Array]:
         """log_r(x_t (batch, D), t () or (batch,)) = log E[r(x_0) | x_t], up to a constant, for t > 0."""
 

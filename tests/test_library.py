@@ -146,6 +146,7 @@ with install_import_hook("diffjax", "runtime_checker.check"):
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 key, x, t = jax.random.key(0), jnp.ones((5, 2)), jnp.full(5, 0.5)
 
@@ -162,6 +163,19 @@ def call_everything():
             s = make(9)
             s.alpha(at), s.sigma(at), s.log_snr(at)
     schedule.times, schedule.num_steps
+    operators = dj.conditioning.operators
+    image = jnp.ones((4, 4, 3))
+    for apply in (operators.blur(jnp.ones((3, 3))), operators.downsample(2), operators.mask(np.ones((4, 4, 3), bool))):
+        apply(image)
+    operators.grey()(image), operators.project(key, (4, 4, 3), 2)(image)
+    seen = dj.conditioning.linear_operator(lambda x: x[:1], jnp.ones(1), 0.5, (2,))
+    seen.log_r(x), seen.event(seen.coordinates(x)), seen.residual(x)
+    mix.linear_posterior(jnp.ones((1, 2)), jnp.ones(1), 0.5)
+    dj.conditioning.given(process, predict, seen)(x, t)
+    down = schedule.times[::-1]
+    dj.conditioning.twisted(process, predict, key, down, (5, 2), seen.log_r)
+    pulled = dj.conditioning.dps(dj.samplers.ancestral(process), process, seen.residual)
+    dj.samplers.sample(pulled, predict, key, down, (5, 2))
     jax.vmap(lambda b: dj.schedules.from_betas(b).alpha(0.5))(jnp.full((3, 4), 0.1))
 
     D = dj.distributions

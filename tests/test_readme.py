@@ -35,6 +35,12 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     assert abs(filled[:, 0] - 0.9).max() < 0.02
     assert abs(filled[:, 1].mean() - 0.5) < 5 * (0.05 / 1000) ** 0.5 + 0.02
     assert abs(filled[:, 1].var() - 0.05) < 5 * 0.05 * (2 / 1000) ** 0.5 + 0.01
+    # What was measured of x_1 - x_2; the particles are worth more than 100 draws.
+    posterior = namespace["mixture"].linear_posterior(jnp.array([[1.0, -1.0]]), jnp.array([0.4]), 0.1)
+    drawn = namespace["drawn"]
+    assert 1 / jnp.exp(2 * drawn.log_weights).sum() > 100
+    mean = jnp.exp(drawn.log_weights) @ drawn.x
+    assert (abs(mean - posterior.mean) < 5 * jnp.sqrt(jnp.diag(posterior.cov) / 100) + 0.02).all()
     # The flow's density is the mixture's but for the noise of 1e-3 at t = 1e-5 and the prior, both below 1e-3 nats.
     flow = float(re.search(r"flow ([-\d.]+) nats", printed).group(1))
     assert abs(flow + nll) < 5e-3

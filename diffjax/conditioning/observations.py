@@ -3,7 +3,7 @@
 precision 0 where nothing is known, +inf where x_i is known. Of bits, precision · (y - ½) is the log-odds log r(1)/r(0).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,8 +100,10 @@ def event_sum(x: Array) -> Array:
     return x.reshape(x.shape[0], -1).sum(1)
 
 
-def check_fits(process: Gaussian | Binomial, observation: Observation) -> None:
+def check_fits(process: Gaussian | Binomial, observation: Any) -> None:
     if isinstance(process, Binomial):
+        if not isinstance(observation, Observation):
+            raise InputError("a binomial process observes its bits, 0 or 1, not a linear operator of them")
         check_bits(observation.y, observation.precision)
 
 

@@ -80,7 +80,7 @@ def sample(
         InputError: if concrete times do not decrease, or are not in [0, 1]; on a path, if the stepper's noise is not of
             that kind: a corrector's, churn, or of bits.
     """
-    _check_times(times)
+    check_times(times)
     prior_key, key = jax.random.split(key)
     x = stepper.prior(shape).sample(prior_key).astype(floating(times))
     return denoise(stepper, predict, key, x, times, save, path)
@@ -96,7 +96,7 @@ def denoise(
     path: bool = False,
 ) -> Any:
     """`sample` from a given x at times[0] instead of from the prior."""
-    _check_times(times)
+    check_times(times)
 
     def run(key: PRNGKeyArray, x: Array, times: Array) -> tuple[State, Any]:
         def batched(x: Array, t: Array) -> Prediction:
@@ -147,7 +147,7 @@ def interpolate(
     Raises:
         InputError: as `sample`.
     """
-    _check_times(times)
+    check_times(times)
 
     def run(key: PRNGKeyArray, a: Array, b: Array, weights: Array, times: Array) -> Array:
         a_key, b_key, key = jax.random.split(key, 3)
@@ -188,7 +188,8 @@ def single(name: str, noise: Noise) -> PRNGKeyArray:
     return noise
 
 
-def _check_times(times: Array) -> None:
+def check_times(times: Array) -> None:
+    """Raises `InputError` unless times are a vector of at least 2 that decreases within [0, 1], if it is concrete."""
     if jnp.ndim(times) != 1 or len(times) < 2:
         raise InputError(f"times must be a vector of at least 2 times, not of shape {jnp.shape(times)}")
     # numpy, because jnp would trace the comparison of even concrete times under jit

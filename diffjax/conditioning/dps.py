@@ -1,0 +1,59 @@
+"""Diffusion posterior sampling (Chung et al. 2023, algorithm 1): Stepper -> Stepper.
+
+    x_s = (a step from x_t) - zeta ∇ ‖y - f(x̂_0(x_t))‖,   the gradient with respect to x_t
+
+The norm, not its square: the paper's text has the square, with a zeta_i divided by the norm, and its code the norm. It
+is the same zeta whatever tau, t and the number of steps are, so what is drawn is no posterior.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from diffjax.errors import InputError
+from diffjax.predictions import Predict, convert
+from diffjax.processes import Gaussian
+from diffjax.samplers.driver import Noise, State, Stepper
+from diffjax.schedules import broadcast_to
+
+TINY = 1e-30  # the norm of 0 has no gradient
+
+
+def dps(stepper: Stepper, process: Gaussian, residual: Callable[[Array], Array], zeta: ArrayLike = 1.0) -> Stepper:
+    """A stepper that also steps towards f(x_0) = y. Any f with a gradient will do.
+
+    **Biased**, and how much depends on zeta and on the number of steps. In the Gaussian example of `measurements`:
+
+        zeta                                                 0.01    0.1      1
+        error of the mean of x_1, in standard deviations     0.39   1.35   1.43
+        trace of the covariance over the right one           1.04   0.52   0.80
+        variance of A x_0 over the right one                 0.16   0.03   2.95
+
+    A small zeta has not come to y at the end. A larger one fits the noise of y, and a still larger one steps over it.
+
+    Args:
+        stepper: a sampler of one prediction a step; the paper's is `ancestral`, with 1000 steps.
+        residual: x_0 (batch, *event) -> y - f(x_0), (batch, ...), e.g. `Measurement.residual`.
+        zeta: () or (batch,), of the units of x.
+
+    Raises:
+        InputError: if the process is not Gaussian or, at the call, the residual is not one of each example.
+    """
+    if not isinstance(process, Gaussian):
+        raise InputError(f"dps is of Gaussian processes, not of {type(process).__name__}")
+
+    def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
+        def distance(x: Array) -> Array:
+            off = residual(convert(predict(x, t), "x0", process, x, t))
+            if off.shape[:1] != x.shape[:1]:
+                raise InputError(f"residual must have the batch axis of the samples, {len(x)}, not shape {off.shape}")
+            return jnp.sqrt(jnp.square(off).reshape(len(x), -1).sum(1) + TINY).sum()
+
+        slope = jax.grad(distance)(state.x)
+        new = stepper.step(key, predict, state, t, s)
+        return new._replace(x=new.x - broadcast_to(zeta, slope) * slope)
+
+    return stepper._replace(step=step)
