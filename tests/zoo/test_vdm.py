@@ -123,10 +123,9 @@ def test_the_loss_in_bits_is_the_bound_whatever_the_interior(images, started):
 
 
 @pytest.mark.slow
-def test_the_flow_of_the_zero_network_is_gaussian_and_above_the_bound(images):
+def test_the_flow_of_the_zero_network_is_gaussian(images, started):
     """ê = z is a score of -z/sigma: dz/dgamma = ½ z (sigma - sigma²), so that z_1 = scale z_0."""
-    model = zoo.make(small())
-    params = jax.jit(model.init)(jax.random.key(0))
+    model, params = started
     flow = np.asarray(jax.jit(model.measure(Flow).log_prob)(params, jax.random.key(1), images))
     gamma = np.linspace(*ENDS, 10_001)
     log_scale = 0.5 * np.trapezoid(expit(gamma) ** 0.5 - expit(gamma), gamma)
@@ -144,8 +143,6 @@ def test_the_flow_of_the_zero_network_is_gaussian_and_above_the_bound(images):
         expected.append((prior + decoder + 0.5 * eps**2 + 0.5 * np.log(2 * np.pi * s2)).sum(1))
     difference = flow - np.mean(expected, 0)
     assert abs(difference.mean()) < 5 * difference.std(ddof=1) / np.sqrt(128)
-    bound = np.asarray(jax.jit(model.bound)(params, jax.random.key(2), images))
-    assert (flow - bound).mean() > 5 * (flow - bound).std() / np.sqrt(128)
 
 
 @pytest.mark.slow
@@ -190,9 +187,9 @@ def test_given_ends_stay():
     ("field", "value", "says"),
     [
         ("data.levels", 0, "data.levels=0"),
-        ("diffusion.ends", (5.0, -13.3), "gamma_0=5.0 must be less than gamma_1=-13.3"),
+        ("diffusion.ends", (5.0, -13.3), "diffusion.ends"),
         ("diffusion.ends", (1.0,), "diffusion.ends"),
-        ("diffusion.units", 0, "units=0"),
+        ("diffusion.units", 0, "diffusion.units=0"),
         ("net.fourier", (2, 0), "net.fourier"),
         ("sampling.steps", 1, "sampling.steps=1"),
         ("sampling.sampler", "euler", "sampling.sampler"),

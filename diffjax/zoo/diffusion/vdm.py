@@ -200,7 +200,7 @@ def make(config: Any) -> Model:
     _check(config)
     setting, sampling = config.diffusion, config.sampling
     channels, levels = config.data.shape[-1], config.data.levels
-    # With these concrete ends, a setting of the sampler out of range is said here, and not when samples are drawn.
+    # A setting of the sampler that is out of range is said here, and not when samples are drawn.
     gamma_0, gamma_1 = setting.ends
     example = learned_schedule.learned(gamma_0, gamma_1, learned_schedule.interior(setting.units))
     make_stepper = partial(samplers.make, sampling.sampler, settings=sampling)
@@ -231,14 +231,19 @@ def _check(config: Any) -> None:
         raise InputError(
             f"vdm models images of at least 2 levels: data.shape=(H, W, C), not {shape} of data.levels={levels}"
         )
-    if len(ends) != 2 or not all(isinstance(end, float | int) and math.isfinite(end) for end in ends):
-        raise InputError(f"diffusion.ends={ends} must be two numbers, -log SNR at t = 0 and at t = 1")
+    if (
+        len(ends) != 2
+        or not all(isinstance(end, float | int) for end in ends)
+        or not -math.inf < ends[0] < ends[1] < math.inf
+    ):
+        raise InputError(f"diffusion.ends={ends} must be two numbers, -log SNR at t = 0 and a larger one at t = 1")
     periods = tuple(config.net.fourier)
     if not all(isinstance(period, float | int) and period > 0 for period in periods):
         raise InputError(f"net.fourier={periods} must be positive numbers of levels, the lengths of waves; () for none")
     for field, value, least in (
+        ("diffusion.units", config.diffusion.units, 1),
         ("sampling.steps", config.sampling.steps, 2),
-        ("evaluation.num_terms", config.evaluation.num_terms, 1),
+        ("evaluation.num_terms", config.evaluation.num_terms, 1),  # an integral has no whole sum
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{field}={value!r} must be an integer of at least {least}: time is continuous here")
+            raise InputError(f"{field}={value!r} must be an integer of at least {least}")
