@@ -8,6 +8,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.special import expit, logsumexp, softmax
 
@@ -138,6 +139,33 @@ def test_the_interior_descends_the_variance_and_the_ends_the_bound(name, moments
         full = np.full(len(x0), gamma, np.float32)
         half_square = jax.jit(continuous_bound.diffusion_cost, static_argnums=0)(exact_eps, x0, eps, full, full**0)
         np.testing.assert_allclose(found[end], sign * weights @ np.asarray(half_square), rtol=2e-3, atol=5e-4)
+
+
+@pytest.mark.slow
+def test_descent_of_the_interior_finds_the_schedule_of_least_variance(moments):
+    """E[l²] = ∫ gamma'² h dt, h = E[(l/gamma')² | gamma], is least where gamma' √h is constant: (∫ √h dgamma)²."""
+    mean_and_variance, gradient, _ = moments
+    x0, eps, _, weights = nodes_of_the_mixture(num_times=1)
+    cost = jax.jit(continuous_bound.diffusion_cost, static_argnums=0)
+    grid, roots = np.linspace(*ENDS, 161, dtype=np.float32), []
+    for gamma in grid:
+        full = np.full(len(x0), gamma)
+        roots.append(np.sqrt(weights @ np.asarray(cost(exact_eps, x0, eps, full, full**0)) ** 2))
+    least = np.trapezoid(roots, grid) ** 2
+
+    def mean_square(interior):
+        mean, variance = mean_and_variance(params_of(interior))
+        return float(mean), float(variance + mean**2)
+
+    moved, optimizer = LATE, optax.adam(0.05)
+    state = optimizer.init(moved)
+    for _ in range(300):
+        updates, state = optimizer.update(gradient(params_of(moved))["interior"], state)
+        moved = optax.apply_updates(moved, updates)
+    (mean, start), (mean_moved, end) = mean_square(LATE), mean_square(moved)
+    assert start > 1.3 * least
+    assert 0.99 * least < end < 1.03 * least
+    np.testing.assert_allclose(mean_moved, mean, rtol=1e-3)
 
 
 def test_of_gaussian_data_it_is_a_difference_of_softplus():
