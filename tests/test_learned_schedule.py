@@ -71,20 +71,24 @@ def test_the_rate_is_the_slope():
 
 
 def test_it_is_a_schedule_of_the_library():
-    """q(x_t | x_s) after q(x_s | x_0) is q(x_t | x_0)."""
-    process = processes.gaussian(learned_schedule.learned(-9.0, 5.0, any_interior(2)))
+    """q(x_t | x_s) after q(x_s | x_0) is q(x_t | x_0). In a pair s = 0 is the data, though alpha(0) is below 1."""
+    process = processes.gaussian(learned_schedule.learned(-3.0, 5.0, any_interior(2)))
     x0, s, t = np.ones((3, 2), np.float32), np.float32([1e-3, 0.3, 0.6]), np.float32([0.1, 0.5, 1.0])
 
     @jax.jit
-    def both():
+    def all_of_them():
         first = process.marginal(x0, s)
-        return first, process.transition(first.mean, s, t), process.marginal(x0, t)
+        from_data = process.transition(x0, 0.0, t), process.posterior(0.5 * x0, x0, 0.0, t)
+        return first, process.transition(first.mean, s, t), process.marginal(x0, t), *from_data
 
-    first, after, direct = both()
+    first, after, direct, whole, back = all_of_them()
     np.testing.assert_allclose(after.mean, direct.mean, rtol=1e-5)
     kept = (np.asarray(after.mean) / first.mean) ** 2
     both_steps = np.asarray(after.variance) + kept * first.variance
     np.testing.assert_allclose(both_steps, np.broadcast_to(direct.variance, x0.shape), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, direct)
+    np.testing.assert_allclose(back.mean, 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(back.variance, 0.0)
 
 
 def cost_of(z, scale):

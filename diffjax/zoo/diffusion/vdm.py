@@ -203,7 +203,7 @@ def make(config: Any) -> Model:
     # A setting of the sampler that is out of range is said here, and not when samples are drawn.
     gamma_0, gamma_1 = setting.ends
     example = learned_schedule.learned(gamma_0, gamma_1, learned_schedule.interior(setting.units))
-    make_stepper = partial(samplers.make, sampling.sampler, settings=sampling)
+    make_stepper = partial(samplers.make, sampling.sampler, settings=sampling, denoise=True)
     make_stepper(processes.gaussian(example))
     network: nn.Module = ddpm.unet(config.net, channels)
     if config.net.fourier:
