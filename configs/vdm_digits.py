@@ -3,6 +3,7 @@
 The waves of two levels and of one are sin(2^n π x), n = 3 and 4, for the 17 levels are 2^-3 apart.
 
 Cost: minutes on 2 CPU cores, evaluation and pictures included.
+Expected: digits one can read, and 1.84 bits/dim on the test images, of the log2(17) = 4.09 of a pixel.
 """
 
 from ml_collections import ConfigDict
