@@ -10,7 +10,7 @@ Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for 
 In Ho et al. (2020) β is sigma²_{t|s} and β̃ is r sigma_s², the variance of q(x_s | x_t, x_0).
 
 Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do. In a pair
-(s, t) s = 0 is the data themselves, also for a schedule such as `ve` whose sigma(0) is not 0.
+(s, t) s = 0 is the data themselves, also for a schedule such as `ve` or a learned one whose sigma(0) is not 0.
 
 Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its value with probability exp(L_s - L_t),
 L the schedule's integrated rate, and is else drawn anew from B(r), r the prior's probability of a 1:
@@ -72,13 +72,13 @@ class Gaussian(NamedTuple):
     def transition(self, xs: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_t | x_s)."""
         xs, s, t = _same_type(xs, s, t)
-        alpha_ts = self.schedule.alpha(t) / self.schedule.alpha(s)  # alpha_{t|s}
+        alpha_ts = self.schedule.alpha(t) / self._alpha_of_earlier(s)  # alpha_{t|s}
         return Normal(broadcast_to(alpha_ts, xs) * xs, broadcast_to(self._forward_variance(s, t), xs))
 
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         xt, s, t = _same_type(xt, s, t)
-        alpha_s, r = self.schedule.alpha(s), self._r(s, t)
+        alpha_s, r = self._alpha_of_earlier(s), self._r(s, t)
         ratio = jnp.where(s == 0, 0.0, self.schedule.sigma(s) / self.schedule.sigma(t))
         of_xt = self.schedule.alpha(t) / alpha_s * ratio**2
         mean = broadcast_to(of_xt, xt) * xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
@@ -121,6 +121,10 @@ class Gaussian(NamedTuple):
             v = _log_var(prediction, variance, xt)
             return Normal(mean, jnp.exp(v * jnp.log(beta) + (1 - v) * jnp.log(beta_tilde)))
         raise InputError(f"variance must be 'posterior', 'forward', 'learned' or 'shifted', not {variance!r}")
+
+    def _alpha_of_earlier(self, s: Array) -> Array:
+        """alpha(s); in a pair s = 0 is the data themselves, whatever alpha(0) is."""
+        return jnp.where(s == 0, 1.0, self.schedule.alpha(s))
 
     def _log_snr_change(self, s: Array, t: Array) -> Array:
         """λ_t - λ_s. In a pair s = 0 is free of noise, whatever sigma(0) is."""

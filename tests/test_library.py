@@ -190,6 +190,10 @@ def call_everything():
         dj.bounds.diffusion(process, learned, key, x, schedule.times, variance, D.DiscretizedNormal)
     dj.bounds.diffusion(process, predict, key, x, schedule.times, num_terms=3).total
     dj.bounds.rate_distortion(dj.bounds.diffusion(process, predict, key, x, schedule.times), (2,))
+    gamma = dj.learned_schedule.learned(-9.0, 5.0, dj.learned_schedule.interior(3))
+    dj.learned_schedule.least_variance(gamma, t, lambda gamma, rate: gamma * rate)
+    dj.continuous_bound.diffusion_cost(lambda z, _: z, x, x, *gamma.rate(t))
+    dj.continuous_bound.prior_cost(x, 5.0) + dj.continuous_bound.reconstruction_cost(x, x, -9.0, 17)
     dj.bounds.bits_per_dim(3.0, (2,)), dj.bounds.importance_weighted(x)
     for kind in dj.predictions.KINDS:
         dj.predictions.convert(dj.predictions.Prediction(x, kind), "x0", process, x, t)

@@ -21,6 +21,7 @@ from diffjax.zoo.diffusion.ddpm import ddpm
 from diffjax.zoo.diffusion.gaussian import gaussian_diffusion
 from diffjax.zoo.diffusion.guided import guided
 from diffjax.zoo.diffusion.score import score_model
+from diffjax.zoo.diffusion.vdm import vdm
 from diffjax.zoo.flows.density import flow_density
 from diffjax.zoo.flows.energies import flow_energies
 from diffjax.zoo.flows.layers import stack
@@ -67,6 +68,7 @@ SYSTEMS = {
     "ddpm": (a_ddpm, IMAGE, 9),
     "score": (lambda: score_model(processes.gaussian(schedules.vp()), TimeMLP((5,), 2), PAIR), PAIR, 0),
     "guided": (lambda: guided(a_ddpm(), OfImages(3), IMAGE, 9, 3, steps=5), IMAGE, 9),
+    "vdm": (lambda: vdm(OfImages(), IMAGE, 9, units=3, num_terms=5), IMAGE, 9),
     "gaussian_diffusion": (lambda: gaussian_diffusion(MLP((5,), 4, 3), PAIR, 4), PAIR, 0),
     "binomial_diffusion": (
         lambda: binomial_diffusion(MLP((5,), 8, 3), processes.binomial(betas(4), 0.5), 8, 4),
