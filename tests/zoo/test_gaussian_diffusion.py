@@ -186,7 +186,7 @@ def test_training_finds_the_entropy_of_a_gaussian():
         ("diffusion", dict(num_steps=1), "diffusion.num_steps"),
         ("data", dict(levels=2), "binomial_diffusion"),
         ("net", dict(name="unet"), "net.name"),
-        ("sampling", dict(sampler="euler"), "sampling.sampler"),
+        ("sampling", dict(sampler="eule"), "sampling.sampler"),
         ("sampling", dict(steps=3), "sampling.steps"),
     ],
 )

@@ -192,7 +192,7 @@ def test_what_cannot_be_is_named(params, batch):
         ("guidance", "scale", -1.0, "guidance.scale.*at least 0, not -1"),
         ("guidance", "scale", float("nan"), "guidance.scale"),
         ("guidance", "label", 10, "guidance.label.*num_classes=10.*not 10"),
-        ("sampling", "sampler", "euler", "sampling.sampler must be one of ancestral, ddim, heun.*'euler'"),
+        ("sampling", "sampler", "eule", "sampling.sampler must be one of ancestral, ddim, euler.*'eule'"),
     ):
         config = small()
         config[section][field] = value

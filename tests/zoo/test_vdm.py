@@ -192,7 +192,7 @@ def test_given_ends_stay():
         ("diffusion.units", 0, "diffusion.units=0"),
         ("net.fourier", (2, 0), "net.fourier"),
         ("sampling.steps", 1, "sampling.steps=1"),
-        ("sampling.sampler", "euler", "sampling.sampler"),
+        ("sampling.sampler", "eule", "sampling.sampler"),
         ("evaluation.num_terms", 0, "evaluation.num_terms=0"),
     ],
 )
