@@ -239,7 +239,7 @@ def _check(config: Any) -> None:
         raise InputError(f"diffusion.ends={ends} must be two numbers, -log SNR at t = 0 and a larger one at t = 1")
     if config.sampling.get("spacing"):
         raise InputError(
-            f"sampling.spacing={config.sampling.spacing!r} is of fixed schedules, and here it is learned: leave it empty"
+            f"sampling.spacing={config.sampling.spacing!r} is of fixed schedules, here it is learned: leave it empty"
         )
     periods = tuple(config.net.fourier)
     if not all(isinstance(period, float | int) and period > 0 for period in periods):
