@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
             weighting="simple",  # simple: sigma² | likelihood: g²
         )
     )
-    config.net.name = "unet"
     del config.net.num_classes
     config.sampling = ConfigDict(
         dict(

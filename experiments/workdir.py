@@ -60,6 +60,7 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
     if path.exists():
         # A field that is younger than the run had its default there.
         defaults = {f"training.{field}": value for field, value in TrainingConfig._field_defaults.items()}
+        defaults["net.name"] = "unet"  # of images; other networks always had one, or have none
         there, now = ({**defaults, **_flat(written)} for written in (_read(workdir), saved))
         differ = [
             f"{field} ({there.get(field, 'absent')!r} there, {now.get(field, 'absent')!r} now)"

@@ -1,6 +1,6 @@
 """Denoising diffusion: DDPM (Ho et al. 2020) and improved DDPM (Nichol & Dhariwal 2021) on images.
 
-The U-Net gives one of eps, x0, v and score. The process, the bound and the samplers are those of the library, called
+The network gives one of eps, x0, v and score. The process, the bound and the samplers are those of the library, called
 with the network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k-1) - 1, and the bound is that of the
 levels themselves: its last term is the probability of a level under the rounded Normal (Ho et al. 2020, eq. 13).
 """
@@ -21,9 +21,8 @@ from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
 from diffjax.memory import of_times
-from diffjax.nets.unet import UNet
 from diffjax.processes import Variance
-from diffjax.zoo.diffusion import pictures
+from diffjax.zoo.diffusion import networks, pictures
 from diffjax.zoo.diffusion.pictures import Reverse
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Examples, Model, bound_of, image_of, labels, scaled
@@ -100,7 +99,7 @@ def ddpm(
 
     Args:
         process: of a discrete schedule.
-        network: (xt, position, label, dropout keys) -> (batch, H, W, C), see `nets.unet`; with `variance="learned"`
+        network: (xt, position, label, dropout keys) -> (batch, H, W, C), see `networks`; with `variance="learned"`
             twice the channels. `position` is DDPM's step index 0 .. 999, whatever the number of steps.
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
@@ -170,7 +169,7 @@ def make(config: Any) -> Model:
     process = processes.gaussian(schedule_of(setting))
     _check(config)
     channels, variance = config.data.shape[-1], setting.variance
-    network = unet(config.net, 2 * channels if variance == "learned" else channels)
+    network = networks.of_images(config.net, 2 * channels if variance == "learned" else channels)
     time_sampler = registry.choose("diffusion.time_sampling", setting.time_sampling, times_of.TIME_SAMPLERS)
     return ddpm(
         process,
@@ -188,21 +187,6 @@ def make(config: Any) -> Model:
         num_classes=config.net.num_classes,
         num_terms=config.evaluation.num_terms or None,
         conditioning=config.evaluation.conditioning,
-    )
-
-
-def unet(net: Any, out_channels: int) -> UNet:
-    """The U-Net of `config.net`."""
-    return UNet(
-        channels=net.channels,
-        multipliers=tuple(net.multipliers),
-        num_blocks=net.num_blocks,
-        attention=tuple(net.attention),
-        out_channels=out_channels,
-        dropout=net.dropout,
-        num_classes=net.get("num_classes") or None,
-        dtype=jnp.dtype(net.dtype),
-        remat=net.remat,
     )
 
 
