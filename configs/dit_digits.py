@@ -2,7 +2,8 @@
 
 Every system of noisy images takes it: give its configuration this section `net`.
 
-Cost: minutes on 2 CPU cores.
+Cost: 6 minutes of CPU time, evaluation and pictures included.
+Expected: digits most of which one can read, and 2.060 ± 0.014 bits/dim; the U-Net's are 2.000.
 """
 
 from ml_collections import ConfigDict
