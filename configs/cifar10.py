@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     )
     config.net = ConfigDict(
         dict(
+            name="unet",  # or dit, with fields of its own: configs/dit_digits.py
             channels=128,
             multipliers=(1, 2, 2, 2),
             num_blocks=2,

@@ -33,7 +33,6 @@ def get_config() -> ConfigDict:
             time_std=1.2,
         )
     )
-    config.net.name = "unet"
     del config.net.num_classes
     config.sampling = ConfigDict(
         dict(

@@ -42,6 +42,7 @@ FREE = (
 YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
+    "net.name": "unet",  # of images; other networks always had one, or have none
     "sde.sigma_data": 0.0,
     "sde.time_mean": -1.2,
     "sde.time_sampling": "uniform",

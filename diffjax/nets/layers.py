@@ -1,6 +1,8 @@
-"""Layers of the U-Net that flax lacks or that are faster written out. Images are (batch, height, width, channels).
+"""Layers that flax lacks or that are faster written out. Images are (batch, height, width, channels).
 
 sinusoid    [sin(time w), cos(time w)],  w_i = 10000^(-i / (half - 1))                 (Ho et al. 2020, their code)
+            or 10000^(-i / half)                                                       (Vaswani et al. 2017, 3.5)
+attend      softmax(q k' / sqrt(C)) v                                                  (Vaswani et al. 2017, eq. 1)
 GroupNorm   (x - mean) / sqrt(var + 1e-6) * scale + bias over positions and a group of channels    (Wu & He 2018)
 Upsample    out[2i + a, 2j + b] = sum_pq K_ab[p, q] x[i + a - 1 + p, j + b - 1 + q],  K_ab sums of the 3x3 kernel
 """
@@ -10,23 +12,33 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffjax import randomness
+from diffjax.errors import InputError
 
 FAN_AVG = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO = nn.initializers.zeros_init()
 
 
-def sinusoid(time: Float[Array, " batch"], size: int) -> Float[Array, "batch size"]:
-    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, both ends included."""
+def sinusoid(time: Float[Array, " batch"], size: int, last: bool = True) -> Float[Array, "batch size"]:
+    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, with or without the `last`."""
     half = size // 2
-    frequencies = jnp.exp(-math.log(10000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    steps = half - 1 if last else half
+    frequencies = jnp.exp(-math.log(10000.0) / steps * jnp.arange(half, dtype=jnp.float32))
     angles = time.astype(jnp.float32)[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def attend(q: Float[Array, "*b q c"], k: Float[Array, "*b k c"], v: Float[Array, "*b k c"]) -> Float[Array, "*b q c"]:
+    """softmax(q k' / sqrt(C)) v, of the arrays' type; the softmax is float32."""
+    logits = jnp.einsum("...qc,...kc->...qk", q, k) * q.shape[-1] ** -0.5
+    weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
+    return jnp.einsum("...qk,...kc->...qc", weights, v)
 
 
 class GroupNorm(nn.Module):
@@ -112,3 +124,24 @@ class Upsample(nn.Module):
 
         rows = [jnp.stack([parity(a, 0), parity(a, 1)], axis=3) for a in (0, 1)]
         return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, channels) + bias.astype(self.dtype)
+
+
+def check_condition(x: Array, time: Array, label: Array | None, num_classes: int | None) -> None:
+    """Raises `InputError` unless the network of x (batch, ...) can be told these times and labels."""
+    if time.shape != x.shape[:1]:
+        raise InputError(f"time has shape {time.shape}; give one number an example, {x.shape[:1]}")
+    if label is None:
+        return
+    if num_classes is None:
+        raise InputError("label is given, but num_classes is None; set num_classes to the number of classes")
+    if label.shape != x.shape[:1]:
+        raise InputError(f"label has shape {label.shape}; give one class an example, {x.shape[:1]}")
+    if not jnp.issubdtype(label.dtype, jnp.integer):
+        raise InputError(f"label is {label.dtype}; give classes as integers")
+    if not isinstance(label, jax.core.Tracer):
+        values = np.asarray(label)
+        if len(wrong := values[(values < 0) | (values > num_classes)]):
+            raise InputError(
+                f"label {wrong[0]} is none of the num_classes={num_classes} classes, nor {num_classes}, which stands "
+                "for none"
+            )

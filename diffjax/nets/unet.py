@@ -14,15 +14,13 @@ and each block the identity. Layers have the names of the original code, so that
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffjax.errors import InputError
-from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, sinusoid
+from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, attend, check_condition, sinusoid
 
 
 class Block(nn.Module):
@@ -56,10 +54,7 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         h = GroupNorm(self.dtype, name="norm")(x).reshape(batch, height * width, channels)
         q, k, v = (nn.Dense(channels, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h) for name in "qkv")
-        logits = jnp.einsum("bqc,bkc->bqk", q, k) * channels**-0.5
-        weights = nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
-        h = jnp.einsum("bqk,bkc->bqc", weights, v)
-        h = nn.Dense(channels, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(h)
+        h = nn.Dense(channels, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(attend(q, k, v))
         return x + h.reshape(x.shape)
 
 
@@ -173,18 +168,4 @@ class UNet(nn.Module):
                 f"attention at {missing}, but an image of height {height} has feature maps of height {resolutions}; "
                 "choose among these"
             )
-        if time.shape != x.shape[:1]:
-            raise InputError(f"time has shape {time.shape}; give one number an image, {x.shape[:1]}")
-        if label is not None and self.num_classes is None:
-            raise InputError("label is given, but num_classes is None; set num_classes to the number of classes")
-        if label is not None and label.shape != x.shape[:1]:
-            raise InputError(f"label has shape {label.shape}; give one class an image, {x.shape[:1]}")
-        if label is not None and not jnp.issubdtype(label.dtype, jnp.integer):
-            raise InputError(f"label is {label.dtype}; give classes as integers")
-        if label is not None and not isinstance(label, jax.core.Tracer):
-            values = np.asarray(label)
-            if len(wrong := values[(values < 0) | (values > self.num_classes)]):
-                raise InputError(
-                    f"label {wrong[0]} is none of the num_classes={self.num_classes} classes, nor {self.num_classes}, "
-                    "which stands for none"
-                )
+        check_condition(x, time, label, self.num_classes)

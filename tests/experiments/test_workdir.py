@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from command import ROOT, call, refused
 from ml_collections import ConfigDict
 
 import experiments
+from configs import digits, dit_digits
+from diffjax import zoo
 from diffjax.errors import InputError
 from experiments import main
 from experiments import report as reports
@@ -88,6 +91,23 @@ def test_a_field_that_is_younger_than_a_run_had_its_default_there(tmp_path):
     once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
     with pytest.raises(InputError, match=r"training.decay \('constant' there, 'cosine' now\)"):
         once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1, "decay": "cosine"}}))
+
+
+def test_a_run_of_before_networks_had_names_goes_on_with_its_u_net(tmp_path):
+    now = digits.get_config()
+    before = now.copy_and_resolve_references()
+    with before.unlocked():
+        del before.net.name
+    once(tmp_path, before)
+    saved = read_config(tmp_path)
+    key = jax.random.key(0)
+    shapes, expected = (jax.eval_shape(zoo.make(config).init, key) for config in (saved, now))
+    assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(lambda leaf: leaf.shape, expected)
+    once(tmp_path, now)
+    once(tmp_path, before)
+    now.net = dit_digits.get_config().net
+    with pytest.raises(InputError, match=r"net.name \('unet' there, 'dit' now\)"):
+        once(tmp_path, now)
 
 
 def test_a_second_training_in_a_workdir_is_told_and_changes_nothing(tmp_path):

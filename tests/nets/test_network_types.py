@@ -8,6 +8,7 @@ import pytest
 from diffjax.nets import autoencoders, lista
 from diffjax.nets.by_class import ByClass
 from diffjax.nets.classifier import Classifier
+from diffjax.nets.dit import DiT, TokenDiT
 from diffjax.nets.masked import MADE
 from diffjax.nets.multiscale import MultiScale
 from diffjax.nets.tied import Tied
@@ -18,6 +19,9 @@ IMAGES, VECTORS, TIMES = (2, 8, 8, 1), (2, 3), (2,)
 NETWORKS = {
     "unet": (UNet(8, (1, 2), 1, (4,), out_channels=1, num_classes=3), [IMAGES, TIMES]),
     "unet in bfloat16": (UNet(8, (1, 2), 1, (4,), out_channels=1, dtype=jnp.bfloat16, remat=True), [IMAGES, TIMES]),
+    "dit": (DiT(2, 8, 1, 2, out_channels=1, num_classes=3), [IMAGES, TIMES]),
+    "dit in bfloat16": (DiT(2, 8, 1, 2, out_channels=1, dtype=jnp.bfloat16, remat=True), [IMAGES, TIMES]),
+    "tokens": (TokenDiT(1, 8, 1, 2), [(2, 5, 3), TIMES]),
     "classifier": (Classifier(3, 8), [IMAGES, TIMES]),
     "classifier in bfloat16": (Classifier(3, 8, dtype=jnp.bfloat16), [IMAGES, TIMES]),
     "multiscale": (MultiScale(1, 4, 1, 2, dense_features=5), [IMAGES, TIMES]),

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -22,9 +21,8 @@ from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
 from diffjax.memory import of_times
-from diffjax.nets.unet import UNet
 from diffjax.processes import Variance
-from diffjax.zoo.diffusion import pictures
+from diffjax.zoo.diffusion import networks, pictures
 from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance
 from diffjax.zoo.diffusion.pictures import Reverse
 from diffjax.zoo.figures import Figure, Figures, columns
@@ -55,7 +53,7 @@ def ddpm(
 
     Args:
         process: of a discrete schedule.
-        network: (xt, position 0 .. 999, label, dropout keys) -> (batch, H, W, C), see `nets.unet`; with
+        network: (xt, position 0 .. 999, label, dropout keys) -> (batch, H, W, C), see `networks`; with
             `variance="learned"` twice the channels.
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
@@ -119,7 +117,7 @@ def make(config: Any) -> Model:
     process = processes.gaussian(schedule_of(setting))
     _check(config)
     channels, variance = config.data.shape[-1], setting.variance
-    network = unet(config.net, 2 * channels if variance == "learned" else channels)
+    network = networks.of_images(config.net, 2 * channels if variance == "learned" else channels)
     time_sampler = registry.choose("diffusion.time_sampling", setting.time_sampling, times_of.TIME_SAMPLERS)
     return ddpm(
         process,
@@ -170,21 +168,6 @@ def guidance_of(config: Any) -> Guidance:
             f"guidance.scale={found.scale} needs an unconditional prediction: train with diffusion.label_dropout=0.1"
         )
     return found
-
-
-def unet(net: Any, out_channels: int) -> UNet:
-    """The U-Net of `config.net`."""
-    return UNet(
-        channels=net.channels,
-        multipliers=tuple(net.multipliers),
-        num_blocks=net.num_blocks,
-        attention=tuple(net.attention),
-        out_channels=out_channels,
-        dropout=net.dropout,
-        num_classes=net.get("num_classes") or None,
-        dtype=jnp.dtype(net.dtype),
-        remat=net.remat,
-    )
 
 
 def schedule_of(setting: Any) -> schedules.Discrete:

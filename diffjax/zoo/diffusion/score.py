@@ -33,7 +33,7 @@ from diffjax.evaluation.flow import Flow
 from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
 from diffjax.nets.vectors import TimeMLP
-from diffjax.zoo.diffusion import ddpm, pictures, score_toy
+from diffjax.zoo.diffusion import networks, pictures, score_toy
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
@@ -262,17 +262,16 @@ def _network(config: Any) -> nn.Module:
     net, shape = config.net, tuple(config.data.shape)
     if net.name == "mlp":
         return TimeMLP(tuple(net.features), shape[-1])
-    return ddpm.unet(net, shape[-1])
+    return networks.of_images(net, shape[-1])
 
 
 def _check(config: Any) -> None:
     setting, sampling = config.sde, config.sampling
     images = len(config.data.shape) == 3
-    if config.net.name not in ("mlp", "unet") or (config.net.name == "unet") != images:
-        right = "unet" if images else "mlp"
-        raise InputError(
-            f"net.name must be {right!r} for data of shape {tuple(config.data.shape)}: {config.net.name!r}"
-        )
+    names = networks.OF_IMAGES if images else ("mlp",)
+    if config.net.name not in names:
+        right, shape = " or ".join(map(repr, names)), tuple(config.data.shape)
+        raise InputError(f"net.name must be {right} for data of shape {shape}: {config.net.name!r}")
     registry.choose("sde.weighting", setting.weighting, (*WEIGHTINGS, *losses.WEIGHTS))
     registry.choose("sde.time_sampling", setting.get("time_sampling", "uniform"), TIME_SAMPLERS)
     sigma_data = setting.get("sigma_data", 0.0)

@@ -27,7 +27,7 @@ from diffjax.evaluation.flow import Flow
 from diffjax.learned_schedule import Learned
 from diffjax.memory import of_times
 from diffjax.nets.fourier import FourierFeatures
-from diffjax.zoo.diffusion import ddpm, pictures
+from diffjax.zoo.diffusion import networks, pictures
 from diffjax.zoo.figures import Curves, Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, image_of, scaled
 
@@ -205,7 +205,7 @@ def make(config: Any) -> Model:
     example = learned_schedule.learned(gamma_0, gamma_1, learned_schedule.interior(setting.units))
     make_stepper = partial(samplers.make, sampling.sampler, settings=sampling, denoise=True)
     make_stepper(processes.gaussian(example))
-    network: nn.Module = ddpm.unet(config.net, channels)
+    network: nn.Module = networks.of_images(config.net, channels)
     if config.net.fourier:
         network = FourierFeatures(network, tuple((levels - 1) / period for period in config.net.fourier))
     # The solver of the flow chooses steps of its own.
