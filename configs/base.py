@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 SAMPLERS = dict(
     spacing="",  # of the times: karras | log_snr | time | exponential; empty: the chain's own, or equidistant
     rho=7.0,  # of karras
-    order=3,  # of unipc
+    order=2,  # of unipc: 1, 2 or 3
     churn=0.0,  # of euler and heun: S_churn of Karras et al. 2022
     churn_noise=1.0,  # S_noise
     restart_levels=(0.05, 0.3),  # of restart: noise levels sigma/alpha

@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
             threshold=0.0,  # the quantile of dynamic thresholding; 0: x_0 is clipped to [-1, 1]
         )
     )
-    config.sampling.update(sampler="unipc", steps=20, spacing="karras")
+    config.sampling.update(sampler="unipc", order=3, steps=20, spacing="karras")
     config.evaluation.grid = 100  # a multiple of 10: a column of samples is a class
     return config

@@ -109,12 +109,13 @@ def dpmpp_3m(process: Gaussian) -> Stepper:
     return Stepper(process.prior, _start, step)
 
 
-def unipc(process: Gaussian, order: int = 3) -> Stepper:
+def unipc(process: Gaussian, order: int = 2) -> Stepper:
     """UniPC of order p, 1 to 3: predictor of order p, corrector of order p + 1, one evaluation a step.
 
     The estimate at the predicted x_t first corrects x_t, by the polynomial through it and the p before it, and then
     serves the predictor from there (Zhao et al. 2023, algorithms 1 and 2). The end is not corrected. A coefficient ½
-    that they set where one suffices is the polynomial's own here, so that there is no B(h) to choose.
+    that they set where one suffices is the polynomial's own here, so that there is no B(h) to choose. Where steps are
+    few, order 3 extrapolates too far: take 2.
 
     Raises:
         InputError: on another order.

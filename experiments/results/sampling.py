@@ -44,6 +44,7 @@ SOLVERS = (
     "dpmpp_2m",
     "dpmpp_3m",
     "unipc",
+    "unipc of order 3",
 )
 
 
@@ -84,9 +85,10 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
     """A row for each solver and number of evaluations of the network."""
     yield ["solver", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
     for name in SOLVERS:
+        config.sampling.update(order=3 if name.endswith("3") else 2, spacing=config.sampling.spacing or "karras")
         for most in EVALUATIONS:
             steps = (most + 1) // 2 if name in TWICE else most
-            config.sampling.update(sampler=name, steps=steps, spacing=config.sampling.spacing or "karras")
+            config.sampling.update(sampler=name.split()[0], steps=steps)
             samples, seconds = drawn(config, params)
             yield [name, str(2 * steps - 1 if name in TWICE else steps), *judge.row(samples), f"{seconds:.2f}"]
 
