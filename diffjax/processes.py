@@ -3,7 +3,7 @@
 Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for s < t (Kingma et al. 2021, appendix A):
 
     q(x_t | x_s)       N(alpha_{t|s} x_s, sigma²_{t|s}),  alpha_{t|s} = alpha_t/alpha_s,  sigma²_{t|s} = r sigma_t²
-    q(x_s | x_t, x_0)  N(alpha_{t|s} (sigma_s/sigma_t)² x_t + alpha_s r x_0,  r sigma_s²)
+    q(x_s | x_t, x_0)  N(exp(λ_t - λ_s) (alpha_s/alpha_t) x_t + alpha_s r x_0,  r sigma_s²)
     with r = -expm1(λ_t - λ_s), the share of the noise at t that was added since s.
     p(x_s | x_t)       N(the mean of q(x_s | x_t, x̂_0), one of four variances), x̂_0 the network's
 
@@ -78,9 +78,10 @@ class Gaussian(NamedTuple):
     def posterior(self, x0: Float[Array, "*shape"], xt: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
         """q(x_s | x_t, x_0). At s = 0 it is the point mass on x_0."""
         xt, s, t = _same_type(xt, s, t)
-        alpha_s, r = self._alpha_of_earlier(s), self._r(s, t)
-        ratio = jnp.where(s == 0, 0.0, self.schedule.sigma(s) / self.schedule.sigma(t))
-        of_xt = self.schedule.alpha(t) / alpha_s * ratio**2
+        alpha_s, alpha_t = self._alpha_of_earlier(s), self.schedule.alpha(t)
+        snr_ratio, r = jnp.exp(self._log_snr_change(s, t)), self._r(s, t)  # exp(λ_t - λ_s)
+        # Of the same rounded λ as the variance. Where alpha_t = 0, x_t says nothing of x_s.
+        of_xt = snr_ratio * alpha_s / jnp.where(alpha_t == 0, 1.0, alpha_t)
         mean = broadcast_to(of_xt, xt) * xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
         return Normal(mean, broadcast_to(self._posterior_variance(s, t), xt))
 
