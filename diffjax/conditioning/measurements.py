@@ -148,7 +148,7 @@ def linear_operator(
     # numpy, because under jit jnp would trace even a concrete number, and `log_r` asks whether it is 0.
     noise = jnp.asarray(noise, y.dtype) if isinstance(noise, jax.core.Tracer) else np.asarray(noise, y.dtype)
     # (Uᵀ y)_i/s_i of the seen directions, the first ones, and 0 of all others.
-    pseudoinverse = jnp.asarray(np.eye(size, rank) @ left.T[:rank] / scale[:, None], y.dtype)
+    pseudoinverse = jnp.asarray(np.matmul(np.eye(size, rank), left.T[:rank]) / scale[:, None], y.dtype)
     precision = jnp.where(jnp.arange(size) < rank, (jnp.asarray(scale, y.dtype) / noise) ** 2, 0.0)
     observation = Observation(matmul(flat, pseudoinverse.T), precision)
     return Measurement(flat, jnp.asarray(matrix, y.dtype), noise, jnp.asarray(basis, y.dtype), observation, shape)
