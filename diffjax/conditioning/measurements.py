@@ -169,9 +169,9 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     values = np.asarray(found).reshape(len(probes), -1)
     zero, matrix, images = values[0], values[1 : size + 1].T, values[size + 1 :]
     points = probes[size + 1 :]
-    off = np.abs(images - points @ matrix.T)
+    off = np.abs(images - np.matmul(points, matrix.T))
     # 0.1% of the terms that were summed is more than any rounding. A NaN is refused, too.
-    if not (zero == 0).all() or not (off <= 1e-3 * (np.abs(points) @ np.abs(matrix).T) + 1e-30).all():
+    if not (zero == 0).all() or not (off <= 1e-3 * np.matmul(np.abs(points), np.abs(matrix).T) + 1e-30).all():
         raise InputError(
             "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, and is not at random points:"
             " of a nonlinear function take `plugged` with `guided` or `twisted`"
