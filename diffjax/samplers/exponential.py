@@ -70,7 +70,7 @@ def dpmpp_2m_sde(process: Gaussian) -> Stepper:
         h, log_snr = _step_length(process.schedule, state.x, t, s)
         added = -jnp.expm1(-2.0 * h)  # of the variance at s
         _, sigma_s = at(process.schedule, s, state.x)
-        noise = sigma_s * sqrt(added) * normal(key, state.x, t, s)
+        noise = jnp.where(s == 0, 0.0, sigma_s * sqrt(added)) * normal(key, state.x, t, s)
         drift = added * _midpoint(state, x0, log_snr, h)
         return State(_forwards(process.schedule, state.x, t, s, drift, jnp.exp(-h)) + noise, x0, log_snr)
 
@@ -164,10 +164,10 @@ def _step_length(schedule: Schedule, x: Array, t: Array, s: Array) -> tuple[Arra
 
 
 def _forwards(schedule: Schedule, x: Array, t: Array, s: Array, integral: Array, kept: Array | float = 1.0) -> Array:
-    """(sigma_s/sigma_t) kept x + alpha_s integral. s = 0 is free of noise, whatever sigma(0) is."""
+    """(sigma_s/sigma_t) kept x + alpha_s integral. s = 0 is the data themselves, whatever alpha(0) and sigma(0) are."""
     (_, sigma_t), (alpha_s, sigma_s) = at(schedule, t, x), at(schedule, s, x)
     ratio = jnp.where(s == 0, 0.0, sigma_s / sigma_t)
-    return ratio * kept * x + alpha_s * integral
+    return ratio * kept * x + jnp.where(s == 0, 1.0, alpha_s) * integral
 
 
 def _midpoint(state: State, x0: Array, log_snr: Array, h: Array) -> Array:

@@ -305,6 +305,14 @@ def test_every_sampler_works_where_there_is_no_signal_left(name):
             assert abs(np.float64(x).std() / math.sqrt(S2) - 1) < bias + 5 / math.sqrt(2 * n), (name, x.std())
 
 
+def test_the_step_to_the_data_is_the_estimate_though_noise_is_left_at_0():
+    process, x = processes.gaussian(schedules.ve(0.5, 5.0)), jnp.array([[2.0], [-0.7]])
+    assert process.schedule.sigma(0.0) == 0.5
+    for name in ("dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc"):
+        got = samplers.denoise(getattr(samplers, name)(process), predictions.x0(d_jax), KEY, x, jnp.array([0.3, 0.0]))
+        np.testing.assert_allclose(got, d(np.asarray(x), 0.3), rtol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 def test_kinds_that_exist_without_signal_agree():
     process, x1 = processes.gaussian(ENDLESS["chain"]), jnp.array([[2.0], [-0.7]])
