@@ -1,7 +1,7 @@
 """Training losses, per example and unreduced: of diffusion models, and score matching."""
 
 from diffjax.losses.chains import DEFAULTS, LOSSES, chain_loss
-from diffjax.losses.diffusion import draw, hybrid, learned_uncertainty, simple, vlb, weighted
+from diffjax.losses.diffusion import draw, flow_matching, hybrid, learned_uncertainty, simple, vlb, weighted
 from diffjax.losses.score_matching import (
     Projection,
     Score,
@@ -39,6 +39,7 @@ __all__ = [
     "edm",
     "energy_score",
     "exact_score_matching",
+    "flow_matching",
     "hybrid",
     "learned_uncertainty",
     "min_snr",
