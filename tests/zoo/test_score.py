@@ -210,7 +210,7 @@ def test_a_preconditioned_model_that_says_nothing_has_the_samples_of_its_gaussia
 
 
 def test_the_size_of_the_loss_is_learned_beside_the_network():
-    """At first u = 0. Its slope is E (1 - loss) waves: 0 where the loss is 1 at every level, as of an exact denoiser."""
+    """At first u = 0. Its slope is E (1 - loss) waves: 0 where the loss is 1 at every level, as of an exact one."""
     fields = {"sde.learned_uncertainty": True, "data.levels": 0}
     model, plain, n = zoo.make(edm(**fields)), zoo.make(edm(**{"data.levels": 0})), 4000
     params = model.init(jax.random.key(0))
