@@ -275,5 +275,6 @@ def _check(config: Any) -> None:
             f"sde.levels={setting.levels} must be 0, for all times, or at least 2, and those of sde.name='ve', not "
             f"{setting.name!r}"
         )
-    if not isinstance(sampling.steps, int) or sampling.steps < 2:
-        raise InputError(f"sampling.steps must be an integer of at least 2, not {sampling.steps!r}")
+    least = 1 if sampling.get("spacing") else 2  # `sde.times` has two, annealed Langevin two levels
+    if not isinstance(sampling.steps, int) or sampling.steps < least:
+        raise InputError(f"sampling.steps must be an integer of at least {least}, not {sampling.steps!r}")
