@@ -51,5 +51,5 @@ def get_config() -> ConfigDict:
     )
     config.sampling.sampler = "flow"
     config.evaluation.update(batch_size=1000, grid=2000, num_weights=0, weighted_examples=0, parzen_samples=0)
-    config.training.update(steps=1000, batch_size=256, warmup=100, learning_rate=3e-3, decay="cosine", grad_clip=10.0)
+    config.training.update(steps=2000, batch_size=256, warmup=100, learning_rate=3e-3, decay="cosine", grad_clip=10.0)
     return config

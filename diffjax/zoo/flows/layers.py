@@ -12,6 +12,7 @@ as one `lax.scan` each way, so that a long stack compiles as fast as a short one
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,9 @@ from diffjax.nets.masked import MADE
 NAMES = ("planar", "radial", "additive", "affine", "autoregressive", "continuous")
 
 
+Way = Callable[[Any, Array, randomness.Keys | None], flows.Path]
+
+
 class Stack(NamedTuple):
     """Layers and their parameters.
 
@@ -40,7 +44,7 @@ class Stack(NamedTuple):
 
     init: Callable[[Array], Any]
     flow: Callable[..., Flow]
-    path: Callable[[Any, Array, randomness.Keys | None], flows.Path] | None = None
+    path: Way | None = None
 
 
 class Layer(NamedTuple):
@@ -103,10 +107,10 @@ def stack(
         layers = flows.stacked(lambda p: layer.flow(*p), (params["layers"], masks, keys(key)))
         return flows.chain([base(params), layers])
 
-    def path(params: Any, y: Array, key: randomness.Keys | None) -> flows.Path:
+    def path(velocity: Callable[[Any], flows.Velocity], params: Any, y: Array, key: Any) -> flows.Path:
         def step(path: flows.Path, p: Any) -> tuple[flows.Path, None]:
             part, own_key = p
-            last = flows.carry(layer.velocity(part), path.z, True, how, own_key, costs=True)
+            last = flows.carry(velocity(part), path.z, True, how, own_key, costs=True)
             return flows.Path(last.z, *(a + b for a, b in zip(path[1:], last[1:], strict=True))), None
 
         zeros = jnp.zeros(y.shape[:-1], y.dtype)
@@ -115,7 +119,7 @@ def stack(
         z, log_det = base(params).inverse_and_log_det(end.z)
         return end._replace(z=z, log_det=end.log_det + log_det)
 
-    return Stack(init, flow, path if layer.velocity else None)
+    return Stack(init, flow, None if layer.velocity is None else partial(path, layer.velocity))
 
 
 def of_config(setting: Any, shape: Sequence[int], num: int) -> Stack:
