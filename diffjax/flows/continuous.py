@@ -21,7 +21,6 @@ from typing import NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax import dtypes, randomness, registry
@@ -44,8 +43,8 @@ class Integration(NamedTuple):
     num_probes, probe: of "hutchinson": how many each vector has, "rademacher" or "gaussian".
     """
 
-    rtol: ArrayLike = 1e-5
-    atol: ArrayLike = 1e-5
+    rtol: float = 1e-5
+    atol: float = 1e-5
     max_steps: int = MAX_STEPS
     adjoint: Adjoint = "checkpoint"
     divergence: Divergence | None = None
@@ -72,14 +71,13 @@ class Path(NamedTuple):
 
     z: (*batch, dim), at the end. log_det: (*batch,), of the way from the start.
     num_evaluations: (), calls of the velocity, each on all vectors.
-    kinetic, jacobian: (*batch,), the costs above; None unless asked for.
+    costs: kinetic and jacobian, both (*batch,), as above; empty unless asked for.
     """
 
     z: Float[Array, "*batch dim"]
     log_det: Float[Array, "*batch"]
     num_evaluations: Array
-    kinetic: Float[Array, "*batch"] | None = None
-    jacobian: Float[Array, "*batch"] | None = None
+    costs: tuple[Float[Array, "*batch"], ...] = ()
 
 
 def continuous(velocity: Velocity, integration: Integration | None = None, key: randomness.Keys | None = None) -> Flow:
@@ -145,8 +143,8 @@ def carry(
     (z, *sums), _, num_evaluations = solve(
         None, field, state, *ends, how.rtol, how.atol, how.max_steps, adjoint=how.adjoint
     )
-    log_det, *rest = (total.reshape(shape[:-1]) for total in sums)
-    return Path(z.reshape(shape), log_det, num_evaluations, *rest)
+    log_det, *integrals = (total.reshape(shape[:-1]) for total in sums)
+    return Path(z.reshape(shape), log_det, num_evaluations, tuple(integrals))
 
 
 def _as_velocity(velocity: Velocity, x: Float[Array, "*#batch dim"]) -> Float[Array, "*batch dim"]:

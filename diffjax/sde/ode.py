@@ -162,7 +162,7 @@ def _dopri5() -> tuple[Any, Any]:
     return Solver, Controller
 
 
-def _clock(schedule: Schedule) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def _clock(schedule: Schedule | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """The variable that the solver steps in as a function of time, and its inverse."""
     if isinstance(schedule, EDM):
         return jnp.log, jnp.exp

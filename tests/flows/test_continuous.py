@@ -44,8 +44,8 @@ def test_a_linear_field_is_the_matrix_exponential():
         law = scipy.stats.multivariate_normal(np.zeros(3), np.matmul(whole, whole.T))
         np.testing.assert_allclose(log_prob, law.logpdf(x), atol=1e-7)
         speed = scipy.integrate.quad_vec(lambda t: np.matmul(x, np.matmul(A, scipy.linalg.expm(t * A)).T) ** 2, 0, 1)
-        np.testing.assert_allclose(path.kinetic, speed[0].sum(-1), rtol=1e-6)
-        np.testing.assert_allclose(path.jacobian, np.full((2, 4), (A**2).sum()), rtol=1e-7)
+        np.testing.assert_allclose(path.costs[0], speed[0].sum(-1), rtol=1e-6)
+        np.testing.assert_allclose(path.costs[1], np.full((2, 4), (A**2).sum()), rtol=1e-7)
         assert 13 <= path.num_evaluations < 400 and (path.num_evaluations - 1) % 6 == 0
 
 

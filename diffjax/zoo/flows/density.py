@@ -89,13 +89,13 @@ def flow_density(
         x = encode(key, batch)
         y, log_det = outer.inverse_and_log_det(x) if outer else (x, jnp.zeros(len(x), x.dtype))
         way = path(params, y, randomness.fold_in(key, PROBES))
-        return way, units - (Normal(0.0, 1.0).log_prob(way.z).sum(-1) + way.log_det + log_det)
+        return way, units - (Normal(jnp.zeros(()), jnp.ones(())).log_prob(way.z).sum(-1) + way.log_det + log_det)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         if layers.path is None or not (kinetic or jacobian):
             return -bound(params, key, batch)
         way, cost = to_latents(layers.path, params, key, batch)
-        return cost + kinetic * way.kinetic + jacobian * way.jacobian
+        return cost + kinetic * way.costs[0] + jacobian * way.costs[1]
 
     def sample(params: Any, key: Array, num: int) -> Array:
         return decode(law(params, num, key).sample(key))
@@ -126,7 +126,7 @@ def _table(to_latents: Callable[..., tuple[flows.Path, Array]]) -> Callable[...,
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
         way = jitted(params, key, image_of(batch))
-        costs = {"kinetic": float(way.kinetic.mean()), "jacobian": float(way.jacobian.mean())}
+        costs = {name: float(cost.mean()) for name, cost in zip(("kinetic", "jacobian"), way.costs, strict=True)}
         return {"the way to the latents": {"calls of the velocity": float(way.num_evaluations)} | costs}
 
     return table

@@ -111,10 +111,10 @@ def stack(
         def step(path: flows.Path, p: Any) -> tuple[flows.Path, None]:
             part, own_key = p
             last = flows.carry(velocity(part), path.z, True, how, own_key, costs=True)
-            return flows.Path(last.z, *(a + b for a, b in zip(path[1:], last[1:], strict=True))), None
+            return flows.Path(last.z, *jax.tree.map(jnp.add, path[1:], last[1:])), None
 
         zeros = jnp.zeros(y.shape[:-1], y.dtype)
-        start = flows.Path(y, zeros, jnp.zeros((), int), zeros, zeros)
+        start = flows.Path(y, zeros, jnp.zeros((), int), (zeros, zeros))
         end, _ = jax.lax.scan(step, start, (params["layers"], keys(key)), reverse=True)
         z, log_det = base(params).inverse_and_log_det(end.z)
         return end._replace(z=z, log_det=end.log_det + log_det)
