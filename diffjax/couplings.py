@@ -1,6 +1,7 @@
 """Couplings: which source point is paired with which data point, within a minibatch of n of each.
 
-    independent  as they come
+    paired       as they come
+    independent  in random order
     optimal      the permutation p that minimises (1/n) Σ_i |x_0^i - x_1^p(i)|²              (Pooladian et al. 2023)
     sinkhorn     p(i) is drawn from the row i of the plan π that minimises
                  Σ_ij π_ij |x_0^i - x_1^j|² - ε H(π), rows and columns of sum 1/n            (Tong et al. 2024)
@@ -36,19 +37,34 @@ ITERATIONS = 1000  # of Sinkhorn's algorithm at most, each of all rows and all c
 TOLERANCE = 1e-3  # of the columns' sums, relative, at which it ends
 
 
+def paired(
+    key: randomness.Keys,
+    source: Float[Array, "batch *event"],
+    x0: Float[Array, "batch *event"],
+    label: Int[Array, " batch"] | None = None,
+) -> Int[Array, " batch"]:
+    """p(i) = i: of data that come in pairs, and of noise, which is independent as it comes.
+
+    Raises:
+        InputError: if the shapes differ.
+    """
+    _check("paired", source, x0, least=1)
+    return jnp.arange(len(x0))
+
+
 def independent(
     key: randomness.Keys,
     source: Float[Array, "batch *event"],
     x0: Float[Array, "batch *event"],
     label: Int[Array, " batch"] | None = None,
 ) -> Int[Array, " batch"]:
-    """p(i) = i.
+    """A uniform permutation, so that examples of two sets meet others each time.
 
     Raises:
         InputError: if the shapes differ.
     """
     _check("independent", source, x0, least=1)
-    return jnp.arange(len(x0))
+    return jnp.argsort(randomness.uniform(key, (len(x0),)))
 
 
 def optimal(
@@ -131,6 +147,7 @@ def log_entropic_plan(
 
 # By name: each takes those fields of a configuration that it names.
 COUPLINGS: dict[str, Callable[..., Coupling]] = {
+    "paired": lambda: paired,
     "independent": lambda: independent,
     "optimal": lambda: optimal,
     "sinkhorn": sinkhorn,

@@ -75,6 +75,15 @@ def test_an_example_that_is_not_a_number_stops_nothing():
     assert sorted(couplings.optimal(KEY, source, x0).tolist()) == [0, 1, 2, 3]
 
 
+def test_paired_keeps_the_order_and_independent_draws_all_orders_alike():
+    x = np.zeros((3, 2))
+    np.testing.assert_array_equal(couplings.paired(KEY, x, x), [0, 1, 2])
+    keys = jax.random.split(KEY, (6000, 3))  # one for each example, as in training
+    orders = np.asarray(jax.jit(jax.vmap(lambda keys: couplings.independent(keys, x, x)))(keys))
+    share = (orders[:, None] == np.array(list(itertools.permutations(range(3))))).all(-1).mean(0)
+    assert (abs(share - 1 / 6) < 5 * np.sqrt(5 / 36 / 6000)).all()
+
+
 def order_statistics(n):
     """E of the i-th smallest of n draws of N(0, 1), i = 1 .. n, by quadrature."""
     x = np.linspace(-9, 9, 4001)
@@ -176,8 +185,7 @@ def test_bad_input(name):
     coupling = make(1.0) if name == "sinkhorn" else make()
     with pytest.raises(InputError, match=r"one shape, not source \(3, 2\) and x0 \(4, 2\)"):
         coupling(KEY, np.zeros((3, 2)), np.zeros((4, 2)))
-    if name == "independent":
-        np.testing.assert_array_equal(coupling(KEY, np.zeros((3, 2)), np.zeros((3, 2))), [0, 1, 2])
+    if name in ("paired", "independent"):
         return
     with pytest.raises(InputError, match="a batch of at least 2, not 1: raise batch_size"):
         coupling(KEY, np.zeros((1, 2)), np.zeros((1, 2)))
