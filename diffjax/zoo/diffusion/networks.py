@@ -1,6 +1,7 @@
 """The networks of noisy images that `config.net.name` chooses from. Each has fields of its own in the section `net`.
 
-All are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W, out).
+All are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W, out). With
+a fifth argument, (batch,), they are networks of two times, see `nets.unet`.
 """
 
 from collections.abc import Callable

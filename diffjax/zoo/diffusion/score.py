@@ -232,7 +232,7 @@ def make(config: Any) -> Model:
     }
     return score_model(
         process,
-        _network(config),
+        network_of(config),
         tuple(config.data.shape),
         levels=config.data.levels,
         num_levels=setting.levels,
@@ -258,8 +258,17 @@ def _time_sampler(setting: Any, schedule: schedules.Schedule) -> times_of.TimeSa
     return None
 
 
-def _network(config: Any) -> nn.Module:
+def network_of(config: Any) -> nn.Module:
+    """The network of `config.net`: of images, or the MLP of vectors.
+
+    Raises:
+        InputError: on a network of the other kind of data.
+    """
     net, shape = config.net, tuple(config.data.shape)
+    names = networks.OF_IMAGES if len(shape) == 3 else ("mlp",)
+    if net.name not in names:
+        right = " or ".join(map(repr, names))
+        raise InputError(f"net.name must be {right} for data of shape {shape}: {net.name!r}")
     if net.name == "mlp":
         return TimeMLP(tuple(net.features), shape[-1])
     return networks.of_images(net, shape[-1])
@@ -267,11 +276,6 @@ def _network(config: Any) -> nn.Module:
 
 def _check(config: Any) -> None:
     setting, sampling = config.sde, config.sampling
-    images = len(config.data.shape) == 3
-    names = networks.OF_IMAGES if images else ("mlp",)
-    if config.net.name not in names:
-        right, shape = " or ".join(map(repr, names)), tuple(config.data.shape)
-        raise InputError(f"net.name must be {right} for data of shape {shape}: {config.net.name!r}")
     registry.choose("sde.weighting", setting.weighting, (*WEIGHTINGS, *losses.WEIGHTS))
     registry.choose("sde.time_sampling", setting.get("time_sampling", "uniform"), TIME_SAMPLERS)
     sigma_data = setting.get("sigma_data", 0.0)
