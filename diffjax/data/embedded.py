@@ -24,11 +24,11 @@ from diffjax.paths import local
 def load_embedded(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the embedded set `config.name`, one of `EMBEDDED`.
 
-    config.shape: of one example: (2,) of "swiss_roll", (20,) of "heartbeat", (size, size, 1) of "dead_leaves",
-        (height, width, 1) of "gravel", "grass" and "brick", the same or (height, width, 3) of "folder".
+    config.shape: of one example: (2,) of "swiss_roll" and "two_moons", (20,) of "heartbeat", (size, size, 1) of
+        "dead_leaves", (height, width, 1) of "gravel", "grass" and "brick", the same or (height, width, 3) of "folder".
     config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
-    config.noise: of "swiss_roll", as in `toys.swiss_roll`.
+    config.noise: of "swiss_roll" and "two_moons", as in `toys.swiss_roll`.
     config.sigmas: of "correlated", as in `toys.correlated`; (2,) is its shape, (20, 2) that of "stomach_cancer", of
         which every example is the same table: a batch of n asks for n draws of whatever is to be drawn given it.
     config.weights, config.means, config.std: of "mixture", as in `toys.mixture`; its shape is (len(means[0]),).
@@ -57,11 +57,11 @@ def _digits(config: Any, split: str) -> Dataset:
     return from_arrays("digits", part[:, :64].reshape(-1, 8, 8, 1), part[:, 64].astype(np.int64), levels=17)
 
 
-def _swiss_roll(config: Any, split: str) -> Dataset:
-    noise = config.get("noise")
+def _curve(config: Any, split: str) -> Dataset:
+    noise, draw = config.get("noise"), {"swiss_roll": toys.swiss_roll, "two_moons": toys.two_moons}[config.name]
     if type(noise) not in (int, float):
-        raise InputError(f"data.noise={noise!r} must be a number between 0 and 1: 'swiss_roll' needs it.")
-    return from_arrays("swiss_roll", toys.swiss_roll(_rng(split), _num(config, split), noise), levels=0)
+        raise InputError(f"data.noise={noise!r} must be a number between 0 and 1: {config.name!r} needs it.")
+    return from_arrays(config.name, draw(_rng(split), _num(config, split), noise), levels=0)
 
 
 def _heartbeat(config: Any, split: str) -> Dataset:
@@ -165,7 +165,7 @@ def _rng(split: str) -> np.random.Generator:
 
 EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "digits": _digits,
-    "swiss_roll": _swiss_roll,
+    **dict.fromkeys(("swiss_roll", "two_moons"), _curve),
     "heartbeat": _heartbeat,
     "dead_leaves": _dead_leaves,
     "correlated": _correlated,

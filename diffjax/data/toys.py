@@ -1,4 +1,4 @@
-"""Toy sets of Sohl-Dickstein et al. (2015), drawn exactly, as pure functions of a numpy generator.
+"""Toy sets, those of Sohl-Dickstein et al. (2015) and others, drawn exactly, as pure functions of a numpy generator.
 
 Swiss roll. The angle a is uniform on [3π/2, 9π/2] and the curve is c = (a cos a, a sin a), as in scikit-learn's
 `make_swiss_roll`. With m and s its mean and standard deviation in each coordinate,
@@ -7,6 +7,9 @@ Swiss roll. The angle a is uniform on [3π/2, 9π/2] and the curve is c = (a cos
 
 so that each coordinate has mean 0 and variance 1 exactly, whatever the noise. m and s² follow from E[a²] = 39π²/4,
 E[a² cos 2a] = -1/2 and integration by parts.
+
+Two moons. Half circles c = (cos a, sin a) and c = (1 - cos a, 1/2 - sin a), as in scikit-learn's `make_moons`, with
+equal weights and a uniform on [0, π]. Standardised as the swiss roll is, by m = (1/2, 1/4), s² = (3/4, 9/16 - 1/π).
 
 Heartbeat. A sequence of bits with a one at every `period`-th place, all phases alike: log₂ p = -log₂ period.
 
@@ -32,6 +35,8 @@ from diffjax.errors import InputError
 Floats = Float64[np.ndarray, "..."] | Sequence[float] | Sequence[Sequence[float]]
 _ROLL_MEAN = np.array([2, 2 / (3 * math.pi)])
 _ROLL_STD = np.sqrt(39 * math.pi**2 / 8 + np.array([-1 / 4, 1 / 4]) - _ROLL_MEAN**2)
+_MOONS_MEAN = np.array([1 / 2, 1 / 4])
+_MOONS_STD = np.sqrt([3 / 4, 9 / 16 - 1 / math.pi])
 
 # fmt: off
 _DEATHS = [0, 0, 2, 0, 1, 1, 0, 2, 1, 3, 0, 1, 1, 1, 54, 0, 0, 1, 3, 0]
@@ -75,11 +80,28 @@ def swiss_roll(rng: np.random.Generator, num: int, noise: float) -> Float32[np.n
     noise: its standard deviation, in units of the points' own standard deviation.
     Raises `InputError` unless 0 < noise < 1.
     """
+    angle = 1.5 * math.pi * (1 + 2 * rng.random((num, 1)))
+    curve = angle * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    return _blurred(rng, (curve - _ROLL_MEAN) / _ROLL_STD, noise)
+
+
+def two_moons(rng: np.random.Generator, num: int, noise: float) -> Float32[np.ndarray, "num 2"]:
+    """Points on two half circles that reach into each other, blurred by Gaussian noise.
+
+    noise: as of `swiss_roll`.
+    Raises `InputError` unless 0 < noise < 1.
+    """
+    angle, lower = math.pi * rng.random(num), rng.random(num) < 0.5
+    x = np.where(lower, 1 - np.cos(angle), np.cos(angle))
+    y = np.where(lower, 0.5 - np.sin(angle), np.sin(angle))
+    return _blurred(rng, (np.stack([x, y], axis=1) - _MOONS_MEAN) / _MOONS_STD, noise)
+
+
+def _blurred(rng: np.random.Generator, curve: np.ndarray, noise: float) -> Float32[np.ndarray, "num 2"]:
+    """Points of unit variance, of which the noise is a part."""
     if not 0 < noise < 1:
         raise InputError(f"noise={noise} must be between 0 and 1, both excluded: it is a part of the unit variance.")
-    angle = 1.5 * math.pi * (1 + 2 * rng.random((num, 1)))
-    curve = (angle * np.concatenate([np.cos(angle), np.sin(angle)], axis=1) - _ROLL_MEAN) / _ROLL_STD
-    return (math.sqrt(1 - noise**2) * curve + noise * rng.standard_normal((num, 2))).astype(np.float32)
+    return (math.sqrt(1 - noise**2) * curve + noise * rng.standard_normal(curve.shape)).astype(np.float32)
 
 
 def heartbeat(rng: np.random.Generator, num: int, length: int = 20, period: int = 5) -> UInt8[np.ndarray, "num length"]:

@@ -217,6 +217,7 @@ FOLDER = dict(name="folder", shape=(8, 8, 3), num_train=5, num_test=5)
     ("fields", "words"),
     [
         (ROLL | dict(noise=None), ["data.noise=None", "number", "swiss_roll"]),
+        (ROLL | dict(name="two_moons", noise=None), ["data.noise=None", "number", "two_moons"]),
         (ROLL | dict(noise="0.1"), ["data.noise='0.1'", "number"]),
         (ROLL | dict(noise=0.0), ["noise=0.0", "between 0 and 1"]),
         (ROLL | dict(noise=1), ["noise=1", "between 0 and 1"]),

@@ -1,4 +1,4 @@
-"""Swiss roll, heartbeat and dead leaves against quadrature, scikit-learn and the exact correlation of dead leaves."""
+"""Swiss roll, two moons and heartbeat against quadrature and scikit-learn, dead leaves against their correlation."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,10 @@ def standardised_roll(angle):
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.7])
-def test_swiss_roll_has_zero_mean_and_unit_variance(noise):
+@pytest.mark.parametrize("draw", [toys.swiss_roll, toys.two_moons])
+def test_curves_have_zero_mean_and_unit_variance(draw, noise):
     n = 100_000
-    x = toys.swiss_roll(rng(), n, noise).astype(np.float64)
+    x = draw(rng(), n, noise).astype(np.float64)
     assert x.shape == (n, 2)
     for moment, expected in ((x, 0), (x**2, 1)):
         error = moment.std(axis=0) / np.sqrt(n)
@@ -68,6 +69,25 @@ def test_swiss_roll_is_uniform_in_angle_with_normal_noise_across():
     assert abs(across.std() - 1) < 5 / np.sqrt(2 * len(across))
     assert stats.kstest(across, "norm").pvalue > 1e-6
     assert stats.kstest(grid[nearest], stats.uniform(FIRST, LAST - FIRST).cdf).pvalue > 1e-6
+
+
+def test_two_moons_are_scikit_learns_with_normal_noise():
+    """Away from the ends, where the nearest point is the end, what lies across is one-dimensional noise."""
+    from sklearn.datasets import make_moons
+
+    n, noise = 40_000, 0.02
+    theirs, which = make_moons(2 * n, noise=0.0, random_state=0)
+    mean, std = theirs.mean(axis=0), theirs.std(axis=0)
+    np.testing.assert_allclose([mean, std], [[0.5, 0.25], np.sqrt([0.75, 9 / 16 - 1 / np.pi])], atol=1e-4)
+    x = toys.two_moons(rng(), n, noise)
+    scaled = np.sqrt(1 - noise**2) * (theirs - mean) / std
+    distance, nearest = spatial.cKDTree(scaled).query(x)
+    angle = np.arccos(np.clip(np.where(which == 1, 1 - theirs[:, 0], theirs[:, 0]), -1, 1))[nearest]
+    inside = (angle > 0.3) & (angle < np.pi - 0.3)
+    across = distance[inside] / noise
+    assert abs((across**2).mean() - 1) < 5 * np.sqrt(2 / inside.sum()) + 0.02
+    assert abs(which[nearest].mean() - 0.5) < 5 * 0.5 / np.sqrt(n)
+    assert stats.kstest(angle[inside], stats.uniform(0.3, np.pi - 0.6).cdf).pvalue > 1e-6
 
 
 @pytest.mark.parametrize(("length", "period"), [(20, 5), (7, 3), (4, 4)])
