@@ -15,6 +15,7 @@ SAMPLERS = dict(
     restart_levels=(0.05, 0.3),  # of restart: noise levels sigma/alpha
     restarts=3,
     restart_steps=5,
+    diffusion=1.0,  # of interpolant_sde: g²/sigma, 0 without noise
 )
 
 

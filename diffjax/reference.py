@@ -11,7 +11,7 @@ Functions of a real x have the type of x and the parameters together (`dtypes`),
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxtyping import Float, PRNGKeyArray
 from diffjax.distributions import Bernoulli
 from diffjax.dtypes import alike
 from diffjax.linear_algebra import einsum, matmul
-from diffjax.predictions import Predict, Prediction
+from diffjax.predictions import Kind, Predict, Prediction, pair, unpair
 from diffjax.processes import Binomial
 from diffjax.schedules import Schedule
 from diffjax.special import LOG_2PI
@@ -77,11 +77,12 @@ class GaussianMixture(NamedTuple):
         noise = sigma**2 * jnp.eye(means.shape[-1], dtype=means.dtype)
         return GaussianMixture(weights, alpha * means, alpha**2 * covs + noise)
 
-    def predict(self, schedule: Schedule, kind: Literal["eps", "x0"] = "eps") -> Predict:
-        """The exact Predict: eps, -sigma ∇ log p_t(x_t), or x0, E[x_0 | x_t], which exists where alpha = 0, too.
+    def predict(self, schedule: Schedule, kind: Kind = "eps") -> Predict:
+        """The exact Predict of a kind: eps, -sigma ∇ log p_t(x_t), or x0, E[x_0 | x_t], or what follows from these.
 
-        t is () or (batch,).
+        t is () or (batch,). x0, v and velocity come from E[x_0 | x_t], which exists where alpha = 0, too.
         """
+        computed: Kind = "x0" if kind in ("x0", "v", "velocity") else "eps"
 
         def eps(x: Array, alpha: Array, sigma: Array) -> Array:
             score = self.at(alpha, sigma).score(x)
@@ -98,9 +99,12 @@ class GaussianMixture(NamedTuple):
 
         def predict(xt: Array, t: Array) -> Prediction:
             def one(x: Array, t: Array) -> Array:
-                return (x0 if kind == "x0" else eps)(x, schedule.alpha(t), schedule.sigma(t))
+                return (x0 if computed == "x0" else eps)(x, schedule.alpha(t), schedule.sigma(t))
 
-            return Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), kind)
+            found = Prediction(jax.vmap(one)(xt, jnp.broadcast_to(t, xt.shape[:1])), computed)
+            if kind == computed:
+                return found
+            return Prediction(unpair(kind, schedule, *pair(found, schedule, xt, t), t), kind)
 
         return predict
 

@@ -12,17 +12,21 @@ Without a grid the density of t is part of what is minimised. Draws are evenly s
     continuous       t uniform on [start, 1]
     log_normal       log(sigma/alpha) ~ N(mean, std²)                         (Karras et al. 2022, table 1)
     logit_normal     log(t/(1 - t)) ~ N(mean, std²)                           (Esser et al. 2024, eq. 19)
+    mode             t = 1 - u - scale (cos²(πu/2) - 1 + u), u uniform        (Esser et al. 2024, eq. 20)
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from diffjax import eager, randomness
+from diffjax import eager, randomness, registry
+from diffjax.errors import InputError
 from diffjax.schedules import Schedule, time_of
 
 
@@ -92,6 +96,24 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeSampler:
     return TimeSampler(tuple, sample, lambda state, t, losses: state)
 
 
+def mode(scale: ArrayLike = 1.29) -> TimeSampler:
+    """More times near the middle for scale > 0, fewer for scale < 0; 0 is uniform; weights 1.
+
+    Raises:
+        InputError: unless -1 <= scale <= 2/(π - 2), where t falls with u.
+    """
+    most = 2.0 / (math.pi - 2.0)
+    if not isinstance(scale, jax.core.Tracer) and not -1 <= scale <= most:
+        raise InputError(f"the scale of mode times must be from -1 to {most:.4f}, 2/(π - 2), not {scale}")
+
+    def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        u = _stratified(key, num)
+        t = 1.0 - u - scale * (jnp.cos(0.5 * jnp.pi * u) ** 2 - 1.0 + u)
+        return jnp.clip(t, 1e-7, 1.0), jnp.ones(num)
+
+    return TimeSampler(tuple, sample, lambda state, t, losses: state)
+
+
 def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSampler:
     """p_t ∝ √ mean of the last `length` squared losses at t, mixed with `floor` of uniform; uniform until all are seen.
 
@@ -131,6 +153,40 @@ TIME_SAMPLERS: dict[str, Callable[[int], TimeSampler]] = {
     "low_discrepancy": low_discrepancy,
     "loss_aware": loss_aware,
 }
+
+
+def _continuous(schedule: Schedule, time_start: float = 1e-5) -> TimeSampler:
+    return continuous(time_start)
+
+
+def _log_normal(schedule: Schedule, time_mean: float = -1.2, time_std: float = 1.2) -> TimeSampler:
+    return log_normal(schedule, time_mean, time_std)
+
+
+def _logit_normal(schedule: Schedule, time_mean: float = 0.0, time_std: float = 1.0) -> TimeSampler:
+    return logit_normal(time_mean, time_std)
+
+
+def _mode(schedule: Schedule, time_scale: float = 1.29) -> TimeSampler:
+    return mode(time_scale)
+
+
+# Those without a grid, by name: (schedule, settings of a configuration) -> TimeSampler.
+ALL_TIMES: dict[str, Callable[..., TimeSampler]] = {
+    "uniform": _continuous,
+    "log_normal": _log_normal,
+    "logit_normal": _logit_normal,
+    "mode": _mode,
+}
+
+
+def of_all_times(field: str, name: str, schedule: Schedule, settings: Mapping[str, Any]) -> TimeSampler:
+    """ALL_TIMES[name] with those of `settings` that it takes: time_mean, time_std, time_scale.
+
+    Raises:
+        InputError: on an unknown name, of the configuration's `field`, or a setting out of range.
+    """
+    return registry.build(registry.choose(field, name, ALL_TIMES), schedule, settings=settings)
 
 
 def _stratified(key: PRNGKeyArray, num: int) -> Array:

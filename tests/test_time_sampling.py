@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 import scipy.stats
 
 from diffjax import schedules, time_sampling
+from diffjax.errors import InputError
 
 STEPS = 40
 PROFILE = 5.0 * np.exp(-np.arange(STEPS) / 4.0) + 0.02  # like L_vlb's: the first steps carry nearly all of it
@@ -183,3 +185,35 @@ def test_log_normal_and_logit_normal_times_have_their_quantiles():
         np.sort(scipy.special.logit(np.float64(t)))[inner], (0.5 + 2.0 * middle)[inner], atol=0.05
     )
     assert np.ptp(np.float64(t)) < 1
+
+
+def test_mode_times_have_their_density():
+    """P(t < a) = P(u > u_a), u_a the root of the rising function 1 - t(u): found here by bisection in numpy."""
+    num = 4000
+    for scale in (-1.0, 0.5, 1.5):
+        t, weights = time_sampling.mode(scale).sample((), jax.random.key(0), num)
+        assert (np.asarray(weights) == 1).all()
+        for a in (0.1, 0.5, 0.8):
+            u = scipy.optimize.brentq(
+                lambda u, a, k: 1 - u - k * (np.cos(np.pi * u / 2) ** 2 - 1 + u) - a, 0, 1, (a, scale)
+            )
+            assert abs((np.asarray(t) < a).mean() - (1 - u)) < 2 / num, (scale, a)  # the draws are evenly spread
+
+
+def test_times_by_name():
+    schedule, settings = schedules.straight(), {"time_mean": 0.3, "time_std": 0.7, "time_scale": 0.5}
+    want = {
+        "uniform": time_sampling.continuous(1e-5),
+        "log_normal": time_sampling.log_normal(schedule, 0.3, 0.7),
+        "logit_normal": time_sampling.logit_normal(0.3, 0.7),
+        "mode": time_sampling.mode(0.5),
+    }
+    assert set(want) == set(time_sampling.ALL_TIMES)
+    for name, sampler in want.items():
+        got = time_sampling.of_all_times("matching.time_sampling", name, schedule, settings)
+        key = jax.random.key(1)
+        np.testing.assert_array_equal(got.sample((), key, 16)[0], sampler.sample((), key, 16)[0])
+    with pytest.raises(InputError, match=r"matching.time_sampling must be one of uniform.*, not 'cosine'"):
+        time_sampling.of_all_times("matching.time_sampling", "cosine", schedule, {})
+    with pytest.raises(InputError, match=r"scale of mode times must be from -1 to 1\.7519.*not 1.8"):
+        time_sampling.mode(1.8)

@@ -8,7 +8,7 @@ from diffjax.losses.consistency import (
     pseudo_huber,
 )
 from diffjax.losses.consistency_times import Curriculum, Pairs, consistency_pairs
-from diffjax.losses.diffusion import draw, hybrid, learned_uncertainty, simple, vlb, weighted
+from diffjax.losses.diffusion import draw, flow_matching, hybrid, learned_uncertainty, simple, vlb, weighted
 from diffjax.losses.mean_flow import adaptive, mean_flow
 from diffjax.losses.progressive import progressive, two_steps
 from diffjax.losses.score_matching import (
@@ -55,6 +55,7 @@ __all__ = [
     "edm",
     "energy_score",
     "exact_score_matching",
+    "flow_matching",
     "hybrid",
     "learned_uncertainty",
     "mean_flow",

@@ -10,6 +10,7 @@ from diffjax.samplers.ode import euler, flow_step, heun, mean_flow, probability_
 from diffjax.samplers.registry import SAMPLERS, make
 from diffjax.samplers.restart import restart
 from diffjax.samplers.stochastic import denoised, euler_maruyama, predictor_corrector, reverse_diffusion, still
+from diffjax.samplers.straight import interpolant_sde, midpoint, rk4
 
 __all__ = [
     "SAMPLERS",
@@ -31,14 +32,17 @@ __all__ = [
     "flow_step",
     "grid",
     "heun",
+    "interpolant_sde",
     "interpolate",
     "make",
     "mean_flow",
+    "midpoint",
     "noise_levels",
     "predictor_corrector",
     "probability_flow",
     "restart",
     "reverse_diffusion",
+    "rk4",
     "sample",
     "spaced",
     "still",

@@ -27,6 +27,7 @@ from diffjax.samplers.stochastic import (
     reverse_diffusion,
     still,
 )
+from diffjax.samplers.straight import interpolant_sde, midpoint, rk4
 
 RELATIVE_STEP = 0.2  # of Langevin steps at a level, in units of its variance: that of Song & Ermon (2019)
 
@@ -64,6 +65,8 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "ddim": ddim,
     "euler": euler,
     "heun": heun,
+    "midpoint": midpoint,
+    "rk4": rk4,
     "dpmpp_2s": dpmpp_2s,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_3m": dpmpp_3m,
@@ -71,6 +74,7 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "unipc": unipc,
     "restart": restart,
     "euler_maruyama": euler_maruyama,
+    "interpolant_sde": interpolant_sde,
     "reverse_diffusion": reverse_diffusion,
     "predictor_corrector": _corrected,
     "annealed_langevin": _annealed,

@@ -1,5 +1,6 @@
 """What the trainer, the evaluator and the sampler know of a system."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from diffjax import randomness
 from diffjax.errors import InputError
 from diffjax.evaluation.measure import Measure
 from diffjax.memory import Memory
@@ -96,6 +98,24 @@ def scaled(image: ArrayLike, levels: int) -> Array:
     """Levels 0 .. levels - 1, as uint8, as [-1, 1]. Floats stay as they are, as does everything where levels is 0."""
     x = jnp.asarray(image)
     return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x
+
+
+def dequantised(key: randomness.Keys, image: ArrayLike, levels: int) -> Array:
+    """Levels as real numbers: 2 (level + u)/(levels - 1) - 1, u uniform on [-1/2, 1/2). Without levels x as it is.
+
+    The density of these bounds the probability of the levels: log P(level) ≥ E log p(x) - `units_of`.
+    """
+    x = jnp.asarray(image)
+    if not levels:
+        return x
+    half = (levels - 1) / 2
+    level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
+    return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
+
+
+def units_of(shape: tuple[int, ...], levels: int) -> float:
+    """What log p(x) of `dequantised` levels is more than log P(level), in nats."""
+    return math.prod(shape) * math.log((levels - 1) / 2) if levels else 0.0
 
 
 def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: int = -1) -> Array:

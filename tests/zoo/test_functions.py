@@ -18,6 +18,7 @@ from diffjax.zoo.autoencoders import kinds
 from diffjax.zoo.autoencoders.autoencoder import autoencoder
 from diffjax.zoo.diffusion.binomial import betas, binomial_diffusion
 from diffjax.zoo.diffusion.ddpm import ddpm
+from diffjax.zoo.diffusion.flow_matching import flow_matching
 from diffjax.zoo.diffusion.gaussian import gaussian_diffusion
 from diffjax.zoo.diffusion.guided import guided
 from diffjax.zoo.diffusion.score import score_model
@@ -68,6 +69,7 @@ SYSTEMS = {
     "ddpm": (a_ddpm, IMAGE, 9),
     "score": (lambda: score_model(processes.gaussian(schedules.vp()), TimeMLP((5,), 2), PAIR), PAIR, 0),
     "guided": (lambda: guided(a_ddpm(), OfImages(3), IMAGE, 9, 3, steps=5), IMAGE, 9),
+    "flow_matching": (lambda: flow_matching(processes.gaussian(schedules.straight()), OfImages(), IMAGE, 9), IMAGE, 9),
     "vdm": (lambda: vdm(OfImages(), IMAGE, 9, units=3, num_terms=5), IMAGE, 9),
     "gaussian_diffusion": (lambda: gaussian_diffusion(MLP((5,), 4, 3), PAIR, 4), PAIR, 0),
     "binomial_diffusion": (

@@ -26,7 +26,7 @@ from diffjax.losses.consistency_times import Curriculum, Pairs
 from diffjax.memory import Memory
 from diffjax.sde.equations import sample_from
 from diffjax.sde.flow import earliest
-from diffjax.zoo.diffusion import score
+from diffjax.zoo.diffusion import networks
 from diffjax.zoo.diffusion.score import Score
 from diffjax.zoo.model import Batch, Model, image_of, scaled
 
@@ -136,7 +136,7 @@ def make(config: Any) -> Model:
     multistep = sampling.sampler == "consistency"
     return consistency(
         process,
-        score.network_of(config),
+        networks.of_data(config.net, tuple(config.data.shape)),
         tuple(config.data.shape),
         config.data.levels,
         Curriculum(config.training.steps, setting.intervals[0], setting.intervals[1]),

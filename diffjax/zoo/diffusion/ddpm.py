@@ -6,7 +6,6 @@ is that of the levels themselves: its last term is the probability of a level un
 eq. 13).
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from diffjax.evaluation.flow import Flow
 from diffjax.memory import of_times
 from diffjax.processes import Variance
 from diffjax.zoo.diffusion import networks, pictures
-from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance
+from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance, guidance_of
 from diffjax.zoo.diffusion.pictures import Reverse
 from diffjax.zoo.figures import Figure, Figures, columns
 from diffjax.zoo.model import Batch, Examples, Model, bound_of
@@ -134,40 +133,10 @@ def make(config: Any) -> Model:
         sampling_times=samplers.grid(process.schedule, sampling),
         num_classes=config.net.num_classes,
         label_dropout=setting.get("label_dropout", 0.0),
-        guidance=guidance_of(config),
+        guidance=guidance_of(config, "diffusion"),
         num_terms=config.evaluation.num_terms or None,
         conditioning=config.evaluation.conditioning,
     )
-
-
-def guidance_of(config: Any) -> Guidance:
-    """`config.guidance`, where there is one.
-
-    Raises:
-        InputError: on guidance of a model without classes, or numbers out of range.
-    """
-    num_classes = config.net.num_classes
-    if "guidance" not in config or config.system == "guided":  # whose guidance is by a classifier
-        return NO_GUIDANCE
-    if not num_classes:
-        raise InputError("guidance needs a model that knows classes: set net.num_classes and diffusion.label_dropout")
-    given, found = config.guidance, Guidance(**config.guidance)
-    if not isinstance(given.label, int) or not -1 <= given.label < num_classes:
-        classes = f"a class below net.num_classes={num_classes}"
-        raise InputError(f"guidance.label must be {classes}, or -1 for all in turn, not {given.label!r}")
-    for name in ("scale", "rescale", "parallel"):
-        if not 0 <= (value := given[name]) < math.inf:
-            raise InputError(f"guidance.{name} must be a finite number of at least 0, not {value}")
-    low, high = given.interval
-    if not 0 <= low <= high <= 1:
-        raise InputError(f"guidance.interval={(low, high)} must be two times within [0, 1], in ascending order")
-    if not 0 <= given.threshold <= 1:
-        raise InputError(f"guidance.threshold must be a quantile in (0, 1], or 0 for none, not {given.threshold}")
-    if not found.plain and not config.diffusion.get("label_dropout", 0.0):
-        raise InputError(
-            f"guidance.scale={found.scale} needs an unconditional prediction: train with diffusion.label_dropout=0.1"
-        )
-    return found
 
 
 def schedule_of(setting: Any) -> schedules.Discrete:

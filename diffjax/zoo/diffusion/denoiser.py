@@ -1,9 +1,10 @@
-"""A network of noisy images as the model p(x_{t-1} | x_t), told of the image's class or not, and guided by itself.
+"""A network of noisy images or vectors as the model p(x_{t-1} | x_t), told of a class or not, and guided by itself.
 
 In training a label is replaced by that of no class with probability `label_dropout`, so that one network gives both
 predictions of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ class Denoiser(NamedTuple):
 
     process: processes.Gaussian
     network: nn.Module
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     levels: int
     kind: predictions.Kind
     learned: bool
@@ -65,7 +66,7 @@ class Denoiser(NamedTuple):
 
     def init(self, key: Array) -> Any:
         no_label = jnp.zeros(1, int) if self.num_classes else None
-        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), no_label)["params"]
+        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), *self._told(no_label, None))["params"]
 
     def unpack(self, batch: Batch) -> tuple[Array, Array | None]:
         """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
@@ -87,7 +88,8 @@ class Denoiser(NamedTuple):
         """What the network says: it is trained so."""
 
         def fn(xt: Array, t: Array) -> Array:
-            return jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, label, dropout))
+            told = self._told(label, dropout)
+            return jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, *told))
 
         return predictions.predictor(self.kind, fn, self.learned)
 
@@ -138,9 +140,43 @@ class Denoiser(NamedTuple):
 
         return self.process, predict
 
+    def _told(self, label: Array | None, dropout: randomness.Keys | None) -> tuple[Any, ...]:
+        """What a network is told beside x and the time: one of vectors nothing."""
+        return (label, dropout) if len(self.shape) == 3 else ()
+
     def _check_unconditional(self, what: str) -> None:
         if not self.label_dropout:
             raise InputError(
                 f"{what} needs an unconditional prediction, which this network has never learned: train it with "
-                "diffusion.label_dropout=0.1, or ask for a class by guidance.label and guidance.scale=1"
+                "label_dropout=0.1, or ask for a class by guidance.label and guidance.scale=1"
             )
+
+
+def guidance_of(config: Any, section: str) -> Guidance:
+    """`config.guidance`, where there is one; `section` has the label dropout.
+
+    Raises:
+        InputError: on guidance of a model without classes, or numbers out of range.
+    """
+    num_classes = config.net.get("num_classes", 0)
+    if "guidance" not in config or config.system == "guided":  # whose guidance is by a classifier
+        return NO_GUIDANCE
+    if not num_classes:
+        raise InputError("guidance needs a model that knows classes: set net.num_classes and label_dropout")
+    given, found = config.guidance, Guidance(**config.guidance)
+    if not isinstance(given.label, int) or not -1 <= given.label < num_classes:
+        classes = f"a class below net.num_classes={num_classes}"
+        raise InputError(f"guidance.label must be {classes}, or -1 for all in turn, not {given.label!r}")
+    for name in ("scale", "rescale", "parallel"):
+        if not 0 <= (value := given[name]) < math.inf:
+            raise InputError(f"guidance.{name} must be a finite number of at least 0, not {value}")
+    low, high = given.interval
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"guidance.interval={(low, high)} must be two times within [0, 1], in ascending order")
+    if not 0 <= given.threshold <= 1:
+        raise InputError(f"guidance.threshold must be a quantile in (0, 1], or 0 for none, not {given.threshold}")
+    if not found.plain and not config[section].get("label_dropout", 0.0):
+        raise InputError(
+            f"guidance.scale={found.scale} needs an unconditional prediction: train with {section}.label_dropout=0.1"
+        )
+    return found

@@ -1,7 +1,8 @@
-"""The networks of noisy images that `config.net.name` chooses from. Each has fields of its own in the section `net`.
+"""The networks of noisy data that `config.net.name` chooses from. Each has fields of its own in the section `net`.
 
-All are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W, out). With
-a fifth argument, (batch,), they are networks of two times, see `nets.unet`.
+Those of images are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W,
+out), those of vectors as (x (batch, dim), time) -> (batch, dim). With
+a fifth argument, (batch,), those of images are networks of two times, see `nets.unet`.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from diffjax import registry
 from diffjax.errors import InputError
 from diffjax.nets.dit import DiT
 from diffjax.nets.unet import UNet
+from diffjax.nets.vectors import TimeMLP
 
 
 def unet(net: Any, out_channels: int) -> nn.Module:
@@ -53,6 +55,18 @@ def of_images(net: Any, out_channels: int) -> nn.Module:
         InputError: on an unknown name, or another network's section.
     """
     return registry.choose("net.name", net.get("name", "unet"), OF_IMAGES)(net, out_channels)
+
+
+def of_data(net: Any, shape: tuple[int, ...]) -> nn.Module:
+    """The network of `config.net` from data of `shape` to the same shape: of vectors the MLP with times.
+
+    Raises:
+        InputError: on a network of other data, or as `of_images`.
+    """
+    name, names = net.get("name", "unet"), OF_IMAGES if len(shape) == 3 else ("mlp",)
+    if name not in names:
+        raise InputError(f"net.name must be {' or '.join(map(repr, names))} for data of shape {shape}: {name!r}")
+    return of_images(net, shape[-1]) if len(shape) == 3 else TimeMLP(tuple(net.features), shape[-1])
 
 
 def _common(net: Any) -> dict[str, Any]:

@@ -32,13 +32,11 @@ from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
 from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
-from diffjax.nets.vectors import TimeMLP
 from diffjax.zoo.diffusion import networks, pictures, score_toy
 from diffjax.zoo.figures import Figure, Figures
-from diffjax.zoo.model import Batch, Model, bound_of, image_of
+from diffjax.zoo.model import Batch, Model, bound_of, dequantised, image_of, units_of
 
 WEIGHTINGS = ("simple", "likelihood")  # beside those of `losses.WEIGHTS`
-TIME_SAMPLERS = ("uniform", "log_normal", "logit_normal")
 
 
 class Score(NamedTuple):
@@ -57,7 +55,7 @@ class Score(NamedTuple):
     @property
     def units(self) -> float:
         """What log p(x) is more than log P(level), in nats."""
-        return math.prod(self.shape) * math.log((self.levels - 1) / 2) if self.levels else 0.0
+        return units_of(self.shape, self.levels)
 
     def init(self, key: Array) -> Any:
         return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
@@ -84,13 +82,8 @@ class Score(NamedTuple):
         return self.process, self.predict(params)
 
     def encode(self, key: randomness.Keys, batch: Batch) -> Array:
-        """The examples as real numbers: 2 (level + u)/(levels - 1) - 1 with u uniform on [-1/2, 1/2)."""
-        x = jnp.asarray(image_of(batch))
-        if not self.levels:
-            return x
-        half = (self.levels - 1) / 2
-        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * half
-        return (level + randomness.uniform(key, x.shape, level.dtype) - 0.5) / half - 1.0
+        """The examples as real numbers."""
+        return dequantised(key, image_of(batch), self.levels)
 
     def log_prob(self, params: Any, key: Array, batch: Batch) -> Array:
         """By the probability flow, in nats; of levels a lower bound on their probability."""
@@ -232,13 +225,15 @@ def make(config: Any) -> Model:
     }
     return score_model(
         process,
-        network_of(config),
+        networks.of_data(config.net, tuple(config.data.shape)),
         tuple(config.data.shape),
         levels=config.data.levels,
         num_levels=setting.levels,
         weighting=setting.weighting,
         sigma_data=setting.get("sigma_data", 0.0),
-        time_sampler=_time_sampler(setting, process.schedule),
+        time_sampler=times_of.of_all_times(
+            "sde.time_sampling", setting.get("time_sampling", "uniform"), process.schedule, setting
+        ),
         stepper=stepper,
         times=grids.get(sampling.sampler, samplers.grid(process.schedule, sampling)),
         bound_steps=config.evaluation.bound_steps,
@@ -248,36 +243,9 @@ def make(config: Any) -> Model:
     )
 
 
-def _time_sampler(setting: Any, schedule: schedules.Schedule) -> times_of.TimeSampler | None:
-    """Of training at all times, by name; None is uniform."""
-    match setting.get("time_sampling", "uniform"):
-        case "log_normal":
-            return times_of.log_normal(schedule, setting.time_mean, setting.time_std)
-        case "logit_normal":
-            return times_of.logit_normal(setting.time_mean, setting.time_std)
-    return None
-
-
-def network_of(config: Any) -> nn.Module:
-    """The network of `config.net`: of images, or the MLP of vectors.
-
-    Raises:
-        InputError: on a network of the other kind of data.
-    """
-    net, shape = config.net, tuple(config.data.shape)
-    names = networks.OF_IMAGES if len(shape) == 3 else ("mlp",)
-    if net.name not in names:
-        right = " or ".join(map(repr, names))
-        raise InputError(f"net.name must be {right} for data of shape {shape}: {net.name!r}")
-    if net.name == "mlp":
-        return TimeMLP(tuple(net.features), shape[-1])
-    return networks.of_images(net, shape[-1])
-
-
 def _check(config: Any) -> None:
     setting, sampling = config.sde, config.sampling
     registry.choose("sde.weighting", setting.weighting, (*WEIGHTINGS, *losses.WEIGHTS))
-    registry.choose("sde.time_sampling", setting.get("time_sampling", "uniform"), TIME_SAMPLERS)
     sigma_data = setting.get("sigma_data", 0.0)
     if not 0 <= sigma_data < math.inf:
         raise InputError(f"sde.sigma_data must be the deviation of the data, or 0 for none, not {sigma_data}")

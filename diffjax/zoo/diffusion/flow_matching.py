@@ -1,0 +1,123 @@
+"""Flow matching (Lipman et al. 2023; Liu et al. 2023; Albergo & Vanden-Eijnden 2023), of vectors and images.
+
+The network is the velocity û(x_t, t), trained to be the mean of dx_t/dt = alpha' x_0 + sigma' eps given x_t: on the
+straight schedule of eps - x_0. Its flow from t = 1 to t = 0 carries noise to data, and has an exact likelihood. As the
+velocity is a prediction like the others, all samplers, guidance and inverse problems of the library take it.
+
+Levels of the data become real numbers by uniform noise (`zoo.model.dequantised`), so that the density of the flow
+bounds their probability.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from diffjax import losses, processes, randomness, samplers, schedules, sde
+from diffjax import time_sampling as times_of
+from diffjax.errors import InputError
+from diffjax.evaluation.bound import Bound
+from diffjax.memory import of_times
+from diffjax.zoo.diffusion import networks, pictures
+from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance, guidance_of
+from diffjax.zoo.figures import Figure, Figures, columns
+from diffjax.zoo.model import Batch, Examples, Model, bound_of, dequantised, image_of, units_of
+
+
+def flow_matching(
+    process: processes.Gaussian,
+    network: nn.Module,
+    shape: tuple[int, ...],
+    levels: int = 0,
+    *,
+    time_sampler: times_of.TimeSampler | None = None,
+    stepper: samplers.Stepper | None = None,
+    times: Array | None = None,
+    num_classes: int = 0,
+    label_dropout: float = 0.0,
+    guidance: Guidance = NO_GUIDANCE,
+    conditioning_steps: int = 0,
+) -> Model:
+    """Flow matching of vectors or images of `shape`.
+
+    Args:
+        process: of a continuous schedule: `schedules.straight`, or `vp` and others, whose probability flow this is.
+        network: (x_t, position 1000 t - 1), of images also labels or None and dropout keys -> the velocity.
+        levels: of data of levels; 0 for real numbers.
+        time_sampler: how training draws its times; uniform on (0, 1) unless given.
+        stepper, times: what samples are drawn by, times descending from 1 to 0; 50 steps of `euler` unless given.
+        num_classes, label_dropout, guidance: as of `ddpm`.
+        conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
+    """
+    denoiser = Denoiser(process, network, shape, levels, "velocity", False, False, num_classes, label_dropout)
+    stepper = samplers.euler(process) if stepper is None else stepper
+    times = jnp.linspace(1.0, 0.0, 51) if times is None else times
+    units = units_of(shape, levels)
+
+    def encode(key: randomness.Keys, batch: Batch) -> tuple[Array, Array | None]:
+        return dequantised(key, image_of(batch), levels), denoiser.unpack(batch)[1]
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        encode_key, time_key, noise_key, label_key, dropout_key = randomness.split(key, 5)
+        x0, label = encode(encode_key, batch)
+        given = batch.get("t") if isinstance(batch, dict) else None
+        t = sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(time_key, (len(x0),)) if given is None else given
+        predict = denoiser.network_predict(params, denoiser.dropped(label_key, label), dropout_key)
+        return losses.flow_matching(process, predict, noise_key, x0, t)
+
+    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        encode_key, key = randomness.split(key, 2)
+        x0, label = encode(encode_key, batch)
+        parts = {"flow": -sde.log_prob(process, denoiser.predict(params, label), key, x0)}
+        return parts | ({"units": jnp.full(len(x0), units)} if levels else {})
+
+    def sample(params: Any, key: Array, num: int) -> Array:
+        label = guidance.labels(num, num_classes) if num_classes else None
+        return samplers.sample(stepper, denoiser.guided(params, label, guidance), key, times, (num, *shape))
+
+    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        if len(shape) != 3 or num_classes:
+            return {}
+        shown = times if len(times) > 2 else sde.times(process.schedule, 50)
+        reverse = pictures.Reverse(process, denoiser.predict, stepper, shown, "posterior")
+        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch)[0], conditioning_steps)
+
+    return Model(
+        denoiser.init,
+        loss,
+        bound_of(terms),
+        sample,
+        lambda params: denoiser.kernels(params, guidance),
+        of_times(times_of.continuous(sde.TRAIN_FROM) if time_sampler is None else time_sampler),
+        Examples(classes=denoiser.classes),
+        (Bound(terms),),
+        Figures(samples=columns(num_classes if guidance.label < 0 else 0), own=figures),
+    )
+
+
+def make(config: Any) -> Model:
+    """The Model of `config.{data, matching, net, sampling, evaluation}`, see configs/fm_cifar10.py and fm_toy.py.
+
+    Raises:
+        InputError: on an unknown choice, or values that cannot be.
+    """
+    setting, sampling, shape = config.matching, config.sampling, tuple(config.data.shape)
+    schedule = schedules.make(setting.schedule, setting, schedules.CONTINUOUS, "matching.schedule")
+    process = processes.gaussian(schedule)
+    if not 0 <= setting.label_dropout < 1:
+        raise InputError(f"matching.label_dropout must be a probability below 1, not {setting.label_dropout}")
+    return flow_matching(
+        process,
+        networks.of_data(config.net, shape),
+        shape,
+        config.data.levels,
+        time_sampler=times_of.of_all_times("matching.time_sampling", setting.time_sampling, schedule, setting),
+        stepper=samplers.make(sampling.sampler, process, sampling),
+        # Its solver chooses steps of its own.
+        times=jnp.array([1.0, 0.0]) if sampling.sampler == "probability_flow" else samplers.grid(schedule, sampling),
+        num_classes=config.net.get("num_classes", 0),
+        label_dropout=setting.label_dropout,
+        guidance=guidance_of(config, "matching"),
+        conditioning_steps=sampling.get("conditioning_steps", 0) if config.evaluation.get("conditioning") else 0,
+    )
