@@ -26,6 +26,7 @@ from experiments.workdir import plain, read_config
 MEANING = {
     "sde": ("name", "sigma_min", "sigma_max", "beta_min", "beta_max", "sigma_data"),
     "diffusion": ("schedule", "betas", "num_steps", "zero_terminal_snr", "prediction"),
+    "matching": ("schedule", "source", "source_noise"),
 }
 
 

@@ -15,6 +15,7 @@ from diffjax.zoo.diffusion import (
     guided,
     mean_flow,
     progressive,
+    rectified,
     score,
     vdm,
 )
@@ -32,6 +33,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "mean_flow": mean_flow.make,
     "progressive": progressive.make,
     "flow_matching": flow_matching.make,
+    "reflow": rectified.make,
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
     "vae": vae.make,
