@@ -30,6 +30,7 @@ class Source(NamedTuple):
     by_class: whether the coupling pairs within classes
     noise: τ of "noisy"
     levels: of data of levels, as of the system
+    reflowed: whether the ends of training are made by another flow
     """
 
     kind: str = "noise"
@@ -37,11 +38,12 @@ class Source(NamedTuple):
     by_class: bool = False
     noise: float = 0.0
     levels: int = 0
+    reflowed: bool = False
 
     @property
     def scores(self) -> bool:
         """Whether the velocity is a score, too."""
-        return self.kind == "noise" and self.coupling is None
+        return self.kind == "noise" and self.coupling is None and not self.reflowed
 
     @property
     def in_pairs(self) -> bool:
@@ -80,19 +82,22 @@ def of_config(config: Any) -> Source:
         InputError: on an unknown choice, or one that does not go with another.
     """
     setting, num_classes = config.matching, config.net.get("num_classes", 0)
-    kind = registry.choose("matching.source", setting.source, SOURCES)
-    make = registry.choose("matching.coupling", setting.coupling, couplings.COUPLINGS)
-    if setting.by_class and not num_classes:
+    kind = registry.choose("matching.source", setting.get("source", "noise"), SOURCES)
+    name = setting.get("coupling", "independent")
+    make = registry.choose("matching.coupling", name, couplings.COUPLINGS)
+    by_class, noise = setting.get("by_class", False), setting.get("source_noise", 0.0)
+    if by_class and not num_classes:
         raise InputError("matching.by_class=True needs a network that knows classes: set net.num_classes")
     if (kind == "data") != bool(config.data.get("source")):
         raise InputError("matching.source='data' and data.source, the other set, need each other: set both or neither")
-    if kind == "noisy" and not setting.source_noise > 0:
-        raise InputError(f"matching.source_noise={setting.source_noise} of matching.source='noisy' must be positive")
-    coupling = registry.build(make, settings=setting)
-    as_drawn = setting.coupling == "paired" or (kind, setting.coupling) == ("noise", "independent")
-    source = Source(kind, None if as_drawn else coupling, setting.by_class, setting.source_noise, config.data.levels)
+    if kind == "noisy" and not noise > 0:
+        raise InputError(f"matching.source_noise={noise} of matching.source='noisy' must be positive")
     if kind != "noise" and setting.schedule != "straight":
         raise InputError(f"matching.source={kind!r} needs matching.schedule='straight', whose x_1 is the source alone")
+    coupling = registry.build(make, settings=setting)
+    as_drawn = name == "paired" or (kind, name) == ("noise", "independent")
+    reflowed = config.system == "reflow"
+    source = Source(kind, None if as_drawn else coupling, by_class, noise, config.data.levels, reflowed)
     if not source.scores:
         _check_sampler(config.sampling)
     return source
