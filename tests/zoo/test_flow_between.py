@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from configs import fm_moons, fm_restore_digits, fm_toy, reflow_toy
 from diffjax import couplings, zoo
@@ -15,6 +16,7 @@ from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.evaluation.table import Table
 from diffjax.training.config import training_config
+from diffjax.training.sharding import parallelize
 from diffjax.training.state import init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.diffusion.sources import Source
@@ -144,6 +146,27 @@ def test_a_batch_without_its_source_is_told():
     model = zoo.make(small(fm_moons.get_config()))
     with pytest.raises(InputError, match=r"needs batches with 'source': set data\.source"):
         model.loss(model.init(KEY), KEY, {"image": np.zeros((4, 2), np.float32)})
+
+
+@pytest.mark.slow
+def test_eight_devices_find_the_assignment_of_the_whole_batch():
+    settings = training_config(dict(batch_size=16))
+    model, tx = zoo.make(small(fm_moons.get_config())), optimizer(settings)
+    step = make_step(model, tx, settings)
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 16, 2)).astype(np.float32)
+    found = []
+    for num in (1, 8):
+        layout = parallelize(step, "jit", jax.devices()[:num], settings.mesh)
+        state = layout.place_state(init_state(KEY, model, tx))
+        found.append([])
+        for _ in range(3):
+            state, metrics = layout.run(state, KEY, layout.place_batch({"image": x0, "source": x1}))
+            found[-1].append(float(metrics["loss"]))
+    cost = ((np.float64(x0)[:, None] - x1) ** 2).mean(-1)
+    rows, columns = linear_sum_assignment(cost)
+    assert found[0][0] == pytest.approx(cost[rows, columns].mean(), rel=1e-5)  # the velocity is 0 at first
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    assert found[0][2] != found[0][0]
 
 
 def trained(model, params, steps, draw):
