@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
             interval=(0.0, 1.0),  # the times at which the scale holds; it is 1 elsewhere
             rescale=0.0,  # 1: x_0 keeps the deviation that it has without guidance
             parallel=1.0,  # what is left of the part of D - D' along D; 0: adaptive projected guidance
+            limit=0.0,  # the largest norm of D - D'; 0: any
             threshold=0.0,  # the quantile of dynamic thresholding; 0: x_0 is clipped to [-1, 1]
         )
     )

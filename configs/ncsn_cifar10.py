@@ -28,9 +28,11 @@ def get_config() -> ConfigDict:
             levels=232,  # noise levels of ve that are trained on; 0: all times
             weighting="simple",  # simple: sigma² | likelihood: g² | a weight of losses/weights.py, as edm
             sigma_data=0.0,  # the data's deviation, which preconditions the network; 0: it gives the score
-            time_sampling="uniform",  # at all times: uniform | log_normal | logit_normal
+            learned_uncertainty=False,  # divide the loss by its size at t, which is learned beside (Karras et al. 2024)
+            time_sampling="uniform",  # at all times: uniform | log_normal | logit_normal | mode
             time_mean=-1.2,  # of log(sigma/alpha), or of log(t/(1 - t))
             time_std=1.2,
+            time_scale=1.29,  # of mode
         )
     )
     del config.net.num_classes

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -103,7 +104,7 @@ def mode(scale: ArrayLike = 1.29) -> TimeSampler:
         InputError: unless -1 <= scale <= 2/(π - 2), where t falls with u.
     """
     most = 2.0 / (math.pi - 2.0)
-    if not isinstance(scale, jax.core.Tracer) and not -1 <= scale <= most:
+    if not isinstance(scale, jax.core.Tracer) and not -1 <= np.asarray(scale) <= most:
         raise InputError(f"the scale of mode times must be from -1 to {most:.4f}, 2/(π - 2), not {scale}")
 
     def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:

@@ -42,10 +42,13 @@ FREE = (
 YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
+    "guidance.limit": 0.0,
     "net.name": "unet",  # of images; other networks always had one, or have none
+    "sde.learned_uncertainty": False,
     "sde.sigma_data": 0.0,
     "sde.time_mean": -1.2,
     "sde.time_sampling": "uniform",
+    "sde.time_scale": 1.29,
     "sde.time_std": 1.2,
     **{f"training.{k}": v for k, v in json.loads(json.dumps(TrainingConfig._field_defaults)).items()},
 }

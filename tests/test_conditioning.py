@@ -648,3 +648,62 @@ def test_times_of_another_scale_are_named():
     for std in (np.nan, np.inf):
         with pytest.raises(InputError, match="noise_std must be positive and finite"):
             conditioning.denoising(jnp.ones(3), std)
+
+
+@pytest.mark.fast(1)
+@pytest.mark.parametrize("kind", ["x0", "velocity", "v"])
+def test_guided_where_there_is_no_signal_left(kind):
+    """From alpha = 0: the first estimate is the posterior's mean, and samples have the posterior's moments."""
+    process, n = processes.gaussian(schedules.straight()), 4000
+    mean, cov = np.array([1.0, -0.5]), np.array([[0.6, 0.3], [0.3, 0.5]])
+    prior = reference.GaussianMixture(jnp.ones(1), jnp.asarray(mean, float)[None], jnp.asarray(cov, float)[None])
+    observation, y, noise = conditioning.denoising(jnp.array([0.3, 0.2]), 0.4), np.array([0.3, 0.2]), 0.4
+    gain = cov @ np.linalg.inv(cov + noise**2 * np.eye(2))
+    want_mean, want_cov = mean + gain @ (y - mean), cov - gain @ cov
+    guided = conditioning.given(process, prior.predict(process.schedule, kind), observation)
+
+    @jax.jit
+    def run(key):
+        # alpha/sigma = 0.019 in place of 0 moves the estimate by that part of x_1.
+        x = jax.random.normal(key, (n, 2))
+        first = predictions.convert(guided(x, jnp.ones(n)), "x0", process, x, jnp.ones(n))
+        return first, samplers.denoise(samplers.heun(process), guided, key, x, jnp.linspace(1.0, 0.0, 41) ** 1.5)
+
+    first, x = (np.float64(a) for a in run(jax.random.key(0)))
+    np.testing.assert_allclose(first.mean(0), want_mean, atol=5 * 0.02 / np.sqrt(n) + 0.01)
+    assert first.std(0).max() < 0.02
+    assert (np.abs(x.mean(0) - want_mean) < 5 * np.sqrt(np.diag(want_cov) / n) + 0.01).all()
+    np.testing.assert_allclose(np.cov(x.T), want_cov, atol=5 * want_cov.max() * np.sqrt(2 / n) + 0.01)
+
+
+@pytest.mark.slow
+def test_particles_from_where_there_is_no_signal_are_unbiased():
+    """E[Ẑ] of two particles is N(y; m, C + tau²), over many populations of a chain that ends in pure noise."""
+    schedule = schedules.zero_terminal_snr(schedules.linear(8, 0.05, 0.6))
+    process, num, y, tau = processes.gaussian(schedule), 4000, 0.8, 0.5
+    prior = reference.GaussianMixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.full((1, 1, 1), 1.0))
+    predict = prior.predict(schedule, "x0")
+    seen = conditioning.linear_operator(lambda x: x, jnp.array([y]), tau, (1,))
+    twist = conditioning.expected(process, predict, seen)
+
+    @jax.jit
+    def evidence(keys):
+        def one(key):
+            return conditioning.twisted(
+                process, predict, key, schedule.times[::-1], (2, 1), seen.log_r, twist, "posterior"
+            ).log_evidence
+
+        return jax.vmap(one)(keys)
+
+    found = np.exp(np.float64(evidence(jax.random.split(jax.random.key(0), num))))
+    # Of the chain itself, whose last step takes the mean: its law is Gaussian, of a variance by recursion.
+    times, variance = np.float64(schedule.times)[::-1], 1.0
+    for t, s in itertools.pairwise(times):
+        (a_t, s_t), (a_s, s_s) = ((float(schedule.alpha(u)), float(schedule.sigma(u))) for u in (t, s))
+        # E[x_0 | x_t] = a_t x_t, and q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, v).
+        ratio = a_t / a_s
+        v = s_s**2 * (s_t**2 - ratio**2 * s_s**2) / s_t**2
+        c_t, c_0 = ratio * s_s**2 / s_t**2, a_s * (s_t**2 - ratio**2 * s_s**2) / s_t**2
+        variance = (c_t + c_0 * a_t) ** 2 * variance + (v if s > 0 else 0.0)
+    want = np.exp(-0.5 * y**2 / (variance + tau**2)) / np.sqrt(2 * np.pi * (variance + tau**2))
+    assert abs(found.mean() - want) < 5 * found.std() / np.sqrt(num), (found.mean(), want)

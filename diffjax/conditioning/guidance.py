@@ -31,7 +31,7 @@ from diffjax.errors import InputError
 from diffjax.predictions import Predict, Prediction, convert, pair, unpair
 from diffjax.processes import Binomial, Gaussian
 from diffjax.reference import GaussianMixture
-from diffjax.schedules import Schedule, broadcast_to
+from diffjax.schedules import Schedule, before_end, broadcast_to, no_signal_at_end
 
 Covariance = Literal["full", "isotropic"]
 MAX_FULL = 1024  # entries of an event, beyond which a D x D covariance per example is a mistake
@@ -73,6 +73,7 @@ def guided(process: Gaussian | Binomial, predict: Predict, log_r: LogR) -> Predi
 
     Exact if log_r(x_t, t) = log E[r(x_0) | x_t] + constant, as for a classifier of x_t with log_r = log p(class | x_t)
     (Dhariwal & Nichol 2021; Song et al. 2021, eq. 14). The prediction keeps its kind, and a learned variance its value.
+    Where alpha(1) = 0 the estimate at t = 1 is that of `schedules.before_end`, for at 1 the gradient tells nothing.
 
     For bits log_r is evaluated D + 1 times instead of differentiated, D the entries of an event, and the prediction is
     of kind "logits". At alpha_bar = 0 x_t tells nothing and the prediction stays as it is.
@@ -208,7 +209,7 @@ def _expected_isotropic(process: Gaussian, predict: Predict, observation: Observ
 
 def _expected_full(process: Gaussian, predict: Predict, observation: Observation, xt: Array, t: Array) -> Array:
     xt = dtypes.as_float(xt)
-    batch, size = xt.shape[0], xt[0].size
+    batch, size, t = xt.shape[0], xt[0].size, before_end(process.schedule, t)
     if size > MAX_FULL:
         raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: 'isotropic'")
 
@@ -236,15 +237,22 @@ def _expected_full(process: Gaussian, predict: Predict, observation: Observation
 
 
 def _guided_gaussian(process: Gaussian, predict: Predict, log_r: LogR, xt: Array, t: Array) -> Prediction:
-    xt = dtypes.as_float(xt)
-    return shifted(process, predict(xt, t), xt, t, gradient(log_r, xt, t))
+    xt, schedule, seen = dtypes.as_float(xt), process.schedule, before_end(process.schedule, t)
+    prediction = shifted(process, predict(xt, seen), xt, seen, gradient(log_r, xt, seen))
+    if not no_signal_at_end(schedule):
+        return prediction
+    x0, eps = pair(prediction, schedule, xt, seen)
+    alpha, sigma = broadcast_to(schedule.alpha(t), xt), broadcast_to(schedule.sigma(t), xt)
+    eps = jnp.where(broadcast_to(jnp.asarray(t > seen), xt), (xt - alpha * x0) / sigma, eps)
+    return replace(prediction, value=unpair(prediction.kind, schedule, x0, eps, t))
 
 
 def shifted(process: Gaussian, prediction: Prediction, xt: Array, t: Array, slope: Array) -> Prediction:
-    """The prediction whose score is that of another one plus a slope."""
+    """The prediction whose score is that of another one plus a slope. It stays as it is where alpha = 0."""
     alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
     x0, eps = pair(prediction, process.schedule, xt, t)
-    x0, eps = x0 + sigma**2 / alpha * slope, eps - sigma * slope
+    slope = jnp.where(alpha == 0, 0.0, slope)
+    x0, eps = x0 + sigma**2 / jnp.where(alpha == 0, 1.0, alpha) * slope, eps - sigma * slope
     return replace(prediction, value=unpair(prediction.kind, process.schedule, x0, eps, t))
 
 

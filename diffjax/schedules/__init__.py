@@ -6,6 +6,7 @@ Concrete times outside [0, 1] raise an InputError. `chains` has the discrete one
 from diffjax.schedules.base import (
     Schedule,
     VariancePreserving,
+    before_end,
     broadcast_to,
     check_times,
     log,
@@ -29,6 +30,7 @@ __all__ = [
     "Straight",
     "SubVP",
     "VariancePreserving",
+    "before_end",
     "broadcast_to",
     "check_times",
     "cosine",

@@ -2,12 +2,13 @@
 
     python -m experiments.results.sampling solvers RUN CLASSIFIER
     python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
+    python -m experiments.results.sampling few RUN CLASSIFIER
 
 RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
 run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
-(Karras et al. 2024b). Columns: the Frechet distance of the classifier's features to those of the training images,
-precision and recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and
-seconds.
+(Karras et al. 2024b). `few` is of any system that samples in steps: 1, 2, 4 and 8 evaluations, and as many as its
+configuration has. Columns: the Frechet distance of the classifier's features to those of the training images, precision
+and recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and seconds.
 """
 
 import functools
@@ -33,6 +34,7 @@ from experiments.workdir import read_config
 NUM, SEED = 1000, 0
 EVALUATIONS = (5, 10, 20, 50)
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
+FEW = (1, 2, 4, 8)
 TWICE = ("heun", "dpmpp_2s")  # evaluations a step, but for the last
 SOLVERS = (
     "ancestral",
@@ -46,6 +48,10 @@ SOLVERS = (
     "unipc",
     "unipc of order 3",
 )
+
+
+# Systems whose network estimates a mean, for solvers of one evaluation a step. Others have a sampler of their own.
+MEANS = ("ddpm", "score", "vdm", "flow_matching")
 
 
 class Judge:
@@ -91,6 +97,24 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
             config.sampling.update(sampler=name.split()[0], steps=steps)
             samples, seconds = drawn(config, params)
             yield [name, str(2 * steps - 1 if name in TWICE else steps), *judge.row(samples), f"{seconds:.2f}"]
+
+
+def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
+    """A row for each number of evaluations, by DDIM and UniPC or by the system's own sampler; then as configured."""
+    yield ["system", "sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
+    own = config.sampling.sampler
+    for name in ("ddim", "unipc") if config.system in MEANS else (own,):
+        for steps in FEW:
+            settings = {"sampler": name, "steps": steps}
+            if config.system == "score":
+                settings["spacing"] = config.sampling.spacing or "karras"
+            changed = ConfigDict(config)
+            changed.sampling.update(settings)
+            samples, seconds = drawn(changed, params)
+            yield [config.system, name, str(steps), *judge.row(samples), f"{seconds:.2f}"]
+    samples, seconds = drawn(config, params)
+    evaluations = 2 * config.sampling.steps - 1 if own in TWICE else config.sampling.steps
+    yield [config.system, own, str(evaluations), *judge.row(samples), f"{seconds:.2f}"]
 
 
 def guidance(config: ConfigDict, params: Any, judge: Judge, worse: Any = None) -> Iterator[list[str]]:
@@ -144,7 +168,7 @@ def autoguided(config: ConfigDict, params: Any, worse: Any) -> Callable[[float],
 
 
 def main(arguments: list[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance"):
+    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance", "few"):
         sys.exit(__doc__)
     kind, directory, classifier, *rest = arguments
     try:
@@ -158,7 +182,9 @@ def main(arguments: list[str]) -> None:
         worse = whole(restore_ema(open_saved(rest[0], "WORSE"), None)[1]) if rest else None
     except InputError as error:
         sys.exit(f"error: {error}")
-    rows = solvers(config, whole(params), judge) if kind == "solvers" else guidance(config, whole(params), judge, worse)
+    tables: dict[str, Callable[..., Iterator[list[str]]]] = {"solvers": solvers, "few": few}
+    table = tables.get(kind, functools.partial(guidance, worse=worse))
+    rows = table(config, whole(params), judge)
     for i, cells in enumerate(rows):
         print(f"| {' | '.join(cells)} |" + ("\n|" + " --- |" * len(cells) if i == 0 else ""), flush=True)
 

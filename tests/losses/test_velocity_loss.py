@@ -84,7 +84,7 @@ def test_one_estimate_in_five_clothes(name):
     x, time, h = jnp.linspace(-2.0, 2.0, 21)[:, None], 0.4005, 2e-4
     with jax.enable_x64(True):
         x, wide = jnp.asarray(x, jnp.float64), jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), mixture)
-        flow = sde.velocity(process, wide.predict(schedule, kinds[-1]))
+        flow = sde.velocity(process, wide.predict(schedule, "score" if "score" in kinds else "velocity"))
 
         @jax.jit
         def change_and_flux(x, time):

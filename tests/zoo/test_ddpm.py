@@ -279,17 +279,21 @@ def test_samples_of_classes_are_those_of_the_guided_field(told):
 
     @jax.jit
     def estimates(params):
-        def of(scale, label):
-            model = zoo.make(guided(scale=scale, label=label))
+        def of(scale, label, **more):
+            model = zoo.make(guided(scale=scale, label=label, **more))
             process, predict = model.kernels(params)
             return predictions.convert(predict(x, t), "x0", process, x, t)
 
-        return of(1.0, 2), of(0.0, 2), of(2.0, 2), of(2.0, -1)
+        return of(1.0, 2), of(0.0, 2), of(2.0, 2), of(2.0, -1), of(2.0, 2, limit=0.1)
 
-    conditional, unconditional, twice, no_class = estimates(told)
+    conditional, unconditional, twice, no_class, limited = estimates(told)
     assert float(jnp.abs(conditional - unconditional).max()) > 1e-3
     np.testing.assert_allclose(twice, 2 * conditional - unconditional, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(no_class, unconditional, rtol=1e-5, atol=1e-5)
+    moved = conditional - unconditional
+    size = jnp.sqrt((moved**2).sum((1, 2, 3), keepdims=True))
+    assert float(size.max()) > 0.1
+    np.testing.assert_allclose(limited, conditional + moved * jnp.minimum(1, 0.1 / size), rtol=1e-3, atol=1e-3)
     # All in turn: sample i is of class i mod 3, and its draw alone is the same.
     every = jax.jit(zoo.make(guided()).sample, static_argnums=2)(told, jax.random.key(2), 6)
     one = jax.jit(zoo.make(guided(label=1)).sample, static_argnums=2)(told, jax.random.key(2), 6)
@@ -314,6 +318,7 @@ def test_a_quarter_of_the_labels_is_hidden_in_training():
         ("guidance", "scale", -1.0, "guidance.scale must be a finite number of at least 0, not -1.0"),
         ("guidance", "label", 3, "guidance.label must be a class below net.num_classes=3, or -1"),
         ("guidance", "interval", (0.5, 1.2), r"guidance.interval=\(0.5, 1.2\) must be two times within \[0, 1\]"),
+        ("guidance", "limit", -2.0, "guidance.limit must be a finite number of at least 0, not -2.0"),
         ("guidance", "threshold", 2.0, "guidance.threshold must be a quantile"),
         ("diffusion", "label_dropout", 0.0, "guidance.scale=2.0 needs an unconditional prediction"),
         ("diffusion", "label_dropout", 1.0, "label_dropout must be a probability below 1"),

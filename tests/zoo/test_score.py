@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from configs import edm_digits, ncsn_toy, sde_digits
-from diffjax import data, zoo
+from diffjax import data, losses, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
@@ -207,6 +207,30 @@ def test_a_preconditioned_model_that_says_nothing_has_the_samples_of_its_gaussia
     want = -4 * np.log(2 * np.pi * 0.75**2) - 8 * power / (2 * 0.75**2) - 8 * math.log(8)
     error = (flow - want).std() / np.sqrt(len(x))  # of the dequantisation's draws
     assert abs((flow - want).mean()) < 5 * error + 0.02
+
+
+def test_the_size_of_the_loss_is_learned_beside_the_network():
+    """At first u = 0. Its slope is E (1 - loss) waves: 0 where the loss is 1 at every level, as of an exact one."""
+    fields = {"sde.learned_uncertainty": True, "data.levels": 0}
+    model, plain, n = zoo.make(edm(**fields)), zoo.make(edm(**{"data.levels": 0})), 4000
+    params = model.init(jax.random.key(0))
+    assert set(params) == {"network", "uncertainty"}
+    level = np.exp(np.random.default_rng(1).normal(-1.2, 1.2, n))
+    slope = jax.jit(jax.vmap(jax.grad(lambda p, k, b: model.loss(p, k, b)[0]), in_axes=(None, 0, 0)))
+    keys = jax.random.split(jax.random.key(2), n)
+    for scale, zero in ((0.75, True), (1.5, False)):
+        x = scale * np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
+        batch = {"image": x, "t": np.float32(level / 80.0)}
+        np.testing.assert_allclose(
+            model.loss(params, keys, batch), plain.loss(params["network"], keys, batch), rtol=1e-6
+        )
+        single = jax.tree.map(lambda a: a[:, None], batch)
+        found = np.float64(slope(params, keys[:, None], single)["uncertainty"])
+        off = np.abs(found.mean(0)) / (found.std(0) / np.sqrt(n))
+        assert (off < 5).all() if zero else off.max() > 20
+    # Where the loss is e^u at every level there is nothing left to learn of u.
+    larger = 1.7 * np.ones(8)
+    np.testing.assert_allclose(losses.learned_uncertainty(larger, np.log(larger)), 1 + np.log(larger), rtol=1e-6)
 
 
 def test_the_configuration_has_the_deviation_of_the_digits():

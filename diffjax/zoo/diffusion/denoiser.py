@@ -25,6 +25,7 @@ class Guidance(NamedTuple):
     label: the class of all samples; -1 for the classes in turn
     interval, rescale, parallel: see `conditioning.classifier_free`
     threshold: the quantile of `predictions.dynamic_threshold`; 0 for none
+    limit: the largest norm of the difference of the two estimates, see `conditioning.classifier_free`; 0 for any
     """
 
     scale: ArrayLike = 1.0
@@ -33,6 +34,7 @@ class Guidance(NamedTuple):
     rescale: ArrayLike = 0.0
     parallel: ArrayLike = 1.0
     threshold: float = 0.0
+    limit: float = 0.0
 
     @property
     def plain(self) -> bool:
@@ -106,9 +108,15 @@ class Denoiser(NamedTuple):
         if not guidance.plain:
             self._check_unconditional(f"guidance.scale={guidance.scale}")
             nothing = self.network_predict(params, jnp.full_like(label, self.num_classes))
-            _, _, interval, rescale, parallel, _ = guidance
             said = conditioning.classifier_free(
-                said, nothing, self.process, guidance.scale, interval, rescale, parallel
+                said,
+                nothing,
+                self.process,
+                guidance.scale,
+                guidance.interval,
+                guidance.rescale,
+                guidance.parallel,
+                guidance.limit or math.inf,
             )
         if guidance.threshold:
             return predictions.dynamic_threshold(said, self.process, guidance.threshold)
@@ -167,8 +175,8 @@ def guidance_of(config: Any, section: str) -> Guidance:
     if not isinstance(given.label, int) or not -1 <= given.label < num_classes:
         classes = f"a class below net.num_classes={num_classes}"
         raise InputError(f"guidance.label must be {classes}, or -1 for all in turn, not {given.label!r}")
-    for name in ("scale", "rescale", "parallel"):
-        if not 0 <= (value := given[name]) < math.inf:
+    for name in ("scale", "rescale", "parallel", "limit"):
+        if not 0 <= (value := given.get(name, 0.0)) < math.inf:
             raise InputError(f"guidance.{name} must be a finite number of at least 0, not {value}")
     low, high = given.interval
     if not 0 <= low <= high <= 1:

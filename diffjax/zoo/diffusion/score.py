@@ -7,7 +7,9 @@ the data,
     x̂_0(x, t) = c_skip x + c_out F(c_in x, c_noise)                (`predictions.preconditioned`)
 
 trained by denoising score matching at `sde.levels` noise levels, or, with 0, at all times. Every sampler of the library
-takes it, and its likelihood is had in two ways: by the bound, on a grid of times, and by the probability flow.
+takes it, and its likelihood is had in two ways: by the bound, on a grid of times, and by the probability flow. With
+`learned_uncertainty` the loss is divided by its own size at t, whose logarithm is a learned sum of waves of the noise
+level (`losses.learned_uncertainty`).
 
 Levels 0 .. k-1 of the data become x = (2 (level + u) - 1)/(k - 1) - 1, u uniform on [0, 1), so that a density of x
 bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the exact offset, -6.994 bits a dimension of
@@ -32,10 +34,12 @@ from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.flow import Flow
 from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
+from diffjax.nets.layers import sinusoid
 from diffjax.zoo.diffusion import networks, pictures, score_toy
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, dequantised, image_of, units_of
 
+WAVES = 32  # of the noise level, by which the size of the loss is learned
 WEIGHTINGS = ("simple", "likelihood")  # beside those of `losses.WEIGHTS`
 
 
@@ -47,6 +51,7 @@ class Score(NamedTuple):
     shape: tuple[int, ...]
     levels: int
     sigma_data: float = 0.0
+    learned_uncertainty: bool = False
 
     @property
     def kind(self) -> predictions.Kind:
@@ -58,11 +63,20 @@ class Score(NamedTuple):
         return units_of(self.shape, self.levels)
 
     def init(self, key: Array) -> Any:
-        return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
+        network = self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1))["params"]
+        return {"network": network, "uncertainty": jnp.zeros(WAVES)} if self.learned_uncertainty else network
+
+    def balanced(self, params: Any, loss: Array, t: Array) -> Array:
+        """The loss (batch,) at t (batch,), divided by what is learned of its size; at first by 1."""
+        if not self.learned_uncertainty:
+            return loss
+        waves = sinusoid(10.0 * jnp.clip(-0.125 * self.process.schedule.log_snr(t), -5.0, 5.0), WAVES)
+        return losses.learned_uncertainty(loss, (waves * params["uncertainty"]).sum(1).astype(loss.dtype))
 
     def predict(self, params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
         """-F(x/√(alpha² + sigma²), 999 t)/sigma as the score, or with `sigma_data` F preconditioned."""
         schedule = self.process.schedule
+        params = params["network"] if self.learned_uncertainty else params
         rest = (None, dropout) if len(self.shape) == 3 else ()
 
         def network(x: Array, t: Array) -> Array:
@@ -100,6 +114,7 @@ def score_model(
     num_levels: int = 0,
     weighting: str = "simple",
     sigma_data: float = 0.0,
+    learned_uncertainty: bool = False,
     time_sampler: times_of.TimeSampler | None = None,
     stepper: samplers.Stepper | None = None,
     times: Array | None = None,
@@ -117,6 +132,7 @@ def score_model(
         num_levels: noise levels of `ve` that are trained on; 0 for all times.
         weighting: of the squared error of the score "simple", sigma², or "likelihood", g²; or of `losses.WEIGHTS`.
         sigma_data: the deviation of the data, with which the network is preconditioned (EDM); 0: it gives the score.
+        learned_uncertainty: whether the loss is divided by its own size at t, which is learned (Karras et al. 2024).
         time_sampler: of training at all times; `continuous` unless given.
         stepper, times: what samples are drawn by, times descending from 1 to 0; 1000 steps of `reverse_diffusion`,
             ended by the estimate of x_0, unless given.
@@ -126,7 +142,7 @@ def score_model(
         toy: the mixture in the plane that the data are of; its figures and its table are made then.
     """
     schedule, images = process.schedule, len(shape) == 3
-    score = Score(process, network, shape, levels, sigma_data)
+    score = Score(process, network, shape, levels, sigma_data, learned_uncertainty)
     stepper = samplers.denoised(process, samplers.reverse_diffusion(process)) if stepper is None else stepper
     times = sde.times(schedule, 1000) if times is None else times
     grid_times = _bound_times(schedule, num_levels or bound_steps)
@@ -137,7 +153,7 @@ def score_model(
         encode_key, time_key, noise_key, dropout_key = randomness.split(key, 4)
         x0 = score.encode(encode_key, batch)
         t = _times(time_key, batch, len(x0), num_levels)
-        return matching(score.predict(params, dropout_key), noise_key, x0, t)
+        return score.balanced(params, matching(score.predict(params, dropout_key), noise_key, x0, t), t)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
@@ -231,6 +247,7 @@ def make(config: Any) -> Model:
         num_levels=setting.levels,
         weighting=setting.weighting,
         sigma_data=setting.get("sigma_data", 0.0),
+        learned_uncertainty=setting.get("learned_uncertainty", False),
         time_sampler=times_of.of_all_times(
             "sde.time_sampling", setting.get("time_sampling", "uniform"), process.schedule, setting
         ),
@@ -258,5 +275,6 @@ def _check(config: Any) -> None:
             f"sde.levels={setting.levels} must be 0, for all times, or at least 2, and those of sde.name='ve', not "
             f"{setting.name!r}"
         )
-    if not isinstance(sampling.steps, int) or sampling.steps < 2:
-        raise InputError(f"sampling.steps must be an integer of at least 2, not {sampling.steps!r}")
+    least = 1 if sampling.get("spacing") else 2  # `sde.times` has two, annealed Langevin two levels
+    if not isinstance(sampling.steps, int) or sampling.steps < least:
+        raise InputError(f"sampling.steps must be an integer of at least {least}, not {sampling.steps!r}")
