@@ -58,9 +58,9 @@ def frames(process: Gaussian, predict: Predict, x1: Array, num_steps: int) -> Ar
 
 def densities(path: Array) -> np.ndarray:
     """Points (frames, n, 2) as pictures (frames, 1, BINS, BINS, 1) of how many fall on a pixel, in [-1, 1]."""
-    path = np.asarray(path)
-    edges = np.linspace(-1.05, 1.05, BINS + 1) * np.abs(path).max()
-    counts = np.stack([np.histogram2d(x[:, 1], x[:, 0], bins=edges)[0][::-1] for x in path])
+    points = np.asarray(path)
+    edges = np.linspace(-1.05, 1.05, BINS + 1) * np.abs(points).max()
+    counts = np.stack([np.histogram2d(x[:, 1], x[:, 0], bins=edges)[0][::-1] for x in points])
     # Of counts the root has the same error everywhere; a few crowded pixels may be saturated.
     bright = np.sqrt(counts / max(np.quantile(counts[counts > 0], 0.98), 1.0)).clip(max=1.0)
     return (2.0 * bright - 1.0).astype(np.float32)[:, None, :, :, None]
