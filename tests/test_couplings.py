@@ -50,7 +50,7 @@ def test_labels_keep_the_pairs_within_a_class():
     assert tuple(found) == brute_force(cost)
     assert np.array_equal(label[found], label)
     assert tuple(found) != brute_force(costs(source, x0))
-    log_plan = couplings.log_entropic_plan(source, x0, 3.0, 1000, label)
+    log_plan = jax.jit(lambda *pair: couplings.log_entropic_plan(*pair, 3.0, 1000, label))(source, x0)
     np.testing.assert_array_equal(np.exp(log_plan) > 0, label[:, None] == label)
 
 
@@ -131,14 +131,14 @@ def test_an_entropic_plan_is_the_one_that_is_optimal(epsilon):
 
 def test_sinkhorn_draws_its_plan_and_tends_to_the_optimal_one():
     source, x0 = points(5, 4, 2)
-    plan = np.exp(couplings.log_entropic_plan(source, x0, 4.0))
+    plan = np.exp(jax.jit(lambda *pair: couplings.log_entropic_plan(*pair, 4.0))(source, x0))
     draw = jax.jit(jax.vmap(lambda key: couplings.sinkhorn(4.0)(jax.random.split(key, 4), source, x0)))
     drawn = np.asarray(draw(jax.random.split(KEY, 4000)))
     share = (drawn[:, :, None] == np.arange(4)).mean(0)
     error = np.sqrt(4 * plan * (1 - 4 * plan) / 4000)
     assert (abs(share - 4 * plan) < 5 * error + 1e-6).all()
     assert abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 5 / np.sqrt(4000)  # keys of their own
-    sharp = couplings.sinkhorn(0.02, 5000)(KEY, source, x0)
+    sharp = jax.jit(couplings.sinkhorn(0.02, 5000))(KEY, source, x0)
     np.testing.assert_array_equal(sharp, couplings.optimal(KEY, source, x0))
 
 

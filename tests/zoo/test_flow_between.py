@@ -63,7 +63,8 @@ def test_a_class_is_paired_with_sources_of_its_own():
         np.testing.assert_allclose(source.paired(KEY, jnp.asarray(x0), batch, label)[:, 0], want, rtol=1e-6)
 
 
-@pytest.mark.parametrize("config", [fm_toy, pytest.param(fm_restore_digits, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [fm_toy, fm_restore_digits])
 def test_noisy_examples_are_the_source_of_themselves(config):
     tau, rng = 0.7, np.random.default_rng(0)
     changes = {"matching.source": "noisy", "matching.source_noise": tau, "matching.coupling": "paired"}
@@ -82,6 +83,7 @@ def test_noisy_examples_are_the_source_of_themselves(config):
     assert model.sample is None and model.bound is None
 
 
+@pytest.mark.slow
 def test_the_table_of_a_flow_that_shifts_all_points():
     model = zoo.make(small(fm_moons.get_config()))
     params, rng = constant(model, [2.0, 0.0]), np.random.default_rng(0)
