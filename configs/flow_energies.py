@@ -1,6 +1,7 @@
 """Normalizing flows of 2, 8 and 32 layers for the four 2-D energies of Rezende & Mohamed 2015 (section 6.1, figure 3).
 
 --config.flow.name=planar | radial | additive | affine | autoregressive      additive is NICE, affine RealNVP
+--config.flow.name=continuous --config.flow.num_layers="(1,)"      minutes for a thousand steps
 
 Twelve flows are trained at once, each from a Gaussian of learned mean and diagonal that starts wide. U2 to U4 have no
 integral on the plane: they stand in the box of the paper's figure, and log Z is of that.
@@ -32,6 +33,7 @@ def get_config() -> ConfigDict:
             annealing=60.0,  # steps times learning rate, until which β rises from 0.01 to 1; 0: none
             features=(32, 32),  # of conditioners
             limit=2.0,  # of a layer's log-scale
+            integration=dict(rtol=1e-4, atol=1e-4, adjoint="checkpoint"),  # of continuous layers; or "backsolve"
             shown=1,  # the energy whose samples are shown during training, 1 to 4
         )
     )

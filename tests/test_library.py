@@ -273,6 +273,7 @@ def call_chains(log_density):
         flows.autoregressive(lambda h: (0 * h, 0 * h), flows.bounded()),
         flows.affine(jnp.zeros(2), jnp.ones(2)),
         flows.reverse,
+        flows.continuous(lambda h, t: -t * h),
     ]
     law = flows.Transformed(Normal(x, jnp.ones((5, 2))), flows.chain(layers))
     law.log_prob(law.sample_and_log_prob(key)[0]), flows.invert(law.flow).forward_and_log_det(x)

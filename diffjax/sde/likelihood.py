@@ -33,14 +33,11 @@ from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian, Variance
+from diffjax.sde.divergence import Divergence, Probe, probes, with_divergence
 from diffjax.sde.equations import LIKELIHOOD_FROM, velocity
 from diffjax.sde.flow import check_interval, earliest
 from diffjax.sde.ode import MAX_STEPS, solve
 
-EXACT_UP_TO = 16  # dimensions in which the exact divergence is the default
-
-Divergence = Literal["exact", "hutchinson"]
-Probe = Literal["rademacher", "gaussian"]
 Dequantization = Literal["uniform", "forward"]
 
 
@@ -84,18 +81,12 @@ def likelihood(
     start = earliest(process.schedule, LIKELIHOOD_FROM) if start is None else start
     check_interval(process, start, 1.0)
     x0 = dtypes.as_float(x0)
-    probes = _probes(key, x0, divergence, num_probes, probe)
+    directions = probes(key, x0, divergence, num_probes, probe)
     velocity_at = velocity(process, predict)
 
     def field(t: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, _ = state
-
-        def along(u: Array) -> tuple[Array, Array]:
-            v, dv = jax.jvp(lambda x: velocity_at(x, t), (x,), (u,))
-            return v, (u * dv).reshape(len(x), -1).sum(1)
-
-        v, slopes = jax.vmap(along, out_axes=(None, 0))(probes)
-        return v, slopes.mean(0)
+        v, slope, _ = with_divergence(lambda x: velocity_at(x, t), state[0], directions)
+        return v, slope
 
     state = x0, jnp.zeros(x0.shape[:1], x0.dtype)
     (latents, growth), _, num_evaluations = solve(process.schedule, field, state, start, 1.0, rtol, atol, max_steps)
@@ -180,28 +171,6 @@ def discrete_log_prob(
             cost, _ = bounds.reconstruction_cost(process, predict, x0, xt, t, variance, decoder)
             return density(xt) - cost - noised.log_prob(xt).reshape(len(x0), -1).sum(1)
     raise InputError(f"dequantization must be one of {', '.join(get_args(Dequantization))}, not {dequantization!r}")
-
-
-def _probes(
-    key: PRNGKeyArray, x: Array, divergence: Divergence | None, num_probes: int, probe: Probe
-) -> Float[Array, "probes batch *event"]:
-    """Directions u such that the mean of uᵀ(∂v/∂x)u over them is the divergence, or an unbiased estimate of it."""
-    dimensions = math.prod(x.shape[1:])
-    divergence = divergence or ("exact" if dimensions <= EXACT_UP_TO else "hutchinson")
-    if divergence not in get_args(Divergence):
-        raise InputError(f"divergence must be one of {', '.join(get_args(Divergence))}, not {divergence!r}")
-    check_num_steps("num_probes", num_probes)
-    num_probes = int(num_probes)  # numpy's short integers overflow
-    if divergence == "exact":
-        # √D e_i: their mean square is that of a probe, so that one mean serves both.
-        basis = math.sqrt(dimensions) * jnp.eye(dimensions, dtype=x.dtype)
-        return jnp.broadcast_to(basis.reshape(dimensions, 1, *x.shape[1:]), (dimensions, *x.shape))
-    match probe:
-        case "rademacher":
-            return jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
-        case "gaussian":
-            return jax.random.normal(key, (num_probes, *x.shape), x.dtype)
-    raise InputError(f"probe must be one of {', '.join(get_args(Probe))}, not {probe!r}")
 
 
 def _check_levels(levels: Array, num_levels: int) -> None:

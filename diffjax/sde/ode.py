@@ -14,12 +14,21 @@ example:
 for its whole batch: its neighbours become more accurate and cost as much as it does, and if it needs more than
 `max_steps`, none arrives. An example that is not finite, or whose prediction is not, stops there and becomes NaN. It
 has no part in the error control: the others go on as if it were not in the batch.
+
+Gradients go back by one of two adjoints:
+
+    checkpoint  through the steps themselves, so exact for what was computed; memory grows as the root of max_steps
+    backsolve   by the adjoint's own equation, solved from the end to the start together with that of the state
+                (Chen et al. 2018, algorithm 1); memory of one step, and an error of the tolerance's size. It controls
+                the errors of state and adjoint, and not those of the parameters' gradient, an integral that stands for
+                itself (Kidger et al. 2021). atol is that of an example's adjoint: descend a sum where a mean over
+                many examples makes adjoints as small as atol
 """
 
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +36,18 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import dtypes, eager
+from diffjax import dtypes, eager, registry
 from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.schedules import EDM, Discrete, Schedule, no_signal_at_end
 
 MAX_STEPS = 1000
 
+Adjoint = Literal["checkpoint", "backsolve"]
+
 
 def solve(
-    schedule: Schedule,
+    schedule: Schedule | None,
     field: Callable[[Array, Any], Any],
     state: Any,
     start: ArrayLike,
@@ -45,16 +56,23 @@ def solve(
     atol: float,
     max_steps: int,
     save: Array | None = None,
+    adjoint: Adjoint = "checkpoint",
 ) -> tuple[Any, Any, Array]:
     """d state/dt = field(t, state), the state a pytree of arrays (batch, ...): the last state, the saved, the calls.
 
+    Args:
+        schedule: whose clock the solver steps in; None for time itself.
+        save: times to keep the state at, by the adjoint "checkpoint" alone.
+
     Raises:
-        InputError: on bad tolerances or max_steps, and if max_steps do not reach the end, see `flow.transport`.
+        InputError: on bad tolerances or max_steps, an unknown adjoint, and if max_steps do not reach the end, see
+            `flow.transport`.
     """
     import diffrax  # here, so that `import diffjax` stays light
 
     check_num_steps("max_steps", max_steps)
-    _check_tolerances(rtol, atol)
+    check_tolerances(rtol, atol)
+    registry.choose("adjoint", adjoint, get_args(Adjoint))
     dtype = dtypes.floating(state)
     clock, time = _clock(schedule)
     ends = [clock(jnp.asarray(t, dtype)) for t in (start, end)]
@@ -84,6 +102,9 @@ def solve(
 
         solver, controller = _dopri5()
         last = diffrax.SubSaveAt(t1=True)
+        back: Any = diffrax.RecursiveCheckpointAdjoint()
+        if adjoint == "backsolve":
+            back = diffrax.BacksolveAdjoint(stepsize_controller=controller(*tolerances, norm=_worst_of_adjoint))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(traced_slope),
             solver(),
@@ -91,14 +112,16 @@ def solve(
             None,  # the controller's choice
             y,
             traced.consts,
-            saveat=diffrax.SaveAt(subs=[last] if saves is None else [last, diffrax.SubSaveAt(ts=saves)]),
+            saveat=diffrax.SaveAt(subs=last if saves is None else [last, diffrax.SubSaveAt(ts=saves)]),
             stepsize_controller=controller(*tolerances, norm=lambda error: _worst(error[0])),
             max_steps=int(max_steps),
+            adjoint=back,
             throw=False,
         )
         arrived = solution.result == diffrax.RESULTS.successful
+        every = [solution.ys] if saves is None else solution.ys
         # Mapped over the times at which it was kept.
-        kept = [jax.vmap(lambda x, broken: _where(arrived & (broken == 0), x, jnp.nan))(*ys) for ys in solution.ys]
+        kept = [jax.vmap(lambda x, broken: _where(arrived & (broken == 0), x, jnp.nan))(*ys) for ys in every]
         # Seven stages, but the last is the next step's first.
         num_evaluations = 6 * solution.stats["num_steps"] + 1
         return jax.tree.map(lambda leaf: leaf[0], kept[0]), None if saves is None else kept[1], num_evaluations, arrived
@@ -139,7 +162,7 @@ def _dopri5() -> tuple[Any, Any]:
     return Solver, Controller
 
 
-def _clock(schedule: Schedule) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def _clock(schedule: Schedule | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """The variable that the solver steps in as a function of time, and its inverse."""
     if isinstance(schedule, EDM):
         return jnp.log, jnp.exp
@@ -166,7 +189,7 @@ def known(t: ArrayLike) -> Any:
     return None if isinstance(t, jax.core.Tracer) else np.asarray(t)
 
 
-def _check_tolerances(rtol: ArrayLike, atol: ArrayLike) -> None:
+def check_tolerances(rtol: ArrayLike, atol: ArrayLike) -> None:
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         value = known(tolerance)
         if value is not None and not (value.shape == () and 0 < value < np.inf):
@@ -187,3 +210,9 @@ def _worst(scaled_error: Any) -> Array:
     """The largest over examples of the root of the mean square, of all that the state holds of an example."""
     parts = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(scaled_error)]
     return jnp.sqrt(jnp.max(jnp.mean(jnp.concatenate(parts, axis=1) ** 2, axis=1)))
+
+
+def _worst_of_adjoint(scaled_error: Any) -> Array:
+    """The same on the way back, of state and adjoint; what follows them is the gradient of the parameters."""
+    (state, _), (adjoint, _), *_ = scaled_error
+    return jnp.maximum(_worst(state), _worst(adjoint))

@@ -7,15 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.integrate
 import scipy.stats
+from scipy.special import expit
 
-from configs import flow_digits, flow_swiss_roll
+from configs import cnf_toy, flow_digits, flow_swiss_roll
 from diffjax import zoo
 from diffjax.data import toys
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.table import Table
 from diffjax.zoo.flows import layers as flow_layers
+
+KEY = jax.random.key(0)
+NAMES = ("Dense_0", "Dense_1")  # of a network of one hidden layer
 
 
 def of_numbers(**flow):
@@ -70,6 +76,62 @@ def test_the_bound_is_the_change_of_variables(name):
     np.testing.assert_allclose(bound, expected, atol=2e-5)
     assert np.ptp(expected - scipy.stats.norm.logpdf(x).sum(1)) > 0.1
     assert scipy.stats.kstest(np.ravel(white), "norm").pvalue > 1e-6
+
+
+def continuous(shape, **flow):
+    config = cnf_toy.get_config()
+    config.data.shape = shape
+    config.flow.integration.update(rtol=1e-6, atol=1e-6)
+    config.flow.update(dict(num_layers=2, features=(6,)) | flow)
+    return config
+
+
+@pytest.mark.slow
+def test_a_continuous_flow_is_the_equation_of_its_networks():
+    """By scipy's solver and a Jacobian by hand, of both layers and the base; the loss is more by the weighted costs."""
+    model = zoo.make(continuous((2,), kinetic=0.5, jacobian=0.25))
+    params = moved(model, 0.5)
+    x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    bound, loss = jax.jit(lambda x: (model.bound(params, KEY, x), model.loss(params, jax.random.split(KEY, 3), x)))(x)
+    row = model.measure(Table).table(params, KEY, {"image": x})["the way to the latents"]
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+
+    def slope(t, state, layer):
+        (first, a), (last, b) = ([p["layers"][name][k][layer] for k in ("kernel", "bias")] for name in NAMES)
+        h = np.append(state[:2], t).dot(first) + a
+        v = np.logaddexp(0, h).dot(last) + b
+        jacobian = (first[:2] * expit(h)).dot(last)
+        return [*v, np.trace(jacobian), -(v**2).sum(), -(jacobian**2).sum()]
+
+    costs = []
+    for n in range(3):
+        state = np.append(x[n], np.zeros(3))
+        for layer in (1, 0):
+            solved = scipy.integrate.solve_ivp(slope, (1, 0), state, "DOP853", rtol=1e-9, atol=1e-9, args=(layer,))
+            state = solved.y[:, -1]
+        z = (state[:2] - p["shift"]) / np.exp(p["log_scale"])
+        expected = scipy.stats.norm.logpdf(z).sum() - p["log_scale"].sum() + state[2]
+        np.testing.assert_allclose(bound[n], expected, rtol=1e-4)
+        np.testing.assert_allclose(loss[n], -expected + 0.5 * state[3] + 0.25 * state[4], rtol=2e-4)
+        costs.append(state[3:])
+    np.testing.assert_allclose([row["kinetic"], row["jacobian"]], np.mean(costs, 0), rtol=1e-4)
+    assert row["calls of the velocity"] > 2 * 13 and np.min(costs) > 0.1
+
+
+@pytest.mark.slow
+def test_an_estimated_divergence_bounds_as_the_exact_one_does():
+    """In 17 dimensions, with a key for each example as in training: of one example many estimates."""
+    n = 4000
+    exact, estimated = (
+        zoo.make(continuous((17,), integration=dict(rtol=1e-4, atol=1e-4, divergence=divergence)))
+        for divergence in ("exact", "")
+    )
+    params = moved(exact)
+    x = np.random.default_rng(0).normal(size=(1, 17)).astype(np.float32)
+    found = jax.jit(estimated.bound)(params, jax.random.split(KEY, n), np.repeat(x, n, 0))
+    found = np.asarray(found, float)
+    error = found.std(ddof=1) / n**0.5
+    assert abs(found.mean() - jax.jit(exact.bound)(params, KEY, x)[0]) < 5 * error + 1e-3 and 1e-4 < error < 0.05
 
 
 @pytest.mark.fast(1)
@@ -151,6 +213,11 @@ def test_training_finds_the_entropy_of_a_gaussian(name):
         (flow_swiss_roll, "flow.base_scale", -1.0),
         (flow_swiss_roll, "flow.limit", 0.0),
         (flow_swiss_roll, "flow.margin", 0.1),
+        (cnf_toy, "flow.kinetic", -1.0),
+        (cnf_toy, "flow.jacobian", float("nan")),
+        (cnf_toy, "flow.integration", {"adjoint": "direct"}),
+        (cnf_toy, "flow.integration", {"rtol": 0.0}),
+        (cnf_toy, "flow.integration", {"divergence": "trace"}),
         (flow_digits, "flow.margin", 0.5),
         (flow_digits, "data.levels", 1),
     ],
@@ -159,8 +226,15 @@ def test_what_cannot_be_is_named(config, field, value):
     fields = config.get_config().to_dict()
     section, name = field.split(".")
     fields[section][name] = value
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=next(iter(value)) if isinstance(value, dict) else name):
         zoo.make(type(config.get_config())(fields))
+
+
+def test_costs_of_a_flow_that_is_not_continuous_are_refused():
+    config = cnf_toy.get_config()
+    config.flow.update(name="affine", kinetic=0.1)
+    with pytest.raises(InputError, match=r"flow.kinetic must .* unless flow.name is continuous"):
+        zoo.make(config)
 
 
 def test_a_coupling_of_one_number_is_refused():

@@ -8,10 +8,12 @@ import pytest
 from scipy.special import expit
 
 from configs import flow_energies
-from diffjax import zoo
+from diffjax import flows, zoo
 from diffjax.errors import InputError
 from diffjax.evaluation.table import Table
 from diffjax.zoo.flows import targets as energies
+from diffjax.zoo.flows.energies import Fitted
+from diffjax.zoo.flows.layers import stack
 
 
 def small(**flow):
@@ -54,6 +56,23 @@ def test_the_energies_and_their_integrals():
     x, y = np.meshgrid(7 * nodes, 7 * nodes)
     gauss = np.log(np.einsum("i,j,ijk->k", 7 * weights, 7 * weights, in_numpy(x, y)))
     np.testing.assert_allclose(log_z, gauss, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_continuous_flows_of_several_energies_have_their_own_densities():
+    """Mapped over the energies, each solves its own equation: log q of draws is that by the inverse."""
+    how = flows.Integration(rtol=1e-6, atol=1e-6)
+    fitted = Fitted({1: stack("continuous", (2,), 1, features=(4,), integration=how)})
+
+    @jax.jit
+    def everything(key):
+        params = jax.tree.map(lambda p: p + jax.random.normal(key, p.shape), fitted.init(key))
+        z, log_q = fitted.push(params, 1, jax.random.normal(key, (30, 4, 2)))
+        return z, log_q, fitted.log_densities(params, z.reshape(5, 6, 4, 2))
+
+    z, log_q, found = everything(jax.random.key(0))
+    np.testing.assert_allclose(found.reshape(30, 4), log_q, atol=1e-3)
+    assert abs(np.diff(z, axis=1)).min(0).max() > 1e-2  # four maps
 
 
 @pytest.mark.slow

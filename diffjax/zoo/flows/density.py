@@ -1,4 +1,4 @@
-"""Flows as density models: NICE and RealNVP (Dinh et al. 2015, 2017), MAF (Papamakarios et al. 2017).
+"""Flows as density models: NICE, RealNVP (Dinh et al. 2015, 2017), MAF (Papamakarios et al. 2017), FFJORD (2019).
 
 Trained by maximum likelihood,
 
@@ -11,10 +11,14 @@ density of v bounds the probability of a level:
 
 and one draw of it is a log-weight, since u is drawn from its own prior. With `flow.margin` above 0 the flow is one of
 logit(margin + (1 - 2 margin) v), whose Jacobian counts; what mass it has outside [0, 1] is lost, which the bound knows.
+
+Of a continuous flow the loss may add kinetic ∫|v|² dt + jacobian ∫‖∂v/∂z‖² dt (Finlay et al. 2020), which keep steps
+long. The bound is without them. Where its divergence is estimated, so are the log-weights of the bound, unbiased.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,60 +31,76 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.many_samples import ManySamples
+from diffjax.evaluation.measure import Measure
+from diffjax.evaluation.table import Table
 from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points
-from diffjax.zoo.flows.layers import Stack, of_config
-from diffjax.zoo.model import Batch, Model, image_of
+from diffjax.zoo.flows.layers import Stack, Way, of_config
+from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
 POINTS = 241  # a side of the picture of a density on the plane
+PROBES = 2  # folded into a key: the probes' own
 
 
-def flow_density(layers: Stack, shape: tuple[int, ...], levels: int = 0, *, margin: float = 0.0) -> Model:
+def flow_density(
+    layers: Stack,
+    shape: tuple[int, ...],
+    levels: int = 0,
+    *,
+    margin: float = 0.0,
+    kinetic: float = 0.0,
+    jacobian: float = 0.0,
+) -> Model:
     """A flow as the density of examples of `shape`.
 
     Args:
         layers: from N(0, I) to raveled examples, see `layers.stack`.
         levels: of data of levels; 0 for real numbers.
         margin: of the logit, between 0 and 1/2; 0 for none.
+        kinetic, jacobian: weights of a continuous flow's costs in the loss, in nats.
+
+    Raises:
+        InputError: on a weight that is negative, or of costs that the layers have not.
     """
+    for name, weight in {"kinetic": kinetic, "jacobian": jacobian}.items():
+        if not weight >= 0 or (weight and layers.path is None):
+            raise InputError(f"flow.{name} must be at least 0, and 0 unless flow.name is continuous, not {weight!r}")
     dim = math.prod(shape)
     units = dim * math.log(levels) if levels else 0.0
+    outer = flows.invert(flows.logit(margin)) if margin else None
 
-    def law(params: Any, num: int) -> flows.Transformed:
-        """Of num vectors: v of levels, or the data themselves."""
-        flow = layers.flow(params)
-        if margin:
-            flow = flows.chain([flow, flows.invert(flows.logit(margin))])
+    def law(params: Any, num: int, key: randomness.Keys) -> flows.Transformed:
+        """Of num vectors: v of levels, or the data themselves. The key is of an estimated divergence."""
+        flow = layers.flow(params, randomness.fold_in(key, PROBES))
+        if outer:
+            flow = flows.chain([flow, outer])
         return flows.Transformed(Normal(jnp.zeros((num, dim)), jnp.ones((num, dim))), flow)
 
-    def encode(key: randomness.Keys, batch: Batch) -> Array:
-        x = jnp.asarray(image_of(batch))
-        x = x.reshape(len(x), dim)
-        if not levels:
-            return x
-        level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
-        return (level + randomness.uniform(key, x.shape, level.dtype)) / levels
-
-    def decode(v: Array) -> Array:
-        """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
-        if levels:
-            v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
-        return v.reshape(-1, *shape)
+    encode, decode = partial(_encode, levels), partial(_decode, shape, levels)
 
     def terms(params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
         x = encode(key, batch)
-        parts = {"density": -law(params, len(x)).log_prob(x)}
+        parts = {"density": -law(params, len(x), key).log_prob(x)}
         return parts | ({"units": jnp.full(len(x), units)} if units else {})
 
-    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        return jnp.stack(list(terms(params, key, batch).values())).sum(0)
+    bound = bound_of(terms)
 
-    def bound(params: Any, key: Array, batch: Batch) -> Array:
-        return -loss(params, key, batch)
+    def to_latents(path: Way, params: Any, key: randomness.Keys, batch: Batch) -> tuple[flows.Path, Array]:
+        """The way to the latents, and -log p(x) or its bound."""
+        x = encode(key, batch)
+        y, log_det = outer.inverse_and_log_det(x) if outer else (x, jnp.zeros(len(x), x.dtype))
+        way = path(params, y, randomness.fold_in(key, PROBES))
+        return way, units - (Normal(jnp.zeros(()), jnp.ones(())).log_prob(way.z).sum(-1) + way.log_det + log_det)
+
+    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        if layers.path is None or not (kinetic or jacobian):
+            return -bound(params, key, batch)
+        way, cost = to_latents(layers.path, params, key, batch)
+        return cost + kinetic * way.costs[0] + jacobian * way.costs[1]
 
     def sample(params: Any, key: Array, num: int) -> Array:
-        return decode(law(params, num).sample(key))
+        return decode(law(params, num, key).sample(key))
 
-    mixed = jax.jit(lambda params, x: _mixed(law(params, len(x)).flow, x))
+    mixed = jax.jit(lambda params, key, x: _mixed(law(params, len(x), key).flow, x))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """Of images mixtures in the latent space; of points of the plane data, samples and the density."""
@@ -88,20 +108,45 @@ def flow_density(layers: Stack, shape: tuple[int, ...], levels: int = 0, *, marg
         x = encode(data_key, batch)
         if len(shape) == 3:
             x = x[: 2 * min(4, len(x) // 2)]
-            return {"latent_interpolation": Grid(decode(mixed(params, x)), 9)}
+            return {"latent_interpolation": Grid(decode(mixed(params, key, x)), 9)}
         if shape != (2,) or levels:
             return {}
         drawn = sample(params, key, len(x))
-        return {"density": _plane(lambda points: law(params, 1).log_prob(points), x, drawn)}
+        return {"density": _plane(lambda points: law(params, 1, key).log_prob(points), x, drawn)}
 
-    return Model(
-        init=layers.init,
-        loss=loss,
-        bound=bound,
-        sample=sample,
-        measures=(Bound(terms), ManySamples(bound)),
-        figures=Figures(own=figures),
-    )
+    measures: list[Measure] = [Bound(terms), ManySamples(bound)]
+    if layers.path is not None:
+        measures.append(Table(_table(partial(to_latents, layers.path))))
+    return Model(layers.init, loss, bound, sample, measures=measures, figures=Figures(own=figures))
+
+
+def _table(to_latents: Callable[..., tuple[flows.Path, Array]]) -> Callable[..., dict[str, dict[str, float]]]:
+    """What a continuous flow costs: calls of its velocity for a batch, and means of the integrals."""
+    jitted = jax.jit(lambda params, key, image: to_latents(params, key, image)[0])
+
+    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
+        way = jitted(params, key, image_of(batch))
+        costs = {name: float(cost.mean()) for name, cost in zip(("kinetic", "jacobian"), way.costs, strict=True)}
+        return {"the way to the latents": {"calls of the velocity": float(way.num_evaluations)} | costs}
+
+    return table
+
+
+def _encode(levels: int, key: randomness.Keys, batch: Batch) -> Array:
+    """Raveled examples: those of levels in [0, 1), real numbers as they are."""
+    x = jnp.asarray(image_of(batch))
+    x = x.reshape(len(x), -1)
+    if not levels:
+        return x
+    level = x.astype(float) if x.dtype == jnp.uint8 else (x + 1.0) * 0.5 * (levels - 1)
+    return (level + randomness.uniform(key, x.shape, level.dtype)) / levels
+
+
+def _decode(shape: tuple[int, ...], levels: int, v: Array) -> Array:
+    """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
+    if levels:
+        v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
+    return v.reshape(-1, *shape)
 
 
 def _mixed(flow: flows.Flow, x: Array) -> Array:
@@ -135,4 +180,6 @@ def make(config: Any) -> Model:
             f"flow.margin must be 0, or for data of levels lie between 0 and 1/2, not {setting.margin!r} with "
             f"data.levels={levels}"
         )
-    return flow_density(of_config(setting, shape, setting.num_layers), shape, levels, margin=setting.margin)
+    weights = {name: setting.get(name, 0.0) for name in ("kinetic", "jacobian")}
+    layers = of_config(setting, shape, setting.num_layers)
+    return flow_density(layers, shape, levels, margin=setting.margin, **weights)

@@ -5,12 +5,14 @@ From N(0, I): a scale and a shift of each entry (NICE's last layer, seen from th
     planar, radial    without a network
     additive, affine  coupling layers, which keep checkerboards and halves in turns (NICE, RealNVP)
     autoregressive    MAF and a reversal of the order: density in one pass, samples in as many as there are entries
+    continuous        the solution of dz/dt = v(z, t), v a network of z and t (FFJORD)
 
 as one `lax.scan` each way, so that a long stack compiles as fast as a short one.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,27 +20,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import flows, registry
+from diffjax import flows, randomness, registry
 from diffjax.errors import InputError
 from diffjax.flows import Flow
 from diffjax.nets.autoencoders import Dense
 from diffjax.nets.masked import MADE
 
-NAMES = ("planar", "radial", "additive", "affine", "autoregressive")
+NAMES = ("planar", "radial", "additive", "affine", "autoregressive", "continuous")
+
+
+Way = Callable[[Any, Array, randomness.Keys | None], flows.Path]
 
 
 class Stack(NamedTuple):
-    """init: key -> params; flow: params -> Flow, whose forward direction leads from N(0, I) to the data."""
+    """Layers and their parameters.
+
+    init: key -> params
+    flow: (params, key=None) -> Flow, whose forward direction leads from N(0, I) to the data. The key, one or one for
+        each vector, is of Hutchinson's probes: continuous layers in more than 16 dimensions need it
+    path: of continuous layers, (params, y, key) -> the `flows.Path` of the inverse from data y: what the flow gives,
+        its costs, and the calls of the velocity
+    """
 
     init: Callable[[Array], Any]
-    flow: Callable[[Any], Flow]
+    flow: Callable[..., Flow]
+    path: Way | None = None
 
 
 class Layer(NamedTuple):
-    """The same of one layer: `flow` also takes which of the stack's layers it is, a row of `masks`."""
+    """The same of one layer: `flow` also takes which of the stack's layers it is, a row of `masks`, and a key."""
 
     init: Callable[[Array], Any]
-    flow: Callable[[Any, Array], Flow]
+    flow: Callable[[Any, Array, randomness.Keys | None], Flow]
+    velocity: Callable[[Any], flows.Velocity] | None = None
 
 
 def stack(
@@ -49,17 +63,19 @@ def stack(
     base_scale: float = 1.0,
     features: Sequence[int] = (64, 64),
     limit: float = 2.0,
+    integration: flows.Integration | None = None,
 ) -> Stack:
     """`num` layers of the kind `name` over raveled arrays of this shape.
 
     Args:
         base_scale: standard deviation to start from.
-        features: of conditioners, the units of their hidden layers.
+        features: of conditioners and velocities, the units of their hidden layers.
         limit: of conditioners, the largest log-scale of a layer.
+        integration: of continuous layers.
 
     Raises:
-        InputError: on an unknown kind, a base_scale or a limit that is not positive, a number of layers below 1, or
-            coupling layers for one entry.
+        InputError: on an unknown kind, a base_scale or a limit that is not positive, a number of layers below 1,
+            coupling layers for one entry, or an integration that cannot be.
     """
     dim = math.prod(shape)
     registry.choose("flow.name", name, NAMES)
@@ -67,7 +83,8 @@ def stack(
         raise InputError(f"flow.base_scale must be positive, not {base_scale!r}")
     if not isinstance(num, int) or num < 1:
         raise InputError(f"flow.num_layers must be integers of at least 1, not {num!r}")
-    layer = _layer(name, dim, base_scale, tuple(features), flows.bounded(limit))
+    how = (integration or flows.Integration()).check()
+    layer = _layer(name, dim, base_scale, tuple(features), flows.bounded(limit), how)
     kinds = [np.ones(dim, bool)]
     if name in ("additive", "affine"):
         kinds = [flows.checkerboard(shape, 0), flows.checkerboard(shape, 1), flows.halves(dim, 0), flows.halves(dim, 1)]
@@ -80,21 +97,41 @@ def stack(
             "layers": jax.vmap(layer.init)(jax.random.split(key, num)),
         }
 
-    def flow(params: Any) -> Flow:
-        base = flows.affine(params["shift"], jnp.exp(params["log_scale"]))
-        layers = flows.stacked(lambda p: layer.flow(*p), (params["layers"], masks))
-        return flows.chain([base, layers])
+    def base(params: Any) -> Flow:
+        return flows.affine(params["shift"], jnp.exp(params["log_scale"]))
 
-    return Stack(init, flow)
+    def keys(key: randomness.Keys | None) -> Any:
+        return None if key is None or layer.velocity is None else jnp.stack(randomness.split(key, num))
+
+    def flow(params: Any, key: randomness.Keys | None = None) -> Flow:
+        layers = flows.stacked(lambda p: layer.flow(*p), (params["layers"], masks, keys(key)))
+        return flows.chain([base(params), layers])
+
+    def path(velocity: Callable[[Any], flows.Velocity], params: Any, y: Array, key: Any) -> flows.Path:
+        def step(path: flows.Path, p: Any) -> tuple[flows.Path, None]:
+            part, own_key = p
+            last = flows.carry(velocity(part), path.z, True, how, own_key, costs=True)
+            return flows.Path(last.z, *jax.tree.map(jnp.add, path[1:], last[1:])), None
+
+        zeros = jnp.zeros(y.shape[:-1], y.dtype)
+        start = flows.Path(y, zeros, jnp.zeros((), int), (zeros, zeros))
+        end, _ = jax.lax.scan(step, start, (params["layers"], keys(key)), reverse=True)
+        z, log_det = base(params).inverse_and_log_det(end.z)
+        return end._replace(z=z, log_det=end.log_det + log_det)
+
+    return Stack(init, flow, None if layer.velocity is None else partial(path, layer.velocity))
 
 
 def of_config(setting: Any, shape: Sequence[int], num: int) -> Stack:
     """`stack` of a configuration's section `flow`."""
     scale, features, limit = setting.base_scale, setting.features, setting.limit
-    return stack(setting.name, shape, num, base_scale=scale, features=features, limit=limit)
+    how = registry.build(flows.Integration, settings=setting.get("integration", {}))
+    return stack(setting.name, shape, num, base_scale=scale, features=features, limit=limit, integration=how)
 
 
-def _layer(name: str, dim: int, base_scale: float, features: tuple[int, ...], form: Any) -> Layer:
+def _layer(
+    name: str, dim: int, base_scale: float, features: tuple[int, ...], form: flows.Form, how: flows.Integration
+) -> Layer:
     def normals(key: Array) -> tuple[Array, Array, Array]:
         first, second, third = jax.random.split(key, 3)
         return jax.random.normal(first, (dim,)), jax.random.normal(second, (dim,)), jax.random.normal(third, ())
@@ -109,29 +146,48 @@ def _layer(name: str, dim: int, base_scale: float, features: tuple[int, ...], fo
 
     match name:
         case "planar":
-            return Layer(planar, lambda p, _: flows.planar(*p))
+            return Layer(planar, lambda p, *_: flows.planar(*p))
         case "radial":
-            return Layer(radial, lambda p, _: flows.radial(*p))
+            return Layer(radial, lambda p, *_: flows.radial(*p))
         case "autoregressive":
             made = MADE(features)
 
-            def masked(p: Any, _: Array) -> Flow:
+            def masked(p: Any, *_: Any) -> Flow:
                 iaf = flows.autoregressive(lambda x: _pair(made.apply({"params": p}, x)), form)
                 return flows.chain([flows.invert(iaf), flows.reverse])
 
             return Layer(lambda key: made.init(key, jnp.zeros(dim))["params"], masked)
+        case "continuous":
+            return _continuous(dim, features, how)
     outputs = 1 if name == "additive" else 2
     net = Dense(features, outputs * dim, zero=True)
 
     def apply(p: Any, x: Array) -> Array:
         return jnp.asarray(net.apply({"params": p}, x))
 
-    def coupling(p: Any, mask: Array) -> Flow:
+    def coupling(p: Any, mask: Array, _: Any) -> Flow:
         if name == "additive":
             return flows.additive_coupling(mask, lambda x: apply(p, x))
         return flows.affine_coupling(mask, lambda x: _pair(jnp.split(apply(p, x), 2, -1)), form)
 
     return Layer(lambda key: net.init(key, jnp.zeros(dim))["params"], coupling)
+
+
+def _continuous(dim: int, features: tuple[int, ...], how: flows.Integration) -> Layer:
+    """The velocity begins as 0, and the layer as the identity."""
+    net = Dense(features, dim, zero=True)
+
+    def velocity(p: Any) -> flows.Velocity:
+        def at(z: Array, t: Array) -> Array:
+            time = jnp.broadcast_to(t, (*z.shape[:-1], 1)).astype(z.dtype)
+            return jnp.asarray(net.apply({"params": p}, jnp.concatenate([z, time], -1)))
+
+        return at
+
+    def flow(p: Any, _: Array, key: randomness.Keys | None) -> Flow:
+        return flows.continuous(velocity(p), how, key)
+
+    return Layer(lambda key: net.init(key, jnp.zeros(dim + 1))["params"], flow, velocity)
 
 
 def _pair(parts: Any) -> tuple[Array, Array]:
