@@ -44,11 +44,12 @@ setup(
         "jax>=0.10",  # tested with 0.10 to 0.12
         "jaxtyping",
         "numpy",
+        "scipy",  # jax has it, too; here for optimal assignments
     ],
     extras_require={
         "run": RUN,
         "features": FEATURES,
-        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist", "scipy"],
+        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },

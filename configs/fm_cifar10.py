@@ -23,6 +23,11 @@ def get_config() -> ConfigDict:
             time_mean=0.0,  # of log(t/(1 - t)), or of log(sigma/alpha)
             time_std=1.0,
             time_scale=1.29,  # of mode
+            source="noise",  # where paths begin: noise | data, of data.source | noisy, the example with noise
+            source_noise=0.5,  # of noisy: its deviation, images being in [-1, 1]
+            coupling="independent",  # of the ends: paired | independent | optimal | sinkhorn
+            by_class=False,  # whether the coupling pairs within classes; else it is biased for p(x | class)
+            epsilon=1.0,  # of sinkhorn, in units of squared distance
             label_dropout=0.0,  # how often a network of classes is told of none, for classifier-free guidance
         )
     )

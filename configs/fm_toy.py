@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
         weights=8 * (0.125,),
         means=tuple((2.0 * math.cos(i * math.pi / 4), 2.0 * math.sin(i * math.pi / 4)) for i in range(8)),
         std=0.2,
+        noise=0.1,  # of data.name="two_moons", another set of the plane
     )
     config.matching, config.sampling = images.matching, images.sampling
     del config.sampling.conditioning_steps  # of images

@@ -27,6 +27,8 @@ class Memory(NamedTuple):
         "weight" (num,), if it is drawn, weighs the loss of each example
     update(memory, key, params, batch, losses) -> memory, after a step: with the new parameters, the whole batch with
         what was drawn for it, and its losses (num,), not weighted
+    of_teacher: whether it keeps the parameters that training begins with as those of a teacher, so that they have to be
+        another run's
 
     The loss finds the memory as batch["memory"], and what was drawn under its name.
     """
@@ -34,6 +36,7 @@ class Memory(NamedTuple):
     init: Callable[[Any], Any]
     draw: Callable[[Any, PRNGKeyArray, int], dict[str, Array]]
     update: Callable[[Any, PRNGKeyArray, Any, dict[str, Array], Float[Array, " num"]], Any]
+    of_teacher: bool = False
 
 
 def of_times(sampler: TimeSampler) -> Memory:

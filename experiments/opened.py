@@ -22,6 +22,13 @@ from diffjax.training.sharding import check_batch_size
 from diffjax.training.state import check_parts
 from experiments.workdir import plain, read_config
 
+# Of a run that is distilled: the fields that say what its network's output means.
+MEANING = {
+    "sde": ("name", "sigma_min", "sigma_max", "beta_min", "beta_max", "sigma_data"),
+    "diffusion": ("schedule", "betas", "num_steps", "zero_terminal_snr", "prediction"),
+    "matching": ("schedule", "source", "source_noise"),
+}
+
 
 class Run(NamedTuple):
     """What a configuration and a workdir say, in types.
@@ -32,7 +39,7 @@ class Run(NamedTuple):
     settings   the section `training`, with mesh and parallel
     options    the section `evaluation`
     sampler    what files of samples are called after: the sampler's name and its steps, the class and guidance's scale
-    init_from  the workdir of a run whose parameters training begins with, "" for none
+    init_from  the workdir of a run whose parameters training begins with, as of a teacher, "" for none
     train_set  loads the training examples, once; `test_set` those of the test split
     """
 
@@ -56,6 +63,11 @@ class Run(NamedTuple):
     def ema_width(self) -> float:
         """Of the mean of the parameters that is measured and sampled from; 0 for that of `ema_decay`."""
         return self.options.get("ema_width", 0.0)
+
+    @property
+    def distils(self) -> bool:
+        """Whether `init_from` is a teacher."""
+        return _distils(self.model)
 
     @property
     def key(self) -> jax.Array:
@@ -89,6 +101,7 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
     measure.check_numbers(options)
     if options.get("ema_width"):
         exponent(options["ema_width"], "evaluation.ema_width")
+    model = zoo.make(config)
     return Run(
         system=config.system,
         saved=plain(config),
@@ -96,9 +109,9 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
         settings=settings,
         options=options,
         sampler=_sampler(config),
-        init_from=config.get("init_from", ""),
+        init_from=(config.distillation.teacher or "") if _distils(model) else config.get("init_from", ""),
         mesh=make_mesh(settings.mesh),
-        model=zoo.make(config),
+        model=model,
         train_set=functools.cache(lambda: load(config, "train")),
         test_set=functools.cache(lambda: load(config, "test")),
     )
@@ -126,6 +139,11 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
     check(run, train_set, run.test_set())
+    if run.distils and not run.init_from:
+        raise InputError(
+            "distillation.teacher names no run: set it to the workdir of the one to distil, as"
+            " --config.distillation.teacher=runs/edm"
+        )
     if run.ema_width and run.ema_width not in run.settings.ema_widths:
         raise InputError(
             f"evaluation.ema_width = {run.ema_width} is none of training.ema_widths = {run.settings.ema_widths}, which"
@@ -143,6 +161,29 @@ def check(run: Run, train_set: data.Dataset, test_set: data.Dataset) -> None:
         for dataset in (train_set, test_set):
             labels.check_classes(dataset, *classes)
     measure.check(run.model, run.system, run.options, train_set, test_set)
+
+
+def check_teacher(run: Run, teacher: Run) -> None:
+    """Raises `InputError` unless what the teacher's network says means the same in the student's run."""
+    for section, fields in MEANING.items():
+        ours, theirs = run.saved.get(section), teacher.saved.get(section)
+        if ours is None:
+            continue
+        if theirs is None:
+            raise InputError(
+                f"distillation.teacher={str(teacher.directory)!r} is a run of {teacher.system!r} without a section"
+                f" {section}, which says what its network means: name a run with one"
+            )
+        for field in fields:
+            if ours.get(field) != theirs.get(field):
+                raise InputError(
+                    f"{section}.{field}={ours.get(field)!r}, but the teacher's is {theirs.get(field)!r}: set"
+                    f" {section}.{field}={theirs.get(field)!r}"
+                )
+
+
+def _distils(model: zoo.Model) -> bool:
+    return model.memory is not None and model.memory.of_teacher
 
 
 def open_saved(directory: str | Path, field: str = "workdir") -> Run:

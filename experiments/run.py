@@ -31,7 +31,7 @@ from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
 from experiments import pictures, report
-from experiments.opened import Run, open_run, open_saved, open_to_train
+from experiments.opened import Run, check_teacher, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
 
@@ -224,7 +224,9 @@ def _start(run: Run, given: Mapping[str, Any]) -> None:
             for like in (state.params, state.ema)
         )
         places = jax.tree.map(lambda x: x.sharding, _wanted(run))
-        state = jax.device_put(state._replace(params=params, ema=ema, averages=(ema,) * len(state.averages)), places)
+        memory = None if model.memory is None else model.memory.init(params)  # which may keep a copy of them
+        state = state._replace(params=params, ema=ema, averages=(ema,) * len(state.averages), memory=memory)
+        state = jax.device_put(state, places)
         checkpointer.save(0, state, {"config": run.saved, "step": 0, "examples_seen": 0})
 
 
@@ -232,13 +234,17 @@ def _given(run: Run) -> dict[str, Any]:
     """The parts of the parameters, by name, that the newest checkpoint of the run `init_from` has, too."""
     if not run.init_from:
         return {}
-    theirs = open_saved(run.init_from, "init_from")
+    field = "distillation.teacher" if run.distils else "init_from"
+    theirs = open_saved(run.init_from, field)
+    if run.distils:
+        check_teacher(run, theirs)
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
     others = here(theirs.mesh, restore_ema(theirs, None)[1])
     shared = shapes.keys() & others.keys()
-    if not shared or any(_shapes(shapes[name]) != _shapes(others[name]) for name in shared):
+    few = shapes.keys() != others.keys() if run.distils else not shared
+    if few or any(_shapes(shapes[name]) != _shapes(others[name]) for name in shared):
         raise InputError(
-            f"init_from={str(theirs.directory)!r} has the parts {', '.join(others)}, of which none is one of "
+            f"{field}={str(theirs.directory)!r} has the parts {', '.join(others)}, of which none is one of "
             f"{', '.join(shapes)}, or not of the same sizes: name a run with the same network"
         )
     return {name: others[name] for name in shared}

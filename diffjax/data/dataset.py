@@ -30,7 +30,7 @@ class Dataset:
     size: the number of examples, also `len(dataset)`.
     gather: indices (n,) -> dict(image=(n, *shape), label=int32 (n,)). `image` is the example itself, whatever its
         shape: uint8, or float32 if levels is 0. A label is a class from 0 on, or -1 where it is not known. A set
-        without labels gives zeros.
+        without labels gives zeros. `pairs.with_source` adds the examples of another set.
     highest_label: no label is above it; None where that is not known without reading all of them.
 
     Raises `InputError` if the set is empty.

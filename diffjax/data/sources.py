@@ -25,6 +25,7 @@ from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
+from diffjax.data.pairs import with_source
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.paths import local
@@ -46,6 +47,8 @@ def load(config: Any, split: str) -> Dataset:
         once and for all (Salakhutdinov and Murray 2008); held in memory.
     config.labelled: if there and not 0, how many examples of the training part keep their labels, chosen by
         config.label_seed; config.num_classes says how many classes there are. See `labels.hide_labels`.
+    config.source: if there and not empty, the description of another set, as this one is described, whose examples are
+        in the batches as "source". See `pairs.with_source`.
 
     Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
     """
@@ -61,6 +64,8 @@ def load(config: Any, split: str) -> Dataset:
         dataset = _binarize(dataset, split)
     if split == "train" and config.get("labelled"):
         dataset = hide_labels(dataset, config.labelled, config.get("num_classes"), config.get("label_seed", 0))
+    if config.get("source"):
+        dataset = with_source(dataset, load(config.source, split))
     return dataset
 
 

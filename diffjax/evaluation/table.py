@@ -26,6 +26,9 @@ class Table(Measure):
         some = trained.test_set.gather(np.arange(min(trained.options["batch_size"], len(trained.test_set))))
         return {"table": self.table(trained.whole_params(), trained.key, some)}
 
+    def headline(self, report: Report) -> str:
+        return next(self.lines(report))
+
     def lines(self, report: Report) -> Iterator[str]:
         for row, columns in report["table"].items():
             yield f"{row}: {', '.join(f'{name} {value:.4f}' for name, value in columns.items())}"

@@ -94,6 +94,7 @@ class TokenDiT(nn.Module):
         label: Int[Array, " batch"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
         positions: Array | None = None,
+        span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch length out_features"]:
         """A function of noisy tokens, the position of their noise level and perhaps their class.
 
@@ -103,6 +104,7 @@ class TokenDiT(nn.Module):
           label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given".
           dropout_key: None does not drop out (sampling, evaluation); else one key, or one per example.
           positions: (length, axes), where the tokens are; 0, 1, .. length - 1 on one axis unless given.
+          span: see `unet.UNet`.
 
         Raises:
           InputError: sizes, positions, time or label do not fit.
@@ -112,8 +114,13 @@ class TokenDiT(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype)
         block_class = nn.remat(Block) if self.remat else Block
 
-        c = dense(self.width, kernel_init=NORMAL, name="time_dense0")(sinusoid(time, FREQUENCIES, last=False))
-        c = dense(self.width, kernel_init=NORMAL, name="time_dense1")(nn.swish(c))
+        def embedded(time: Array, name: str) -> Array:
+            h = dense(self.width, kernel_init=NORMAL, name=f"{name}0")(sinusoid(time, FREQUENCIES, last=False))
+            return dense(self.width, kernel_init=NORMAL, name=f"{name}1")(nn.swish(h))
+
+        c = embedded(time, "time_dense")
+        if span is not None:
+            c = c + embedded(span, "span_dense")
         if self.num_classes is not None:
             label = jnp.full(time.shape, self.num_classes) if label is None else label
             rows = nn.Embed(self.num_classes + 1, self.width, self.dtype, embedding_init=NORMAL, name="label_embedding")
@@ -185,6 +192,7 @@ class DiT(nn.Module):
         time: Float[Array, " batch"],
         label: Int[Array, " batch"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
+        span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """A function of a noisy image, the position of its noise level and perhaps its class.
 
@@ -215,7 +223,7 @@ class DiT(nn.Module):
             name="tokens",
         )
         rows, columns = jnp.indices((height // p, width // p)).reshape(2, -1)
-        out = tokens(patchify(x, p), time, label, dropout_key, jnp.stack([columns, rows], axis=1))
+        out = tokens(patchify(x, p), time, label, dropout_key, jnp.stack([columns, rows], axis=1), span)
         return unpatchify(out, p, height, width)
 
 

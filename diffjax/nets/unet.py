@@ -90,6 +90,7 @@ class UNet(nn.Module):
         time: Float[Array, " batch"],
         label: Int[Array, " batch"] | None = None,
         dropout_key: PRNGKeyArray | None = None,
+        span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         """A function of a noisy image, the position of its noise level and perhaps its class.
 
@@ -99,6 +100,8 @@ class UNet(nn.Module):
           label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given", so that
             one network gives both predictions of classifier-free guidance.
           dropout_key: None does not drop out (sampling, evaluation); else one key, or one per example.
+          span: of a network of two times, how far the other lies below `time`. Its embedding is added to that of
+            `time`; a network that is initialised without a span has no parameters for it.
 
         Raises:
           InputError: sizes, attention resolutions, time or label do not fit.
@@ -108,9 +111,13 @@ class UNet(nn.Module):
         block_class = nn.remat(Block) if self.remat else Block
         attention_class = nn.remat(Attention) if self.remat else Attention
 
-        temb = sinusoid(time, self.channels)
-        temb = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_dense0")(temb)
-        temb = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_dense1")(nn.swish(temb))
+        def embedded(time: Array, name: str) -> Array:
+            h = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name=f"{name}0")(sinusoid(time, self.channels))
+            return nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name=f"{name}1")(nn.swish(h))
+
+        temb = embedded(time, "temb_dense")
+        if span is not None:
+            temb = temb + embedded(span, "span_dense")
         if self.num_classes is not None:
             label = jnp.full(time.shape, self.num_classes) if label is None else label
             temb = temb + nn.Embed(self.num_classes + 1, size, dtype=self.dtype, name="label_embedding")(label)

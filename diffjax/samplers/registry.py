@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from diffjax import registry
 from diffjax.processes import Gaussian, Process
-from diffjax.samplers.diffusion import ancestral, ddim
+from diffjax.samplers.diffusion import ancestral, consistency, ddim
 from diffjax.samplers.driver import Stepper
 from diffjax.samplers.exponential import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, unipc
 from diffjax.samplers.langevin import annealed_langevin
@@ -79,6 +79,7 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "predictor_corrector": _corrected,
     "annealed_langevin": _annealed,
     "probability_flow": _flow,
+    "consistency": consistency,
 }
 # Steppers that look at x alone, between which a corrector may move x.
 PREDICTORS: dict[str, Callable[..., Stepper]] = {

@@ -6,7 +6,19 @@ from typing import Any
 from diffjax.errors import InputError
 from diffjax.zoo.autoencoders import autoencoder
 from diffjax.zoo.classifiers import classifier
-from diffjax.zoo.diffusion import binomial, ddpm, flow_matching, gaussian, guided, score, vdm
+from diffjax.zoo.diffusion import (
+    binomial,
+    consistency,
+    ddpm,
+    flow_matching,
+    gaussian,
+    guided,
+    mean_flow,
+    progressive,
+    rectified,
+    score,
+    vdm,
+)
 from diffjax.zoo.flows import density, energies
 from diffjax.zoo.latent import hvi, semi_supervised, vae
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
@@ -17,7 +29,11 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "score": score.make,
     "guided": guided.make,
     "vdm": vdm.make,
+    "consistency": consistency.make,
+    "mean_flow": mean_flow.make,
+    "progressive": progressive.make,
     "flow_matching": flow_matching.make,
+    "reflow": rectified.make,
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
     "vae": vae.make,

@@ -39,8 +39,9 @@ class Model(NamedTuple):
     """A system as pure functions. Per-example results have shape (batch,) and are in nats.
 
     A batch is a dict with "image" and where needed "label" (batch,), or the examples alone. "image" is an example of
-    any shape: uint8 levels 0 .. levels - 1 as the data comes, or floats; of images, in [-1, 1]. What a memory draws for
-    the examples is in the batch, too, such as the times "t" (batch,).
+    any shape: uint8 levels 0 .. levels - 1 as the data comes, or floats; of images, in [-1, 1]. Of two sets, "source"
+    has the examples of the other (`data.source`). What a memory draws for the examples is in the batch, too, such as
+    the times "t" (batch,).
 
     init(key) -> params
     loss(params, key, batch) -> (batch,), what training descends. Without "t" in the batch, a loss at random times draws

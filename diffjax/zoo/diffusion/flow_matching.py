@@ -4,6 +4,9 @@ The network is the velocity û(x_t, t), trained to be the mean of dx_t/dt = alph
 straight schedule of eps - x_0. Its flow from t = 1 to t = 0 carries noise to data, and has an exact likelihood. As the
 velocity is a prediction like the others, all samplers, guidance and inverse problems of the library take it.
 
+Paths may also begin in another set, or in the data with noise, and ends may be paired by optimal transport (`sources`).
+Such a flow has no score, and from another set than noise neither likelihood nor samples without examples to begin from.
+
 Levels of the data become real numbers by uniform noise (`zoo.model.dequantised`), so that the density of the flow
 bounds their probability.
 """
@@ -14,13 +17,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from diffjax import losses, processes, randomness, samplers, schedules, sde
+from diffjax import losses, predictions, processes, randomness, samplers, schedules, sde
 from diffjax import time_sampling as times_of
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.measure import Measure
+from diffjax.evaluation.reconstruction import Reconstruction
+from diffjax.evaluation.table import Table
 from diffjax.memory import of_times
-from diffjax.zoo.diffusion import networks, pictures
+from diffjax.zoo.diffusion import flow_pictures, networks, pictures, sources
 from diffjax.zoo.diffusion.denoiser import NO_GUIDANCE, Denoiser, Guidance, guidance_of
+from diffjax.zoo.diffusion.sources import Source
 from diffjax.zoo.figures import Figure, Figures, columns
 from diffjax.zoo.model import Batch, Examples, Model, bound_of, dequantised, image_of, units_of
 
@@ -38,6 +45,7 @@ def flow_matching(
     label_dropout: float = 0.0,
     guidance: Guidance = NO_GUIDANCE,
     conditioning_steps: int = 0,
+    source: Source = sources.NOISE,
 ) -> Model:
     """Flow matching of vectors or images of `shape`.
 
@@ -49,6 +57,7 @@ def flow_matching(
         stepper, times: what samples are drawn by, times descending from 1 to 0; 50 steps of `euler` unless given.
         num_classes, label_dropout, guidance: as of `ddpm`.
         conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
+        source: where the paths begin, and how ends are paired.
     """
     denoiser = Denoiser(process, network, shape, levels, "velocity", False, False, num_classes, label_dropout)
     stepper = samplers.euler(process) if stepper is None else stepper
@@ -64,7 +73,8 @@ def flow_matching(
         given = batch.get("t") if isinstance(batch, dict) else None
         t = sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(time_key, (len(x0),)) if given is None else given
         predict = denoiser.network_predict(params, denoiser.dropped(label_key, label), dropout_key)
-        return losses.flow_matching(process, predict, noise_key, x0, t)
+        x1 = None if source.scores else source.paired(noise_key, x0, batch, label)
+        return losses.flow_matching(process, predict, noise_key, x0, t, x1)
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
         encode_key, key = randomness.split(key, 2)
@@ -76,22 +86,42 @@ def flow_matching(
         label = guidance.labels(num, num_classes) if num_classes else None
         return samplers.sample(stepper, denoiser.guided(params, label, guidance), key, times, (num, *shape))
 
+    def begun(params: Any, key: Array, batch: Batch) -> tuple[predictions.Predict, Array, Array]:
+        """The flow of a batch, where it begins, and the examples."""
+        encode_key, source_key = randomness.split(key, 2)
+        x0, label = encode(encode_key, batch)
+        return denoiser.predict(params, label), source.draw(source_key, x0, batch), x0
+
+    def carried(params: Any, key: Array, batch: Batch) -> Array:
+        predict, x1, _ = begun(params, key, batch)
+        return samplers.denoise(stepper, predict, key, x1, times)
+
+    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
+        return flow_pictures.numbers(process, *begun(params, key, batch))
+
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
+        if shape == (2,):
+            return flow_pictures.of_plane(process, *begun(params, key, batch))
+        if source.kind != "noise":
+            return flow_pictures.of_images(process, *begun(params, key, batch))
         if len(shape) != 3 or num_classes:
             return {}
         shown = times if len(times) > 2 else sde.times(process.schedule, 50)
         reverse = pictures.Reverse(process, denoiser.predict, stepper, shown, "posterior")
-        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch)[0], conditioning_steps)
+        steps = conditioning_steps if source.scores else 0
+        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch)[0], steps)
 
+    likely = source.kind == "noise"  # a density to begin with
+    measures: list[Measure] = [Bound(terms)] if likely else [Reconstruction(carried)] if source.in_pairs else []
     return Model(
         denoiser.init,
         loss,
-        bound_of(terms),
-        sample,
+        bound_of(terms) if likely else None,
+        sample if likely else None,
         lambda params: denoiser.kernels(params, guidance),
         of_times(times_of.continuous(sde.TRAIN_FROM) if time_sampler is None else time_sampler),
         Examples(classes=denoiser.classes),
-        (Bound(terms),),
+        measures if likely and len(shape) == 3 else [*measures, Table(table)],
         Figures(samples=columns(num_classes if guidance.label < 0 else 0), own=figures),
     )
 
@@ -120,4 +150,5 @@ def make(config: Any) -> Model:
         label_dropout=setting.label_dropout,
         guidance=guidance_of(config, "matching"),
         conditioning_steps=sampling.get("conditioning_steps", 0) if config.evaluation.get("conditioning") else 0,
+        source=sources.of_config(config),
     )

@@ -1,7 +1,8 @@
 """The networks of noisy data that `config.net.name` chooses from. Each has fields of its own in the section `net`.
 
 Those of images are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W,
-out), those of vectors as (x (batch, dim), time) -> (batch, dim).
+out), those of vectors as (x (batch, dim), time) -> (batch, dim). With
+a fifth argument, (batch,), those of images are networks of two times, see `nets.unet`.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,111 @@
+"""Where the paths of a flow begin, x_1 at t = 1, and which x_1 belongs to which example.
+
+    noise   N(0, I), independent of the data or coupled to it
+    data    examples of another set, batch["source"]: `data.source` of the configuration
+    noisy   the examples themselves with noise, x_0 + τ N(0, I)
+
+Only from noise that is independent of the data is the velocity a score as well. From every other x_1 its flow is all
+there is: samplers that follow the flow alone, `FLOW_SAMPLERS`, may take it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import couplings, randomness, registry
+from diffjax.couplings import Coupling
+from diffjax.errors import InputError
+from diffjax.zoo.model import Batch, dequantised
+
+SOURCES = ("noise", "data", "noisy")
+FLOW_SAMPLERS = ("euler", "heun", "midpoint", "rk4", "probability_flow")
+
+
+class Source(NamedTuple):
+    """x_1 of a batch.
+
+    kind: of `SOURCES`
+    coupling: None keeps the pairs that are drawn
+    by_class: whether the coupling pairs within classes
+    noise: τ of "noisy"
+    levels: of data of levels, as of the system
+    reflowed: whether the ends of training are made by another flow
+    """
+
+    kind: str = "noise"
+    coupling: Coupling | None = None
+    by_class: bool = False
+    noise: float = 0.0
+    levels: int = 0
+    reflowed: bool = False
+
+    @property
+    def scores(self) -> bool:
+        """Whether the velocity is a score, too."""
+        return self.kind == "noise" and self.coupling is None and not self.reflowed
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether an example is what its x_1 is to become."""
+        return self.kind != "noise" and self.coupling is None
+
+    def draw(self, key: randomness.Keys, x0: Array, batch: Batch) -> Array:
+        """x_1 of the law that the flow starts from, (batch, *event) as x_0 is.
+
+        Raises:
+            InputError: if the batch has no source and should.
+        """
+        if self.kind == "data":
+            if not isinstance(batch, dict) or "source" not in batch:
+                raise InputError("matching.source='data' needs batches with 'source': set data.source to a set")
+            return jnp.asarray(dequantised(key, batch["source"], self.levels), x0.dtype)
+        z = randomness.normal(key, x0.shape, x0.dtype)
+        return z if self.kind == "noise" else x0 + self.noise * z
+
+    def paired(self, key: randomness.Keys, x0: Array, batch: Batch, label: Array | None) -> Array:
+        """x_1 of training, coupled to x_0."""
+        draw_key, couple_key = randomness.split(key, 2)
+        x1 = self.draw(draw_key, x0, batch)
+        if self.coupling is None:
+            return x1
+        return x1[self.coupling(couple_key, x1, x0, label if self.by_class else None)]
+
+
+NOISE = Source()
+
+
+def of_config(config: Any) -> Source:
+    """The source of `config.matching`.
+
+    Raises:
+        InputError: on an unknown choice, or one that does not go with another.
+    """
+    setting, num_classes = config.matching, config.net.get("num_classes", 0)
+    kind = registry.choose("matching.source", setting.get("source", "noise"), SOURCES)
+    name = setting.get("coupling", "independent")
+    make = registry.choose("matching.coupling", name, couplings.COUPLINGS)
+    by_class, noise = setting.get("by_class", False), setting.get("source_noise", 0.0)
+    if by_class and not num_classes:
+        raise InputError("matching.by_class=True needs a network that knows classes: set net.num_classes")
+    if (kind == "data") != bool(config.data.get("source")):
+        raise InputError("matching.source='data' and data.source, the other set, need each other: set both or neither")
+    if kind == "noisy" and not noise > 0:
+        raise InputError(f"matching.source_noise={noise} of matching.source='noisy' must be positive")
+    if kind != "noise" and setting.schedule != "straight":
+        raise InputError(f"matching.source={kind!r} needs matching.schedule='straight', whose x_1 is the source alone")
+    coupling = registry.build(make, settings=setting)
+    as_drawn = name == "paired" or (kind, name) == ("noise", "independent")
+    reflowed = config.system == "reflow"
+    source = Source(kind, None if as_drawn else coupling, by_class, noise, config.data.levels, reflowed)
+    if not source.scores:
+        _check_sampler(config.sampling)
+    return source
+
+
+def _check_sampler(sampling: Any) -> None:
+    if sampling.sampler not in FLOW_SAMPLERS or sampling.get("churn", 0.0):
+        raise InputError(
+            f"sampling.sampler={sampling.sampler!r} with sampling.churn={sampling.get('churn', 0.0)} reads a score, and"
+            f" a flow has one from independent noise alone: use {', '.join(FLOW_SAMPLERS)} without churn"
+        )
