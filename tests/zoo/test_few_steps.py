@@ -15,7 +15,7 @@ from diffjax.training.state import init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.diffusion.consistency import consistency, sampling_times
 from diffjax.zoo.diffusion.denoiser import Denoiser
-from diffjax.zoo.diffusion.mean_flow import TIMES, mean_flow
+from diffjax.zoo.diffusion.mean_flow import mean_flow
 from diffjax.zoo.diffusion.progressive import Rounds, progressive
 
 KEY, SHAPE, EDM = jax.random.key(0), (2, 2, 1), schedules.edm(0.02, 10.0)
@@ -29,7 +29,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x, time, label=None, keys=None, span=None):
         a, b, c = (
-            self.param(name, nn.initializers.constant(v), ()) for name, v in (("a", 0.3), ("b", 0.1), ("c", 2e-4))
+            self.param(name, nn.initializers.constant(v), ()) for name, v in (("a", 0.3), ("b", 0.1), ("c", 0.02))
         )
         return a * x + b + (0.0 if span is None else c * span[:, None, None, None])
 
@@ -55,6 +55,7 @@ def states(model, steps, **fields):
     return found
 
 
+@pytest.mark.slow
 def test_a_consistency_model_remembers_its_step_its_teacher_and_a_mean():
     model = consistency(
         processes.gaussian(EDM), Linear(), SHAPE, 17, Curriculum(6, 2, 8), sigma_data=0.7, t_min=0.002, distil=True,
@@ -80,6 +81,7 @@ def test_a_consistency_model_remembers_its_step_its_teacher_and_a_mean():
         np.testing.assert_allclose(drawn["weight"], 1 / np.diff(grid)[place - 1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_its_loss_is_that_of_the_library_with_what_the_memory_says():
     process = processes.gaussian(EDM)
     args = process, Linear(), SHAPE, 17, Curriculum(4, 2, 8)
@@ -148,9 +150,6 @@ def test_mean_flow_draws_two_times_in_a_quarter_of_the_examples():
     assert abs((r < t).mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / num)
     later = np.log(t / (1 - t))  # the larger of two N(-0.4, 1): mean -0.4 + 1/√π, variance 1 - 1/π
     assert abs(later.mean() - (-0.4 + np.pi**-0.5)) < 5 * np.sqrt((1 - 1 / np.pi) / num)
-    keys = jax.random.split(KEY, 3)
-    each = mean_flow(Linear(), SHAPE, 17, drawn=TIMES._replace(apart=1.0))
-    assert np.isfinite(each.loss(jax.jit(each.init)(KEY), keys, IMAGES[:3])).all()
 
 
 def test_rounds_of_progressive_distillation():
@@ -163,6 +162,7 @@ def test_rounds_of_progressive_distillation():
         np.testing.assert_allclose(times[name], want)
 
 
+@pytest.mark.slow
 def test_a_student_becomes_the_teacher():
     process = processes.gaussian(schedules.cosine(16))
     denoiser = Denoiser(process, Linear(), SHAPE, 17, "v", False, False, 0)
