@@ -187,6 +187,7 @@ def test_the_number_of_levels_doubles():
     assert Curriculum(50, 18, 18).intervals(49) == 18
 
 
+@pytest.mark.slow
 def test_samples_in_many_steps_have_the_law_of_those_in_one():
     """With the exact f to t_min x_s is of the law of the process at every s, and ends in that of t_min."""
     num = 20_000

@@ -79,6 +79,7 @@ def test_the_loss_on_gaussians_is_a_closed_form(name):
     assert (jax.jit(jax.jacrev(loss, argnums=1))(0.7, 1.0) == 0).all()  # the teacher does not learn
 
 
+@pytest.mark.slow
 def test_a_student_that_says_the_target_samples_as_the_teacher_in_half_the_steps():
     process, teacher = processes.gaussian(VP), predictions.v(lambda x, t: jnp.sin(2.0 * x) + t[:, None])
 

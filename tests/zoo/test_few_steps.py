@@ -140,6 +140,7 @@ def test_mean_flow_trains_the_mean_velocity_and_gives_the_velocity():
     np.testing.assert_allclose(model.sample(params, KEY, 5), x1 - 0.3 * x1 - 0.1 - 0.2, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mean_flow_draws_two_times_in_a_quarter_of_the_examples():
     num = 20_000
     drawn = {
