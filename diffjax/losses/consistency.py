@@ -47,7 +47,7 @@ def consistency_function(process: Gaussian, predict: Predict, t_min: ArrayLike) 
     Raises:
         InputError: if t_min is not in (0, 1).
     """
-    if not isinstance(t_min, jax.core.Tracer) and not 0 < float(t_min) < 1:
+    if not isinstance(t_min, jax.core.Tracer) and not 0 < np.asarray(t_min) < 1:
         raise InputError(f"t_min must be a time in (0, 1), where f(x, t_min) = x, not {t_min}")
 
     def f(xt: Array, t: Array) -> Prediction:

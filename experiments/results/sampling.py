@@ -2,8 +2,10 @@
 
     python -m experiments.results.sampling solvers RUN CLASSIFIER
     python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
+    python -m experiments.results.sampling few RUN CLASSIFIER
 
-RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
+RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like; `few` is for models of
+few steps, as of configs/cm_digits.py, by their own sampler. CLASSIFIER is that of a
 run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
 (Karras et al. 2024b). Columns: the Frechet distance of the classifier's features to those of the training images,
 precision and recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and
@@ -32,6 +34,7 @@ from experiments.workdir import read_config
 
 NUM, SEED = 1000, 0
 EVALUATIONS = (5, 10, 20, 50)
+FEW = (1, 2, 4, 8)
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
 TWICE = ("heun", "dpmpp_2s")  # evaluations a step, but for the last
 SOLVERS = (
@@ -93,6 +96,17 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
             yield [name, str(2 * steps - 1 if name in TWICE else steps), *judge.row(samples), f"{seconds:.2f}"]
 
 
+def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
+    """A row for each of few numbers of steps of the run's own sampler."""
+    yield ["sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
+    name = config.sampling.sampler
+    for steps in FEW:
+        config.sampling.steps = steps
+        samples, seconds = drawn(config, params)
+        evaluations = 2 * steps - 1 if name in TWICE else steps
+        yield [name, str(evaluations), *judge.row(samples), f"{seconds:.2f}"]
+
+
 def guidance(config: ConfigDict, params: Any, judge: Judge, worse: Any = None) -> Iterator[list[str]]:
     """A row for each scale; with an interval, rescaled, projected, thresholded; and guided by a worse model."""
     yield ["guidance", "scale", "Frechet distance", "precision", "recall", "read as asked"]
@@ -144,7 +158,7 @@ def autoguided(config: ConfigDict, params: Any, worse: Any) -> Callable[[float],
 
 
 def main(arguments: list[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance"):
+    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance", "few"):
         sys.exit(__doc__)
     kind, directory, classifier, *rest = arguments
     try:
@@ -158,7 +172,10 @@ def main(arguments: list[str]) -> None:
         worse = whole(restore_ema(open_saved(rest[0], "WORSE"), None)[1]) if rest else None
     except InputError as error:
         sys.exit(f"error: {error}")
-    rows = solvers(config, whole(params), judge) if kind == "solvers" else guidance(config, whole(params), judge, worse)
+    if kind == "guidance":
+        rows = guidance(config, whole(params), judge, worse)
+    else:
+        rows = {"solvers": solvers, "few": few}[kind](config, whole(params), judge)
     for i, cells in enumerate(rows):
         print(f"| {' | '.join(cells)} |" + ("\n|" + " --- |" * len(cells) if i == 0 else ""), flush=True)
 
