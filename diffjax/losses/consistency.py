@@ -90,7 +90,7 @@ def consistency_distillation(
         raise InputError(f"order must be 1 or 2, that of the teacher's step, not {order!r}")
     x0, s, t = _checked(x0, s, t)
     xt = draw(process.marginal(x0, t), key)
-    xs = jax.lax.stop_gradient(flow_step(process, teacher, xt, t, s, order))
+    xs = flow_step(process, teacher, xt, t, s, order)
     return pseudo_huber(_end(f, xt, t) - jax.lax.stop_gradient(_end(target or f, xs, s)), c)
 
 

@@ -199,6 +199,8 @@ def test_samples_in_many_steps_have_the_law_of_those_in_one():
         for x, time in zip(path, (0.6, 0.2, t_min), strict=True):
             assert abs(np.float64(x).std() / phi(schedule, time) - 1) < 5 / np.sqrt(2 * num)
         np.testing.assert_array_equal(end, path[-1])
+    with jax.debug_nans(True):  # the step to 0 noises nothing, which would be from t_min back to 0
+        stepper.step(KEY, f, stepper.init(x1), jnp.asarray(0.2), jnp.asarray(0.0))
 
 
 @pytest.mark.slow
