@@ -151,6 +151,20 @@ def test_the_slope_of_training_is_its_closed_form_and_leaves_the_target_alone():
     assert 3.2 < apart[0] / apart[1] < 4.8  # O((t - s)²)
 
 
+def test_training_is_finite_where_there_is_no_signal():
+    process, x0 = processes.gaussian(schedules.straight()), jnp.ones((2, 3))
+
+    @jax.jit
+    def slope(a):
+        predict = predictions.preconditioned(lambda x, t: a * x, process.schedule, S)
+        f = losses.consistency_function(process, predict, 0.01)
+        t = jnp.array([0.5, 1.0])
+        return losses.consistency_training(process, f, KEY, x0, t - 0.1, t).sum()
+
+    assert np.isfinite(slope(0.3)) and abs(jax.grad(slope)(0.3)) > 1e-3
+    assert np.isfinite(jax.grad(slope)(0.3))
+
+
 def test_the_distance_keeps_its_digits():
     error = np.array([[1e-6, 0.0, 0.0], [0.3, -0.4, 0.0], [30.0, 0.0, 40.0]], np.float32)
     norm = np.linalg.norm(np.float64(error), axis=1)
