@@ -39,13 +39,14 @@ def get_config():
     config.training.update(steps=20, batch_size=32, log_every=5, eval_every=10, save_every=10)
     return config
 """  # for what does not depend on the system: it compiles in a third of TINY's time
-FLAGS = "--xla_backend_optimization_level=0"  # as in conftest.py, for processes that are started without `run`
+# Of conftest.py, for processes that are started here or in a test: one device, and quick compilation.
+FLAGS = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
 
 
 def run(*arguments, env=None, cwd=ROOT):
     """One device, as a user has it. Earlier compilations help only where the tests are told of a place to keep them."""
     clean = {name: value for name, value in os.environ.items() if name != "TFDS_DATA_DIR"}
-    clean["XLA_FLAGS"] = clean.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
+    clean["XLA_FLAGS"] = FLAGS
     clean.setdefault("JAX_ENABLE_COMPILATION_CACHE", str("JAX_COMPILATION_CACHE_DIR" in clean).lower())
     return subprocess.run(
         [sys.executable, "-m", "experiments.main", *arguments],
