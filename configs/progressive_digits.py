@@ -5,7 +5,7 @@
 
 The first command trains the teacher, of configs/digits.py but for its prediction v and its chain of 256 steps.
 
-Cost: minutes on 2 CPU cores. Expected: digits one can read from 4 steps on.
+Cost: minutes on 2 CPU cores for each of the two. Not run to its end here.
 """
 
 from ml_collections import ConfigDict, config_dict
