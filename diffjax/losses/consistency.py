@@ -47,7 +47,7 @@ def consistency_function(process: Gaussian, predict: Predict, t_min: ArrayLike) 
     Raises:
         InputError: if t_min is not in (0, 1).
     """
-    if not isinstance(t_min, jax.core.Tracer) and not 0 < float(t_min) < 1:
+    if not isinstance(t_min, jax.core.Tracer) and not 0 < np.asarray(t_min) < 1:
         raise InputError(f"t_min must be a time in (0, 1), where f(x, t_min) = x, not {t_min}")
 
     def f(xt: Array, t: Array) -> Prediction:
@@ -90,7 +90,7 @@ def consistency_distillation(
         raise InputError(f"order must be 1 or 2, that of the teacher's step, not {order!r}")
     x0, s, t = _checked(x0, s, t)
     xt = draw(process.marginal(x0, t), key)
-    xs = jax.lax.stop_gradient(flow_step(process, teacher, xt, t, s, order))
+    xs = flow_step(process, teacher, xt, t, s, order)
     return pseudo_huber(_end(f, xt, t) - jax.lax.stop_gradient(_end(target or f, xs, s)), c)
 
 

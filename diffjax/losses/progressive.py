@@ -5,10 +5,15 @@ x̃ of x_0 with x_s = alpha_s x̃ + sigma_s (x_t - alpha_t x̃)/sigma_t, that is
 
     x̃ = (x_s - (sigma_s/sigma_t) x_t)/(alpha_s - (sigma_s/sigma_t) alpha_t)                              (appendix G)
 
+In κ = alpha/sigma a DDIM step is (x/sigma)_s = (x/sigma)_t + (κ_s - κ_t) x̂_0. So x̃ is a mean of the teacher's two
+estimates, and is computed as that, for the quotient loses its digits where alpha is small:
+
+    x̃ = (1 - w) x̂_0(x_t) + w x̂_0(x_m),   w = (κ_s - κ_m)/(κ_s - κ_t)
+
     loss   w(log-SNR) mean (x̃ - x̂_0)²,   w = max(SNR, 1), "truncated SNR"                               (section 4)
 
 The network should predict v: eps says nothing about x_0 where alpha = 0, and one-step sampling is that case. There the
-weight is 1 and all is finite. At s = 0 x̃ is the teacher's estimate at m.
+weight is 1 and all is finite. At s = 0 w is 1.
 """
 
 import jax
@@ -74,8 +79,8 @@ def two_steps(
     (alpha_s, sigma_s), (alpha_m, sigma_m), (alpha_t, sigma_t) = (
         (broadcast_to(schedule.alpha(time), xt), broadcast_to(schedule.sigma(time), xt)) for time in (s, m, t)
     )
-    x0, eps = pair(teacher(xt, t), schedule, xt, t)
-    xm = alpha_m * x0 + sigma_m * eps
-    x0, eps = pair(teacher(xm, m), schedule, xm, m)
-    xs, ratio = alpha_s * x0 + sigma_s * eps, sigma_s / sigma_t
-    return (xs - ratio * xt) / (alpha_s - ratio * alpha_t)
+    first, eps = pair(teacher(xt, t), schedule, xt, t)
+    xm = alpha_m * first + sigma_m * eps
+    second = convert(teacher(xm, m), "x0", process, xm, m)
+    w = (alpha_s - sigma_s * alpha_m / sigma_m) / (alpha_s - sigma_s * alpha_t / sigma_t)
+    return first + w * (second - first)

@@ -70,7 +70,7 @@ def consistency(process: Gaussian, t_min: ArrayLike = 0.0) -> Stepper:
     Raises:
         InputError: if t_min is not in [0, 1).
     """
-    if not isinstance(t_min, jax.core.Tracer) and not 0 <= float(t_min) < 1:
+    if not isinstance(t_min, jax.core.Tracer) and not 0 <= np.asarray(t_min) < 1:
         raise InputError(f"t_min must be a time in [0, 1), that of the model's estimate, not {t_min}")
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:

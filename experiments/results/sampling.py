@@ -108,7 +108,7 @@ def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
             settings = {"sampler": name, "steps": steps}
             if config.system == "score":
                 settings["spacing"] = config.sampling.spacing or "karras"
-            changed = ConfigDict(config)
+            changed = config.copy_and_resolve_references()
             changed.sampling.update(settings)
             samples, seconds = drawn(changed, params)
             yield [config.system, name, str(steps), *judge.row(samples), f"{seconds:.2f}"]

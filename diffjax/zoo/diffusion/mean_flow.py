@@ -23,7 +23,10 @@ from diffjax.zoo.diffusion import networks
 from diffjax.zoo.model import Batch, Model, image_of, scaled
 
 PROCESS = processes.gaussian(schedules.straight())
-POSITIONS = 1000.0  # what the network's sinusoids see of the times 0 .. 1
+# What the network's sinusoids see of t = 1. With the 1000 of diffusions du/dt is too rough to learn from: one step of
+# an MLP of four clusters in the plane has the energy distance 0.058 from the data, with 100, 10 and 1 it has 0.013,
+# 0.011 and 0.010.
+POSITIONS = 10.0
 
 
 class Times(NamedTuple):
