@@ -68,7 +68,12 @@ def straightness(
 
     Arguments as of `flow_path`. Euler's rule measures the path of its own steps, which is straight if there is one.
     """
-    path = flow_path(process, predict, x1, num_steps, stepper)
+    return straightness_of(flow_path(process, predict, x1, num_steps, stepper))
+
+
+def straightness_of(path: Float[Array, "num_times batch *event"]) -> Float[Array, " batch"]:
+    """`straightness` of a path that `flow_path` gave."""
+    num_steps = len(path) - 1
     slopes = -jnp.diff(path, axis=0) * num_steps
     return ((path[0] - path[-1] - slopes) ** 2).reshape(num_steps, path.shape[1], -1).mean((0, 2))
 

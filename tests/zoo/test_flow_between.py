@@ -80,6 +80,9 @@ def test_noisy_examples_are_the_source_of_themselves(config):
     error = ((end.reshape(images.shape) - (images / 8.0 - 1)) ** 2).mean()
     want = tau**2 + levels * (1 / 8) ** 2 / 12
     assert abs(error - want) < 5 * want * np.sqrt(2 / images.size)
+    if not levels:  # the pairs are no independent draws, of which alone there is an energy distance
+        table = model.measure(Table).table(params, KEY, {"image": examples})
+        assert list(table) == ["straightness"] and table["straightness"]["mean"] < 1e-6
     assert model.sample is None and model.bound is None
 
 

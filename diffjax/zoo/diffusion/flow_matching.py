@@ -97,7 +97,8 @@ def flow_matching(
         return samplers.denoise(stepper, predict, key, x1, times)
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        return flow_pictures.numbers(process, *begun(params, key, batch))
+        predict, x1, x0 = begun(params, key, batch)
+        return flow_pictures.numbers(process, predict, x1, None if source.in_pairs else x0)
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         if shape == (2,):

@@ -32,23 +32,29 @@ def of_images(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict
     return {"flow_sequence": Grid(rows.reshape(-1, *x0.shape[1:]), rows.shape[1]), "flow": Film(path)}
 
 
-def numbers(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict[str, dict[str, float]]:
-    """Straightness, and the energy distance of data x0 (n, dim) to where the flow and few Euler steps carry x1."""
+def numbers(process: Gaussian, predict: Predict, x1: Array, x0: Array | None) -> dict[str, dict[str, float]]:
+    """Straightness, and the energy distance of data x0 (n, dim) to where the flow and few Euler steps carry x1.
+
+    x0 is None where it belongs to x1: then the distance, of independent draws, is not to be had.
+    """
 
     @jax.jit
-    def run(x1: Array) -> tuple[Array, Array, list[Array]]:
-        few = [reflow.flow_ends(process, predict, x1, num, samplers.euler(process)) for num in FEW]
-        straightness = reflow.straightness(process, predict, x1, STEPS)
-        return straightness, reflow.flow_ends(process, predict, x1, STEPS), few
+    def run(x1: Array) -> tuple[Array, list[Array]]:
+        path = reflow.flow_path(process, predict, x1, STEPS)
+        steps = () if x0 is None else FEW
+        few = [reflow.flow_ends(process, predict, x1, num, samplers.euler(process)) for num in steps]
+        return reflow.straightness_of(path), [path[-1], *few]
 
-    straightness, end, few = run(x1)
-    ways = {"flow": end} | {f"Euler, {num} steps": x for num, x in zip(FEW, few, strict=True)}
-    distances = {name: float(energy_distance(np.asarray(x), np.asarray(x0))) for name, x in ways.items()}
+    straightness, ends = run(x1)
     error = jnp.std(straightness, ddof=1) / jnp.sqrt(len(x1))
-    return {
-        "straightness": {"mean": float(straightness.mean()), "standard error": float(error)},
-        "energy distance": distances,
+    table = {"straightness": {"mean": float(straightness.mean()), "standard error": float(error)}}
+    if x0 is None:
+        return table
+    names = ["flow", *(f"Euler, {num} steps" for num in FEW)]
+    distances = {
+        name: float(energy_distance(np.asarray(x), np.asarray(x0))) for name, x in zip(names, ends, strict=True)
     }
+    return table | {"energy distance": distances}
 
 
 def frames(process: Gaussian, predict: Predict, x1: Array, num_steps: int) -> Array:
