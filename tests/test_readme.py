@@ -30,6 +30,9 @@ def test_the_library_examples_run_and_bound_the_likelihood(capsys):
     # 0.3 of the mixture's weight is at x = -1: five standard errors of a share of 1000
     assert abs((namespace["samples"][:, 0] < 0).mean() - 0.3) < 5 * (0.21 / 1000) ** 0.5
     assert namespace["value"] > 0
+    # Four steps of fourth order from noise: the weights and the spread of the mixture.
+    carried = namespace["carried"]
+    assert abs((carried[:, 0] < 0).mean() - 0.3) < 5 * (0.21 / 1000) ** 0.5 + 0.02
     # Given the first coordinate 0.9, the second has the law of the component at (1, 0.5) but for e^-36 of it.
     filled = namespace["filled"]
     assert abs(filled[:, 0] - 0.9).max() < 0.02
