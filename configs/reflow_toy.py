@@ -6,7 +6,7 @@
 The student may be a teacher in its turn: a second round.
 
 Cost: minutes on 2 CPU cores, most of them the teacher's steps. Expected: a straightness near 0, and one step of Euler's
-rule as good as ten of the teacher.
+rule about as good as ten of the teacher.
 """
 
 from ml_collections import ConfigDict, config_dict

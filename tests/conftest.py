@@ -1,12 +1,10 @@
 """What must stand before jax is imported: 8 fake devices, `experiments.main`'s CPU convolutions, quick compilation.
 
-Also `--every=N` for a part of the suite, `--optimize` for long trainings, the mark `fast`, and a listener for
-compilations.
+Also `--optimize` for long trainings, the mark `fast`, and a listener for compilations.
 """
 
 import collections
 import gc
-import itertools
 import os
 
 import pytest
@@ -25,13 +23,12 @@ gc.set_threshold(200_000, 20, 1000)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every", type=int, default=1, metavar="N", help="run the first of every N tests of each file")
     parser.addoption("--optimize", action="store_true", help="let XLA optimize, for tests that compute for minutes")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(tryfirst=True)  # before the tests that are not asked for are left out
 def pytest_collection_modifyitems(config, items):
-    """`fast(N)` makes all but the first N cases of a test slow. `--every=10` is a tenth that touches every file."""
+    """`fast(N)` makes all but the first N cases of a test slow."""
     seen = collections.Counter()
     for item in items:
         mark = item.get_closest_marker("fast")
@@ -40,9 +37,6 @@ def pytest_collection_modifyitems(config, items):
             seen[test] += 1
             if seen[test] > mark.args[0]:
                 item.add_marker("slow")
-    yield  # the tests that are not asked for are left out
-    files = itertools.groupby(items, key=lambda item: item.path)
-    items[:] = [item for _, tests in files for item in itertools.islice(tests, 0, None, config.option.every)]
 
 
 def pytest_configure(config):
