@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     del config.diffusion
     del config.net.num_classes
     config.system = "mean_flow"
-    config.flow = ConfigDict(
+    config.matching = ConfigDict(
         dict(
             time_mean=-0.4,  # of log-odds of the two times
             time_std=1.0,

@@ -50,8 +50,9 @@ SOLVERS = (
 )
 
 
-# Systems whose network estimates a mean, for solvers of one evaluation a step. Others have a sampler of their own.
-MEANS = ("ddpm", "score", "vdm", "flow_matching")
+# By system: solvers of one evaluation a step. A flow from coupled noise has no score. Others have their own samplers.
+FEW_BY = dict.fromkeys(("ddpm", "score", "vdm"), ("ddim", "unipc"))
+FEW_BY |= dict.fromkeys(("flow_matching", "reflow"), ("euler",))
 
 
 class Judge:
@@ -100,10 +101,10 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
 
 
 def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
-    """A row for each number of evaluations, by DDIM and UniPC or by the system's own sampler; then as configured."""
+    """A row for each number of evaluations, by the solvers of `FEW_BY` or the system's own sampler; then as configured."""
     yield ["system", "sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
     own = config.sampling.sampler
-    for name in ("ddim", "unipc") if config.system in MEANS else (own,):
+    for name in FEW_BY.get(config.system, (own,)):
         for steps in FEW:
             settings = {"sampler": name, "steps": steps}
             if config.system == "score":

@@ -103,12 +103,12 @@ def mean_flow(
 
 
 def make(config: Any) -> Model:
-    """The Model of `config.{data, flow, net, sampling}`, see configs/meanflow_digits.py.
+    """The Model of `config.{data, matching, net, sampling}`, see configs/meanflow_digits.py.
 
     Raises:
         InputError: on an unknown choice, or values that cannot be.
     """
-    setting, sampling = config.flow, config.sampling
+    setting, sampling = config.matching, config.sampling
     _check(config)
     own = sampling.sampler == "mean_flow"
     return mean_flow(
@@ -130,16 +130,16 @@ def _each(drawn: Times, key: randomness.Keys, num: int) -> dict[str, Array]:
 
 
 def _check(config: Any) -> None:
-    shape, levels, setting = tuple(config.data.shape), config.data.levels, config.flow
+    shape, levels, setting = tuple(config.data.shape), config.data.levels, config.matching
     if len(shape) != 3 or levels < 2:
         raise InputError(
             f"mean_flow models images of at least 2 levels: data.shape=(H, W, C), not {shape} of data.levels={levels}"
         )
     if not 0 <= setting.apart <= 1:
-        raise InputError(f"flow.apart={setting.apart} must be a probability, of r and t being two times")
+        raise InputError(f"matching.apart={setting.apart} must be a probability, of r and t being two times")
     if not setting.time_std > 0:
-        raise InputError(f"flow.time_std={setting.time_std} must be positive, a deviation of log-odds of times")
+        raise InputError(f"matching.time_std={setting.time_std} must be positive, a deviation of log-odds of times")
     if not 0 <= setting.power < math.inf:
-        raise InputError(f"flow.power={setting.power} must be a finite number of at least 0, 0 for the plain loss")
+        raise InputError(f"matching.power={setting.power} must be a finite number of at least 0, 0 for the plain loss")
     if type(config.sampling.steps) is not int or config.sampling.steps < 1:
         raise InputError(f"sampling.steps={config.sampling.steps!r} must be an integer of at least 1")
