@@ -9,10 +9,8 @@ from typing import Any
 
 from diffjax import (
     bounds,
-    bridges,
     conditioning,
     continuous_bound,
-    couplings,
     distances,
     distributions,
     errors,
@@ -25,7 +23,6 @@ from diffjax import (
     processes,
     randomness,
     reference,
-    reflow,
     samplers,
     schedules,
     sde,
@@ -35,10 +32,8 @@ from diffjax import (
 
 __all__ = [
     "bounds",
-    "bridges",
     "conditioning",
     "continuous_bound",
-    "couplings",
     "distances",
     "distributions",
     "errors",
@@ -52,7 +47,6 @@ __all__ = [
     "processes",
     "randomness",
     "reference",
-    "reflow",
     "samplers",
     "schedules",
     "sde",

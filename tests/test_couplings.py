@@ -9,8 +9,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from diffjax import couplings
 from diffjax.errors import InputError
+from diffjax.interpolants import couplings
 
 KEY = jax.random.key(0)
 

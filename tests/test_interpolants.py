@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax import bridges, interpolants, predictions, samplers, sde
+from diffjax import interpolants, predictions, samplers, sde
 from diffjax.errors import InputError
-from diffjax.mixture_interpolants import MixtureInterpolant
+from diffjax.interpolants import bridges
+from diffjax.interpolants.mixtures import MixtureInterpolant
 from diffjax.predictions import Prediction
 from diffjax.reference import GaussianMixture
 

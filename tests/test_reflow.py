@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.integrate
 
-from diffjax import predictions, processes, reflow, samplers, schedules
+from diffjax import predictions, processes, samplers, schedules
 from diffjax.errors import InputError
+from diffjax.interpolants import reflow
 
 S = 0.5  # the data are N(0, S²), so that x_t = √(alpha² S² + sigma²) x_1 / √(alpha(1)² S² + sigma(1)²)
 X1 = jnp.array([[2.0, 0.0], [1.0, -1.0], [0.0, 0.0]])

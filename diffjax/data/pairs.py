@@ -12,7 +12,7 @@ def with_source(dataset: Dataset, source: Dataset) -> Dataset:
     """The set, with the example i mod n of `source`, which has n, as "source" beside example i.
 
     Sets of pairs are as long as one another and in the same order. Of two sets that have nothing to do with each other
-    the order says nothing, and a coupling (`diffjax.couplings`) pairs the examples of a batch anew.
+    the order says nothing, and a coupling (`interpolants.couplings`) pairs the examples of a batch anew.
 
     Raises `InputError` if their examples differ in shape or levels.
     """

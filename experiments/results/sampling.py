@@ -101,7 +101,7 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
 
 
 def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
-    """A row for each number of evaluations, by the solvers of `FEW_BY` or the system's own sampler; then as configured."""
+    """A row for each number of evaluations, by `FEW_BY` or the system's own sampler; then as configured."""
     yield ["system", "sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
     own = config.sampling.sampler
     for name in FEW_BY.get(config.system, (own,)):

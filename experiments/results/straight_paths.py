@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import reflow
 from diffjax.errors import InputError
+from diffjax.interpolants import reflow
 from diffjax.mesh import here
 from diffjax.zoo import Film, Panels, Paths, Points
 from diffjax.zoo.diffusion import flow_pictures

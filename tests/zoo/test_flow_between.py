@@ -9,12 +9,13 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from configs import fm_moons, fm_restore_digits, fm_toy, reflow_toy
-from diffjax import couplings, zoo
+from diffjax import zoo
 from diffjax.distances import energy_distance
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
 from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.evaluation.table import Table
+from diffjax.interpolants import couplings
 from diffjax.training.config import training_config
 from diffjax.training.sharding import parallelize
 from diffjax.training.state import init_state, optimizer

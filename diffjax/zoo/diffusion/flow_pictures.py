@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from diffjax import reflow, samplers
+from diffjax import samplers
 from diffjax.distances import energy_distance
+from diffjax.interpolants import reflow
 from diffjax.predictions import Predict
 from diffjax.processes import Gaussian
 from diffjax.zoo.figures import Figure, Film, Grid, Panels, Paths, Points

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from jax import Array
 
-from diffjax import losses, processes, randomness, reflow, schedules, sde
+from diffjax import losses, processes, randomness, schedules, sde
 from diffjax.errors import InputError
+from diffjax.interpolants import reflow
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.memory import Memory
 from diffjax.zoo.diffusion import flow_matching, networks, sources

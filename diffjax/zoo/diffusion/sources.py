@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import couplings, randomness, registry
-from diffjax.couplings import Coupling
+from diffjax import randomness, registry
 from diffjax.errors import InputError
+from diffjax.interpolants import couplings
+from diffjax.interpolants.couplings import Coupling
 from diffjax.zoo.model import Batch, dequantised
 
 SOURCES = ("noise", "data", "noisy")

@@ -7,7 +7,7 @@ within a pair of components, x_t is the mixture of N(m_t, V_t), its weights w_ij
     b(x, t)      = Σ_ij r_ij(x) [m_t' + ½ V_t' V_t⁻¹ (x - m_t)]
     E[x_0 | x_t] = Σ_ij r_ij(x) [m_i + (1 - t) C_i V_t⁻¹ (x - m_t)]
 
-r_ij being the posterior weights at x. What the regressions of `interpolants` and `bridges` are tested against.
+r_ij being the posterior weights at x. What the regressions of `linear` and `bridges` are tested against.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from diffjax.dtypes import alike
-from diffjax.interpolants import Interpolant
+from diffjax.interpolants.linear import Interpolant
 from diffjax.linear_algebra import einsum
 from diffjax.predictions import Kind, Predict, Prediction
 from diffjax.reference import GaussianMixture

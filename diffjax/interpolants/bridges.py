@@ -22,7 +22,7 @@ from jax import Array
 from jaxtyping import Float
 
 from diffjax.errors import InputError
-from diffjax.interpolants import PROCESS, event_mean, interpolant, pairs, value
+from diffjax.interpolants.linear import PROCESS, event_mean, interpolant, pairs, value
 from diffjax.predictions import Predict
 from diffjax.randomness import Keys, normal
 from diffjax.samplers import driver
