@@ -55,7 +55,10 @@ def panel(directory: str) -> tuple[list[Paths | Points], np.ndarray]:
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    name, rows = Path(sys.argv[1]), [[panel(run) for run in row.split(",")] for row in sys.argv[2:]]
+    try:
+        name, rows = Path(sys.argv[1]), [[panel(run) for run in row.split(",")] for row in sys.argv[2:]]
+    except InputError as error:
+        sys.exit(f"error: {error}")
     pictures.write(name, Panels([[marks for marks, _ in row] for row in rows], extent=3.5))
     pictures.write(name, Film(np.concatenate([frames for row in rows for _, frames in row], axis=1)))
 
