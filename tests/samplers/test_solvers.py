@@ -77,7 +77,7 @@ def test_orders_of_convergence_from_pure_noise():
             name, _, of = name.partition(" ")
             stepper = samplers.unipc(process, int(of)) if of else getattr(samplers, name)(process)
             errors = []
-            for n in (32, 64, 128):
+            for n in (8, 16, 32) if name == "rk4" else (32, 64, 128):  # beyond, rk4 has the truth's own error
                 u = np.linspace(1, 0, n + 1)
                 times = jnp.asarray(u if name in ("midpoint", "rk4") else u**3 / (u**3 + (1 - u) ** 3))
                 x = samplers.denoise(stepper, predict, KEY, jnp.asarray(x1), times)
@@ -303,7 +303,7 @@ def test_every_sampler_works_where_there_is_no_signal_left(name):
 
     for (name, k), x in ends(KEY).items():
         assert np.isfinite(x).all(), (name, k)
-        if k == 1 and name != "probability_flow" and name != "predictor_corrector":
+        if k == 1 and name not in ("probability_flow", "predictor_corrector", "midpoint", "rk4"):
             np.testing.assert_allclose(x, 0.0, atol=1e-6, err_msg=name)  # the mean of the data
         if k == 40:
             bias = 0.02 if name in (*DETERMINISTIC[1:], "probability_flow", "restart") else 0.25
