@@ -1,0 +1,5 @@
+"""The tables and figures of the results page, each a command."""
+
+from experiments.platform import set_cpu_flags
+
+set_cpu_flags()  # before jax is imported, as in `experiments.main`: convolutions' gradients are much slower without
