@@ -65,8 +65,7 @@ def solve(
         save: times to keep the state at, by the adjoint "checkpoint" alone.
 
     Raises:
-        InputError: on bad tolerances or max_steps, an unknown adjoint, and if max_steps do not reach the end, see
-            `flow.transport`.
+        InputError: on bad tolerances or max_steps, an unknown adjoint, and as `flow.transport` if steps run out.
     """
     import diffrax  # here, so that `import diffjax` stays light
 
@@ -87,9 +86,7 @@ def solve(
         sound = _finite(v) & (broken == 0)
         return _where(sound, v, 0.0), jnp.where(sound, jnp.zeros_like(broken), 1.0)
 
-    def run(
-        state: Any, ends: list[Array], saves: Array | None, tolerances: list[Array]
-    ) -> tuple[Any, Any, Array, Array]:
+    def run(state: Any, ends: list[Array], saves: Array | None, tolerances: list[Array]) -> tuple[Any, ...]:
         sound = _finite(state)
         y = _where(sound, state, 0.0), jnp.where(sound, 0.0, jnp.ones(sound.shape, dtype))
         # What the field closes over, as a network's parameters, becomes an argument. diffrax calls jit, within which it
@@ -102,9 +99,6 @@ def solve(
 
         solver, controller = _dopri5()
         last = diffrax.SubSaveAt(t1=True)
-        back: Any = diffrax.RecursiveCheckpointAdjoint()
-        if adjoint == "backsolve":
-            back = diffrax.BacksolveAdjoint(stepsize_controller=controller(*tolerances, norm=_worst_of_adjoint))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(traced_slope),
             solver(),
@@ -115,7 +109,7 @@ def solve(
             saveat=diffrax.SaveAt(subs=last if saves is None else [last, diffrax.SubSaveAt(ts=saves)]),
             stepsize_controller=controller(*tolerances, norm=lambda error: _worst(error[0])),
             max_steps=int(max_steps),
-            adjoint=back,
+            adjoint=_adjoint(adjoint, tolerances),
             throw=False,
         )
         arrived = solution.result == diffrax.RESULTS.successful
@@ -132,6 +126,15 @@ def solve(
             f"max_steps={max_steps} did not bring the flow from {start} to {end}: raise it, or rtol and atol"
         )
     return tuple(result)
+
+
+def _adjoint(name: Adjoint, tolerances: list[Array]) -> Any:
+    import diffrax
+
+    if name == "checkpoint":
+        return diffrax.RecursiveCheckpointAdjoint()
+    _, controller = _dopri5()
+    return diffrax.BacksolveAdjoint(stepsize_controller=controller(*tolerances, norm=_worst_of_adjoint))
 
 
 @functools.cache

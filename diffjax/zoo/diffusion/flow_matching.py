@@ -11,6 +11,8 @@ Levels of the data become real numbers by uniform noise (`zoo.model.dequantised`
 bounds their probability.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -62,7 +64,6 @@ def flow_matching(
     denoiser = Denoiser(process, network, shape, levels, "velocity", False, False, num_classes, label_dropout)
     stepper = samplers.euler(process) if stepper is None else stepper
     times = jnp.linspace(1.0, 0.0, 51) if times is None else times
-    units = units_of(shape, levels)
 
     def encode(key: randomness.Keys, batch: Batch) -> tuple[Array, Array | None]:
         return dequantised(key, image_of(batch), levels), denoiser.unpack(batch)[1]
@@ -80,7 +81,7 @@ def flow_matching(
         encode_key, key = randomness.split(key, 2)
         x0, label = encode(encode_key, batch)
         parts = {"flow": -sde.log_prob(process, denoiser.predict(params, label), key, x0)}
-        return parts | ({"units": jnp.full(len(x0), units)} if levels else {})
+        return parts | ({"units": jnp.full(len(x0), units_of(shape, levels))} if levels else {})
 
     def sample(params: Any, key: Array, num: int) -> Array:
         label = guidance.labels(num, num_classes) if num_classes else None
@@ -96,22 +97,8 @@ def flow_matching(
         predict, x1, _ = begun(params, key, batch)
         return samplers.denoise(stepper, predict, key, x1, times)
 
-    def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
-        predict, x1, x0 = begun(params, key, batch)
-        return flow_pictures.numbers(process, predict, x1, None if source.in_pairs else x0)
-
-    def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        if shape == (2,):
-            return flow_pictures.of_plane(process, *begun(params, key, batch))
-        if source.kind != "noise":
-            return flow_pictures.of_images(process, *begun(params, key, batch))
-        if len(shape) != 3 or num_classes:
-            return {}
-        shown = times if len(times) > 2 else sde.times(process.schedule, 50)
-        reverse = pictures.Reverse(process, denoiser.predict, stepper, shown, "posterior")
-        steps = conditioning_steps if source.scores else 0
-        return pictures.of_score(reverse, params, key, lambda key: encode(key, batch)[0], steps)
-
+    table = Table(lambda *given: flow_pictures.numbers(process, *begun(*given)))
+    figures = partial(_figures, denoiser, source, stepper, times, conditioning_steps, begun)
     likely = source.kind == "noise"  # a density to begin with
     measures: list[Measure] = [Bound(terms)] if likely else [Reconstruction(carried)] if source.in_pairs else []
     return Model(
@@ -122,9 +109,34 @@ def flow_matching(
         lambda params: denoiser.kernels(params, guidance),
         of_times(times_of.continuous(sde.TRAIN_FROM) if time_sampler is None else time_sampler),
         Examples(classes=denoiser.classes),
-        measures if likely and len(shape) == 3 else [*measures, Table(table)],
+        measures if likely and len(shape) == 3 else [*measures, table],
         Figures(samples=columns(num_classes if guidance.label < 0 else 0), own=figures),
     )
+
+
+def _figures(
+    denoiser: Denoiser,
+    source: Source,
+    stepper: samplers.Stepper,
+    times: Array,
+    conditioning_steps: int,
+    begun: Callable[[Any, Array, Batch], tuple[predictions.Predict, Array, Array]],
+    params: Any,
+    key: Array,
+    batch: Batch,
+) -> dict[str, Figure]:
+    """Paths of points of the plane or of images from another set, else the reverse process of images."""
+    process = denoiser.process
+    if denoiser.shape == (2,):
+        return flow_pictures.of_plane(process, *begun(params, key, batch))
+    if source.kind != "noise":
+        return flow_pictures.of_images(process, *begun(params, key, batch))
+    if len(denoiser.shape) != 3 or denoiser.num_classes:
+        return {}
+    shown = times if len(times) > 2 else sde.times(process.schedule, 50)
+    reverse = pictures.Reverse(process, denoiser.predict, stepper, shown, "posterior")
+    steps = conditioning_steps if source.scores else 0
+    return pictures.of_score(reverse, params, key, lambda key: begun(params, key, batch)[2], steps)
 
 
 def make(config: Any) -> Model:

@@ -39,6 +39,7 @@ from diffjax.zoo.diffusion import networks, pictures, score_toy
 from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, dequantised, image_of, units_of
 
+EVENLY = times_of.continuous(sde.TRAIN_FROM)
 WAVES = 32  # of the noise level, by which the size of the loss is learned
 WEIGHTINGS = ("simple", "likelihood")  # beside those of `losses.WEIGHTS`
 
@@ -134,8 +135,7 @@ def score_model(
         sigma_data: the deviation of the data, with which the network is preconditioned (EDM); 0: it gives the score.
         learned_uncertainty: whether the loss is divided by its own size at t, which is learned (Karras et al. 2024).
         time_sampler: of training at all times; `continuous` unless given.
-        stepper, times: what samples are drawn by, times descending from 1 to 0; 1000 steps of `reverse_diffusion`,
-            ended by the estimate of x_0, unless given.
+        stepper, times: what samples are drawn by; 1000 denoised steps of `reverse_diffusion` unless given.
         bound_steps: steps of the chain whose bound is reported, where there are no `num_levels`.
         num_terms: of these steps, drawn for each example; all unless given.
         conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
@@ -146,7 +146,6 @@ def score_model(
     stepper = samplers.denoised(process, samplers.reverse_diffusion(process)) if stepper is None else stepper
     times = sde.times(schedule, 1000) if times is None else times
     grid_times = _bound_times(schedule, num_levels or bound_steps)
-    all_times = time_sampler or times_of.continuous(sde.TRAIN_FROM)
     matching = _matching(score, weighting)
 
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
@@ -183,7 +182,7 @@ def score_model(
         bound_of(terms),
         sample,
         score.kernels,
-        of_times(times_of.low_discrepancy(num_levels) if num_levels else all_times),
+        of_times(times_of.low_discrepancy(num_levels) if num_levels else time_sampler or EVENLY),
         measures=(Bound(terms), Flow(score.log_prob), *([] if toy is None else [Table(table)])),
         figures=Figures(own=figures),
     )
