@@ -10,30 +10,16 @@ Cost: minutes on 2 CPU cores, for a step solves the equation by about 50 calls o
 1.32 bits/dim, 1.83 nats, where the law of the data itself has 1.69; 32 planar layers have 1.92, 8 of coupling 2.13.
 """
 
-import math
-
 from ml_collections import ConfigDict
 
-from configs import base
-
-MODES = 8
+from configs import base, fm_toy
 
 
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.system = "flow_density"
-    angles = [2 * math.pi * k / MODES for k in range(MODES)]
-    config.data.update(
-        name="mixture",
-        shape=(2,),
-        levels=0,
-        num_train=200_000,
-        num_test=5_000,
-        weights=(1 / MODES,) * MODES,
-        means=tuple((2 * math.cos(a), 2 * math.sin(a)) for a in angles),
-        std=0.2,
-        noise=0.1,  # of two_moons or swiss_roll
-    )
+    config.data = fm_toy.get_config().data
+    config.data.update(num_train=200_000, num_test=5_000)
     config.flow = ConfigDict(
         dict(
             name="continuous",

@@ -47,10 +47,7 @@ def simple(
     """
     x0 = as_float(x0)
     t = jnp.asarray(t, x0.dtype)
-    eps = normal(key, x0.shape, x0.dtype)
-    xt = _noised(process, x0, eps, t)
-    error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
-    return _event_mean(error**2)
+    return _squared_error(process, predict, x0, normal(key, x0.shape, x0.dtype), t, kind)
 
 
 def flow_matching(
@@ -78,9 +75,7 @@ def flow_matching(
     if source is not None and jnp.shape(source) != x0.shape:
         raise InputError(f"the source of shape {jnp.shape(source)} must be of the shape of the data, {x0.shape}")
     end = normal(key, x0.shape, x0.dtype) if source is None else jnp.asarray(source, x0.dtype)
-    xt = _noised(process, x0, end, t)
-    target = unpair("velocity", process.schedule, x0, end, t)
-    return _event_mean((target - convert(predict(xt, t), "velocity", process, xt, t)) ** 2)
+    return _squared_error(process, predict, x0, end, t, "velocity")
 
 
 def weighted(
@@ -183,6 +178,12 @@ def draw(q: Distribution, key: Keys) -> Array:
     if isinstance(q, Normal):
         return q.mean + sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
     return q.sample(key)
+
+
+def _squared_error(process: Gaussian, predict: Predict, x0: Array, eps: Array, t: Array, kind: Kind) -> Array:
+    xt = _noised(process, x0, eps, t)
+    error = unpair(kind, process.schedule, x0, eps, t) - convert(predict(xt, t), kind, process, xt, t)
+    return _event_mean(error**2)
 
 
 def _noised(process: Gaussian, x0: Array, eps: Array, t: Array) -> Array:

@@ -51,7 +51,7 @@ def test_the_network_is_the_velocity_on_every_schedule():
         x, t = jnp.array([[0.3, -0.7], [1.0, 0.2]]), jnp.array([0.4, 0.9])
         prediction = predict(x, t)
         assert prediction.kind == "velocity"
-        # One Euler step of the sampler on the straight path moves by the network's own output.
+        # On the straight path x_0 = x_t - t u.
         if name == "straight":
             x0 = predictions.convert(prediction, "x0", process, x, t)
             np.testing.assert_allclose(x - t[:, None] * prediction.value, x0, rtol=1e-5, atol=1e-6)
