@@ -3,12 +3,14 @@
     python -m experiments.results.sampling solvers RUN CLASSIFIER
     python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
     python -m experiments.results.sampling few RUN CLASSIFIER
+    python -m experiments.results.sampling configured RUN CLASSIFIER
 
 RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
 run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
 (Karras et al. 2024b). `few` is of any system that samples in steps: 1, 2, 4 and 8 evaluations, and as many as its
-configuration has. Columns: the Frechet distance of the classifier's features to those of the training images, precision
-and recall by them (recall is diversity), for guidance how many samples are read as the class asked for, and seconds.
+configuration has; `configured` is the last alone. Columns: the Frechet distance of the classifier's features to those of
+the training images, precision and recall by them (recall is diversity), for guidance how many samples are read as the
+class asked for, and seconds.
 """
 
 import functools
@@ -102,9 +104,9 @@ def solvers(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]
 
 def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
     """A row for each number of evaluations, by `FEW_BY` or the system's own sampler; then as configured."""
-    yield ["system", "sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
-    own = config.sampling.sampler
-    for name in FEW_BY.get(config.system, (own,)):
+    head, own = configured(config, params, judge)
+    yield head
+    for name in FEW_BY.get(config.system, (config.sampling.sampler,)):
         for steps in FEW:
             settings = {"sampler": name, "steps": steps}
             if config.system == "score":
@@ -113,9 +115,18 @@ def few(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
             changed.sampling.update(settings)
             samples, seconds = drawn(changed, params)
             yield [config.system, name, str(steps), *judge.row(samples), f"{seconds:.2f}"]
+    yield own
+
+
+def configured(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[str]]:
+    """One row, of the run's own configuration."""
+    yield ["system", "sampler", "evaluations", "Frechet distance", "precision", "recall", "seconds"]
+    name, steps = config.sampling.sampler, config.sampling.steps
     samples, seconds = drawn(config, params)
-    evaluations = 2 * config.sampling.steps - 1 if own in TWICE else config.sampling.steps
-    yield [config.system, own, str(evaluations), *judge.row(samples), f"{seconds:.2f}"]
+    evaluations = 2 * steps - 1 if name in TWICE else steps
+    if "guidance" in config and config.guidance.scale not in (0, 1):
+        evaluations *= 2  # told the class, and not
+    yield [config.system, name, str(evaluations), *judge.row(samples), f"{seconds:.2f}"]
 
 
 def guidance(config: ConfigDict, params: Any, judge: Judge, worse: Any = None) -> Iterator[list[str]]:
@@ -168,8 +179,11 @@ def autoguided(config: ConfigDict, params: Any, worse: Any) -> Callable[[float],
     return draw
 
 
+TABLES: dict[str, Callable[..., Iterator[list[str]]]] = {"solvers": solvers, "few": few, "configured": configured}
+
+
 def main(arguments: list[str]) -> None:
-    if len(arguments) < 3 or arguments[0] not in ("solvers", "guidance", "few"):
+    if len(arguments) < 3 or arguments[0] not in (*TABLES, "guidance"):
         sys.exit(__doc__)
     kind, directory, classifier, *rest = arguments
     try:
@@ -183,8 +197,7 @@ def main(arguments: list[str]) -> None:
         worse = whole(restore_ema(open_saved(rest[0], "WORSE"), None)[1]) if rest else None
     except InputError as error:
         sys.exit(f"error: {error}")
-    tables: dict[str, Callable[..., Iterator[list[str]]]] = {"solvers": solvers, "few": few}
-    table = tables.get(kind, functools.partial(guidance, worse=worse))
+    table = TABLES.get(kind, functools.partial(guidance, worse=worse))
     rows = table(config, whole(params), judge)
     for i, cells in enumerate(rows):
         print(f"| {' | '.join(cells)} |" + ("\n|" + " --- |" * len(cells) if i == 0 else ""), flush=True)

@@ -97,7 +97,7 @@ def flow_matching(
         predict, x1, _ = begun(params, key, batch)
         return samplers.denoise(stepper, predict, key, x1, times)
 
-    table = Table(lambda *given: flow_pictures.numbers(process, *begun(*given)))
+    table = Table(lambda *given: flow_pictures.numbers(process, *begun(*given), in_pairs=source.in_pairs))
     figures = partial(_figures, denoiser, source, stepper, times, conditioning_steps, begun)
     likely = source.kind == "noise"  # a density to begin with
     measures: list[Measure] = [Bound(terms)] if likely else [Reconstruction(carried)] if source.in_pairs else []

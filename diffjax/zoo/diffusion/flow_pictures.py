@@ -33,23 +33,25 @@ def of_images(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict
     return {"flow_sequence": Grid(rows.reshape(-1, *x0.shape[1:]), rows.shape[1]), "flow": Film(path)}
 
 
-def numbers(process: Gaussian, predict: Predict, x1: Array, x0: Array | None) -> dict[str, dict[str, float]]:
+def numbers(
+    process: Gaussian, predict: Predict, x1: Array, x0: Array, *, in_pairs: bool = False
+) -> dict[str, dict[str, float]]:
     """Straightness, and the energy distance of data x0 (n, dim) to where the flow and few Euler steps carry x1.
 
-    x0 is None where it belongs to x1: then the distance, of independent draws, is not to be had.
+    The energy distance compares independent draws. With `in_pairs` each x0 belongs to its x1, and it is left out.
     """
 
     @jax.jit
     def run(x1: Array) -> tuple[Array, list[Array]]:
         path = reflow.flow_path(process, predict, x1, STEPS)
-        steps = () if x0 is None else FEW
+        steps = () if in_pairs else FEW
         few = [reflow.flow_ends(process, predict, x1, num, samplers.euler(process)) for num in steps]
         return reflow.straightness_of(path), [path[-1], *few]
 
     straightness, ends = run(x1)
     error = jnp.std(straightness, ddof=1) / jnp.sqrt(len(x1))
     table = {"straightness": {"mean": float(straightness.mean()), "standard error": float(error)}}
-    if x0 is None:
+    if in_pairs:
         return table
     names = ["flow", *(f"Euler, {num} steps" for num in FEW)]
     distances = {
