@@ -8,9 +8,9 @@
 RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
 run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
 (Karras et al. 2024b). `few` is of any system that samples in steps: 1, 2, 4 and 8 evaluations, and as many as its
-configuration has; `configured` is the last alone. Columns: the Frechet distance of the classifier's features to those of
-the training images, precision and recall by them (recall is diversity), for guidance how many samples are read as the
-class asked for, and seconds.
+configuration has; `configured` is the last alone. Columns: the Frechet distance of the classifier's features to those
+of the training images, precision and recall by them (recall is diversity), for guidance how many samples are read as
+the class asked for, and seconds.
 """
 
 import functools
