@@ -134,9 +134,9 @@ def test_points_of_the_plane_go_through_train_eval_and_sample(tmp_path):
 def test_another_config_in_a_workdir_changes_nothing(trained, tiny):
     workdir, _ = trained
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    more = "--config.net.channels=16", "--config.training.seed=3"
+    more = "--config.net.width=32", "--config.training.seed=3"
     says = refused(call(f"--config={tiny}", f"--workdir={workdir}", *more))
-    assert "net.channels (8 there, 16 now)" in says
+    assert "net.width (16 there, 32 now)" in says
     assert "training.seed (0 there, 3 now)" in says
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
