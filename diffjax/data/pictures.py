@@ -106,16 +106,16 @@ def told(files: Files, found: Int32[np.ndarray, " n"]) -> str:
             said.append(f"{num} {words}")
     if len(broken):
         first = ", ".join(files.called(i) for i in broken[:NAMED]) + (", ..." if len(broken) > NAMED else "")
-        said.append(f"{len(broken)} left out ({first}), for {_reason(files, broken[0]).rstrip('.')}")
+        said.append(f"{len(broken)} left out ({first}): the first {_reason(files, broken[0])}")
     return "; ".join(said)
 
 
 def _reason(files: Files, number: int) -> str:
     try:
-        image_files.converted(files.opened(number), files.called(number), 1)
+        image_files.converted(files.opened(number), "", 1)
     except InputError as error:
-        return str(error)
-    return f"{files.called(number)} could not be read"
+        return str(error).strip(". ")
+    return "could not be read"
 
 
 def _read(files: Files, number: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, set[str]]:

@@ -80,11 +80,10 @@ def of_arrays(config: Any, called: str, examples: np.ndarray, labels: np.ndarray
     """
     levels = config.get("levels", 256)
     examples = _valued(_shaped(examples, tuple(config.shape), called), levels, called)
-    if labels is not None and labels.shape != examples.shape[:1]:
-        raise InputError(f"{called} has {len(examples)} examples but labels of shape {labels.shape}: give one each.")
-    kept = part(len(examples))
     note = f"{config.name} {called!r}: {len(examples)} examples{_spread(examples) if not levels else ''}"
-    return from_arrays(config.name, examples[kept], None if labels is None else labels[kept], levels, note)
+    whole = from_arrays(config.name, examples, labels, levels, note)  # checked before it is divided
+    taken = whole.gather(np.arange(len(whole))[part(len(whole))])
+    return from_arrays(config.name, taken["image"], taken["label"], levels, note)
 
 
 def name_of(wanted: Sequence[str], names: Sequence[str], otherwise: Sequence[str] = ()) -> str | None:
