@@ -81,8 +81,7 @@ def from_arrays(
             f" {examples.dtype} {examples.shape}: give raw pixel values, which the model scales itself, as uint8, or"
             " continuous data as float32 with levels=0."
         )
-    if labels is None:
-        labels = np.zeros(len(examples), np.int32)
+    labels = np.zeros(len(examples), np.int32) if labels is None else np.asarray(labels)
     if labels.shape != examples.shape[:1]:
         raise InputError(
             f"Dataset {name!r} has {len(examples)} examples but labels of shape {labels.shape}: give one each."

@@ -80,8 +80,16 @@ def _as_files(directory: Path, paths: list[Path], classes: tuple[str, ...], labe
         called=lambda i: str(paths[i]),
         labels=np.array(labels, np.int32),
         classes=classes,
-        facts=[[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+        facts=[_facts(path) for path in paths],
     )
+
+
+def _facts(path: Path) -> list:
+    try:
+        found = path.stat()
+    except OSError:  # a link to nowhere, which is counted with what cannot be read
+        return [str(path)]
+    return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _files(directory: Path) -> list[Path]:

@@ -55,6 +55,10 @@ def of_files(config: Any, files: Files, part: Part) -> Dataset:
     in_memory = config.get("in_memory", True) and num * int(np.prod(shape)) <= IN_MEMORY
     facts = {"files": files.facts, "shape": shape, "reader": READER, "in_memory": in_memory}
     images, found = cached(f"{config.name}-{Path(config.dir).name}", facts, lambda: _read_all(files, shape, in_memory))
+    if not all(
+        _reason(files, i) for i in np.flatnonzero(found == BROKEN).tolist()
+    ):  # the disk or its permissions were to blame
+        images, found = _read_all(files, shape, in_memory)
     readable = np.flatnonzero(found != BROKEN)
     note = told(files, found)
     if not len(readable):
@@ -111,11 +115,12 @@ def told(files: Files, found: Int32[np.ndarray, " n"]) -> str:
 
 
 def _reason(files: Files, number: int) -> str:
+    """Why it cannot be read; "" if it can."""
     try:
         image_files.converted(files.opened(number), "", 1)
     except InputError as error:
         return str(error).strip(". ")
-    return "could not be read"
+    return ""
 
 
 def _read(files: Files, number: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, set[str]]:

@@ -133,6 +133,22 @@ def test_files_are_decoded_again_only_when_they_have_changed(classes, monkeypatc
     assert 111 in np.concatenate([part["image"] for part in parts(fields(classes))]) and len(seen) == 44
 
 
+def test_what_was_broken_is_tried_again_though_the_file_looks_the_same(classes):
+    """A disk that was away, say. A link to nowhere is one more that cannot be read."""
+    path = classes / "b" / "0 broken.png"
+    write(path, 77)
+    whole = path.read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    os.utime(path, ns=(10**18, 10**18))
+    (classes / "b" / "nowhere.png").symlink_to(classes / "gone.png")
+    assert "3 left out" in load(fields(classes), "train").note
+    path.write_bytes(whole)
+    os.utime(path, ns=(10**18, 10**18))
+    train, test = parts(fields(classes))
+    assert 77 in np.concatenate([train["image"], test["image"]])
+    assert "21 images" in (note := load(fields(classes), "train").note) and "2 left out" in note
+
+
 def test_a_large_set_is_read_as_it_is_asked_for_and_names_a_file_that_is_gone(classes, monkeypatch):
     monkeypatch.setattr(pictures, "IN_MEMORY", 100)
     dataset = load(fields(classes), "train")

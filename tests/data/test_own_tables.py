@@ -2,13 +2,14 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
 from ml_collections import ConfigDict
 from tiny_sets import everything, png
 
-from diffjax.data import load
+from diffjax.data import from_arrays, load
 from diffjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -55,6 +56,17 @@ def test_an_npz_is_taken_with_its_labels(tmp_path, arrays, shape, levels):
     assert "20 examples" in note and ("standardise" in note) == ("arr_0" in arrays)
     again = whole("npz", tmp_path, shape, levels)  # the only one of the folder
     np.testing.assert_array_equal(again[0], image)
+
+
+def test_arrays_of_a_notebook_are_taken_whatever_their_type():
+    for examples, levels in ((IMAGES.astype(np.int64), 256), (IMAGES > 9, 2), (POINTS, 0), (jnp.asarray(POINTS), 0)):
+        dataset = from_arrays("mine", examples, LABELS.tolist(), levels)
+        found = everything(dataset)
+        assert found["image"].dtype == (np.uint8 if levels else np.float32)
+        np.testing.assert_array_equal(found["image"], np.asarray(examples).astype(found["image"].dtype))
+        np.testing.assert_array_equal(found["label"], LABELS)
+    with pytest.raises(InputError, match=r"'mine' has the value -1, outside 0 .. 255"):
+        from_arrays("mine", IMAGES.astype(int) - 1)
 
 
 def test_an_npy_has_no_labels_and_two_files_are_the_two_parts(tmp_path):
