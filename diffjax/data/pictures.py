@@ -55,9 +55,8 @@ def of_files(config: Any, files: Files, part: Part) -> Dataset:
     in_memory = config.get("in_memory", True) and num * int(np.prod(shape)) <= IN_MEMORY
     facts = {"files": files.facts, "shape": shape, "reader": READER, "in_memory": in_memory}
     images, found = cached(f"{config.name}-{Path(config.dir).name}", facts, lambda: _read_all(files, shape, in_memory))
-    if not all(
-        _reason(files, i) for i in np.flatnonzero(found == BROKEN).tolist()
-    ):  # the disk or its permissions were to blame
+    # What can be read by now was not the file's fault, but the disk's.
+    if not all(_reason(files, i) for i in np.flatnonzero(found == BROKEN).tolist()):
         images, found = _read_all(files, shape, in_memory)
     readable = np.flatnonzero(found != BROKEN)
     note = told(files, found)
