@@ -80,6 +80,16 @@ def check_labelled(dataset: Dataset, field: str, num_classes: int) -> None:
         )
 
 
+def surplus(dataset: Dataset, field: str, num_classes: int) -> str:
+    """What is to be said if no example has the last of `num_classes` classes; "" otherwise."""
+    if dataset.highest_label is None or dataset.highest_label >= num_classes - 1:
+        return ""
+    return (
+        f"{field}={num_classes}, but no label of {dataset.name!r} is above {dataset.highest_label}: classes from"
+        f" {dataset.highest_label + 1} on are not learned, unless you set {field}={dataset.highest_label + 1}"
+    )
+
+
 def _highest(dataset: Dataset) -> int:
     return int(all_labels(dataset).max()) if dataset.highest_label is None else dataset.highest_label
 
