@@ -105,12 +105,13 @@ def fit(image: "Image.Image", shape: tuple[int, int, int]) -> UInt8[np.ndarray, 
 def listed(directory: Path) -> list[Path]:
     """The image files of a directory and of the directories in it, in the order of their paths, the same everywhere.
 
-    Hidden ones, whose names begin with a dot, are passed over. Links to directories are followed, in circles no.
+    Hidden ones, whose names begin with a dot, are passed over. Links to directories are followed, to each place once.
     """
     found, seen = [], set()
     for root, directories, names in os.walk(directory, followlinks=True):
         place = os.path.realpath(root)
-        directories[:] = [] if place in seen else [d for d in directories if not d.startswith((".", "__MACOSX"))]
+        # Sorted: of two ways to a place the first is taken, on every machine.
+        directories[:] = [] if place in seen else sorted(d for d in directories if not d.startswith((".", "__MACOSX")))
         if place not in seen:
             found += [Path(root, name) for name in names if not name.startswith(".")]
         seen.add(place)
