@@ -17,8 +17,6 @@ Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGT
 interrupted by Ctrl-C at another time.
 """
 
-import contextlib
-import difflib
 import errno
 import os
 import re
@@ -26,10 +24,11 @@ import runpy
 import sys
 from pathlib import Path
 
-from experiments.platform import keep_one_arena, set_cpu_flags
+from experiments.platform import keep_compiled, keep_one_arena, keep_quiet, set_cpu_flags
+from experiments.suggestions import absent_field
 
 try:
-    from absl import app, flags, logging
+    from absl import app, flags
     from ml_collections import ConfigDict, config_flags
 except ModuleNotFoundError as error:
     from diffjax.extras import missing  # not before: it brings jax, which waits for its flags
@@ -99,7 +98,7 @@ def _prepare() -> None:
     keep_one_arena()
     set_cpu_flags()
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
+        keep_quiet()
     if MODE.value == "plan" and DEVICES.value:
         several = f" --xla_force_host_platform_device_count={DEVICES.value}"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + several
@@ -108,10 +107,7 @@ def _prepare() -> None:
 
     if MODE.value == "plan" and DEVICES.value:
         jax.config.update("jax_platforms", "cpu")
-    # Compilation takes longer than a short run's training: keep its results between runs.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # no home directory, no cache
-            jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/diffjax/compiled").expanduser()))
+    keep_compiled()
 
 
 def _explained(error: Exception) -> str | None:
@@ -138,7 +134,7 @@ def _run() -> None:
     elif NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT, the same in every process")
     from diffjax.paths import local
-    from experiments import plan, run, workdir
+    from experiments import opened, plan, run, workdir
 
     if MODE.value == "plan":
         plan.plan(CONFIG.value, TOPOLOGY.value, MEMORY.value)
@@ -154,15 +150,7 @@ def _run() -> None:
     if MODE.value == "eval":
         run.evaluate(config, path, STEP.value, AGAINST.value)
         return
-    if SAMPLER.value is not None:
-        config.sampling.sampler = SAMPLER.value
-    if STEPS.value is not None:
-        config.sampling.steps = STEPS.value
-    for name, value in (("label", LABEL.value), ("scale", SCALE.value)):
-        if value is not None and "guidance" not in config:
-            raise InputError(f"--{name} is of guided systems, as of configs/cfg_digits.py: this run knows no classes")
-        if value is not None:
-            config.guidance[name] = value
+    opened.ask(config, SAMPLER.value, STEPS.value, LABEL.value, SCALE.value)
     run.sample(config, path, STEP.value, NUM.value, SEED.value)
 
 
@@ -264,13 +252,9 @@ def _fault(path: str, argv: list[str]) -> str | None:
     where = Path(argument) / "config.json" if file == str(SAVED) else path
     for arg in argv:
         override = re.match(r"--?(no)?config\.([^=]*)", arg)
-        here, walked = config, "config"
-        for name in override[2].split(".") if override else []:
-            if not isinstance(here, ConfigDict) or name not in here:
-                fields = sorted(here) if isinstance(here, ConfigDict) else []
-                near = difflib.get_close_matches(name, fields, n=1) or fields
-                return f"{walked}.{name} is not a field of {where}; {walked} has {', '.join(near) or 'no fields'}"
-            here, walked = here[name], f"{walked}.{name}"
+        absent = absent_field(config.to_dict(), override[2]) if override else None
+        if absent:
+            return f"{absent[0]} is not a field of {where}; {absent[1]}"
     return None
 
 

@@ -117,6 +117,22 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
     )
 
 
+def ask(config: ConfigDict, sampler: str | None, steps: int | None, label: int | None, scale: float | None) -> None:
+    """Sets what is not None: the sampler, its steps, the class to draw and guidance's scale.
+
+    Raises `InputError` where a class or a scale is asked of a system that is not guided.
+    """
+    if sampler is not None:
+        config.sampling.sampler = sampler
+    if steps is not None:
+        config.sampling.steps = steps
+    for name, value in (("label", label), ("scale", scale)):
+        if value is not None and "guidance" not in config:
+            raise InputError(f"--{name} is of guided systems, as of configs/cfg_digits.py: this run knows no classes")
+        if value is not None:
+            config.guidance[name] = value
+
+
 def _sampler(config: ConfigDict) -> str:
     name = f"{config.sampling.sampler}_{config.sampling.steps}"
     if "guidance" not in config:

@@ -39,8 +39,10 @@ from experiments.writer import Writer, claimed, writer_of
 GRID, BOUND, FIGURES, SAMPLE = range(4)
 
 
-def train(config: ConfigDict, workdir: str | Path) -> None:
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains to `training.steps` from wherever the workdir stands, then evaluates and draws the system's figures.
+
+    Returns what eval.json says.
 
     SIGTERM and Ctrl-C stop it after a save, but only where it is called in the main thread.
     Raises `InputError` for a bad configuration or workdir, and what `training.loop.train` raises.
@@ -95,12 +97,14 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         }
         params = here(run.mesh, mean)  # all processes send their parts
         writer.figures(lambda: _figures(run, params))
-        _finish(run, writer, report.finished(found, began))
+        found = report.finished(found, began)
+        _finish(run, writer, found)
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))
+    return found
 
 
-def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> None:
-    """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen.
+def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> dict[str, Any]:
+    """What `evaluation` measures of a checkpoint's EMA weights on the test split, also to eval.json and the screen.
 
     against: the workdir of another run, or images. Then the samples of both are compared, to against.json.
     """
@@ -116,15 +120,20 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
             raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
         found = quality.against(trained, _others(trained, against))
         found |= {"step": step, "ema_width": run.ema_width, "against": against}
-        writer.report(report.finished(found, began), "against.json")
+        found = report.finished(found, began)
+        writer.report(found, "against.json")
         writer.say(*quality.told_of_both(found))
-        return
-    found = measured(trained) | {"step": step, "ema_width": run.ema_width}
-    _finish(run, writer, report.finished(found, began))
+        return found
+    found = report.finished(measured(trained) | {"step": step, "ema_width": run.ema_width}, began)
+    _finish(run, writer, found)
+    return found
 
 
-def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> None:
-    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8."""
+def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> np.ndarray:
+    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8.
+
+    Returns them as the model gives them: floats (num, *event), images in [-1, 1].
+    """
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     check_seed("--seed", seed)
@@ -142,6 +151,7 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     picture = writer.figure(name, run.model.figures.samples(jnp.asarray(samples[: run.options["grid"]])))
     writer.arrays(name, {"images": pictures.pixels(samples)} if samples.ndim == 4 else {"samples": samples})
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
+    return samples
 
 
 def trained_of(run: Run, params: Any) -> Trained:

@@ -13,7 +13,7 @@ import datetime
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -128,6 +128,31 @@ def write_json(path: Path, value: Any) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(_dumps(value, indent=2) + "\n")
     part.replace(path)
+
+
+def read_metrics(workdir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """metrics.jsonl: name -> (steps, values), both (num,); nan for a value that was not finite.
+
+    Raises:
+        InputError: if there is no such file, for nothing was trained there.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        raise InputError(f"workdir {workdir} holds no training (no metrics.jsonl); train there first, or correct it")
+    found: dict[str, dict[float, float]] = {}
+    for text in path.read_text(errors="replace").splitlines():
+        if not np.isfinite(_step(text)):
+            continue
+        line = json.loads(text)
+        for name, value in line.items():
+            if name != "step":
+                found.setdefault(name, {})[line["step"]] = np.nan if value is None else value
+    return {name: (np.array([*curve]), np.array([*curve.values()], float)) for name, curve in found.items()}
+
+
+def worth_a_curve(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Those that have several values, and not the same one all the time."""
+    return {name: curve for name, curve in metrics.items() if len(set(curve[1].tolist())) > 1}
 
 
 class Log:

@@ -170,8 +170,8 @@ class _Bar(tqdm):
     """The progress of a run on stderr; of several processes the first alone shows it, and speaks."""
 
     def __init__(self, config: TrainingConfig, start: int):
-        # Not on a terminal, a line now and then is enough.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+        # Elsewhere than on a terminal or in a notebook, which rewrite the line, one now and then is enough.
+        interval = 0.5 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
         silent = jax.process_index() != 0
         super().__init__(total=config.steps, initial=start, unit="step", mininterval=interval, disable=silent)
 
