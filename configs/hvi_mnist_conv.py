@@ -1,6 +1,8 @@
 """Hamiltonian variational inference on binarised MNIST, convolutional (Salimans, Kingma & Welling 2015, section 5).
 
 --config.hvi.num_leapfrog=0 | 1 | 2 | 4 | 8 | 16    the paper's rows
+
+Cost: as configs/hvi_mnist_fc.py, with more of it in every step: minutes to an hour on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -4,11 +4,13 @@ python -m experiments.main                                            the digits
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
 python -m experiments.main --mode=eval --workdir=DIR [--step=N] [--against=OTHER]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
+python -m experiments.main --mode=list [WORD ...]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
 Training in a workdir that holds a run picks it up where it stopped, without --config with that run's configuration.
 --mode=eval and --mode=sample always take that; --config.field=value changes it for this call. --mode=plan trains
-nothing: it says what a step needs on devices that need not be there.
+nothing: it says what a step needs on devices that need not be there. --mode=list shows all configurations, or those
+that have all the words.
 
 Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1, or
 with --coordinator=auto where jax can find out for itself (TPU slices, Slurm); one --workdir that all can reach.
@@ -21,9 +23,11 @@ import errno
 import os
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
+from experiments import listing
 from experiments.platform import keep_compiled, keep_one_arena, keep_quiet, set_cpu_flags
 from experiments.suggestions import absent_field
 
@@ -39,7 +43,7 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "plan"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "list", "plan"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
 AGAINST = flags.DEFINE_string(
     "against", "", "eval: another workdir, a folder of images or an .npz; compares its samples with the run's."
@@ -64,7 +68,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    if MODE.value == "list":
+        _list(argv[1:])
+        return
     _prepare()
     from diffjax.errors import InputError
     from diffjax.extras import MissingExtra
@@ -91,6 +98,13 @@ def main(_: list[str]) -> None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _list(words: list[str]) -> None:
+    text = "\n".join(listing.lines(words, shutil.get_terminal_size((160, 24)).columns))
+    if not text:
+        sys.exit(f"error: {listing.nothing_of(words)}")
+    print(text)
 
 
 def _prepare() -> None:
@@ -193,12 +207,17 @@ def _config_of(path: Path) -> ConfigDict:
 def _parse(argv: list[str]) -> list[str]:
     """The flags, or one sentence that says what is wrong with them."""
     path = None
+    if any(arg in ("-h", "-?", "-help", "--help") for arg in argv[1:]):
+        from experiments import usage
+
+        print(usage.text(flags.FLAGS))
+        sys.exit(0)
     try:
         argv, path = _in_full(argv)
         sys.argv[:] = argv  # ml_collections looks there for --config.field
         rest = flags.FLAGS(argv)
         CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is used
-        if rest[1:]:
+        if rest[1:] and MODE.value != "list":
             raise flags.Error(f"unexpected arguments {' '.join(rest[1:])}: every option is --name=value")
         return rest
     except Exception as error:  # the file is the user's, and can fail in any way
@@ -239,6 +258,11 @@ def _default(workdir: str | None) -> str:
 def _fault(path: str, argv: list[str]) -> str | None:
     """What is wrong with the configuration, or which `--config.a.b` it does not have; None if nothing is."""
     file, _, argument = path.partition(":")
+    if not Path(file).exists():
+        near = listing.near_file(file)
+        return f"--config={path} does not exist; " + (
+            f"did you mean {near}?" if near else "--mode=list shows those of configs/"
+        )
     try:
         namespace = runpy.run_path(file)
         if "get_config" not in namespace:

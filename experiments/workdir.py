@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.training.config import TrainingConfig
+from experiments.suggestions import nearest
 
 with needs_run():
     from PIL import Image
@@ -104,7 +105,10 @@ def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
         InputError: if there is no run in this directory, or its config.json is damaged.
     """
     if not (workdir / "config.json").exists():
-        raise InputError(f"{field} {workdir} holds no run (no config.json); train there first, or correct {field}")
+        runs = [str(path.parent) for path in workdir.parent.glob("*/config.json")]
+        near = nearest(str(workdir), runs)
+        meant = f"; did you mean {near[0]}?" if near else f"; train there first, or correct {field}"
+        raise InputError(f"{field} {workdir} holds no run (no config.json){meant}")
     return ConfigDict(_as_written(_read(workdir)))
 
 
