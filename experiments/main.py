@@ -104,7 +104,15 @@ def _list(words: list[str]) -> None:
     text = "\n".join(listing.lines(words, shutil.get_terminal_size((160, 24)).columns))
     if not text:
         sys.exit(f"error: {listing.nothing_of(words)}")
-    print(text)
+    _print(text)
+
+
+def _print(text: str) -> None:
+    """To a reader who may leave before the end, as `| head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
 
 
 def _prepare() -> None:
@@ -210,7 +218,7 @@ def _parse(argv: list[str]) -> list[str]:
     if any(arg in ("-h", "-?", "-help", "--help") for arg in argv[1:]):
         from experiments import usage
 
-        print(usage.text(flags.FLAGS))
+        _print(usage.text(flags.FLAGS))
         sys.exit(0)
     try:
         argv, path = _in_full(argv)

@@ -42,6 +42,13 @@ def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], p
         yield from found.lines(dict(report))
 
 
+def line_of_step(step: int, seen: Mapping[str, float], picture: Path | None, seconds: float) -> str:
+    """What an evaluation during training has to say: the last line of the log, what was measured, and the picture."""
+    parts = [f"{name} {value:.4g}" for name, value in seen.items()]
+    parts += [f"samples in {picture}"] if picture else []
+    return f"step {step}: {', '.join(parts)} ({seconds:.1f} s)"
+
+
 def curves(model: Model, options: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, float]:
     """What of the report is worth a curve."""
     found: dict[str, float] = {}

@@ -68,11 +68,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             writer.scalars(step, values)
 
         def on_eval(step: int, state: Any) -> None:
+            began = time.perf_counter()
+            seen, path = {name: logged[name] for name in ("loss", "images_per_second") if name in logged}, None
             if sampler is not None:
                 samples = sampler(_mean(run, state), jax.random.fold_in(run.key, GRID))
-                writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
+                path = writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
             if run.options.get("quality") and run.options.get("quality_while_training"):
-                writer.scalars(step, quality.of_step(dataclasses.replace(trained, params=_mean(run, state))))
+                found = quality.of_step(dataclasses.replace(trained, params=_mean(run, state)))
+                writer.scalars(step, found)
+                seen |= found
+            writer.say(report.line_of_step(step, seen, path, time.perf_counter() - began))
 
         with Stop() as stop:
             state = train_loop(

@@ -8,9 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffjax.extras import needs_run
 from diffjax.zoo.figures import Figure
 from experiments import pictures
 from experiments.workdir import Log, claim, write_json
+
+with needs_run():
+    from tqdm import tqdm
 
 
 class Writer:
@@ -22,7 +26,7 @@ class Writer:
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            print(line)
+            tqdm.write(line)  # above the progress of a training, if there is one
 
     def begin(self, step: int) -> None:
         """Opens the log of a training that goes on from `step`."""
@@ -32,11 +36,12 @@ class Writer:
         if self._log is not None:
             self._log.scalars(step, dict(values))
 
-    def samples(self, step: int, figure: Figure) -> None:
+    def samples(self, step: int, figure: Figure) -> Path:
         """Samples drawn during training, for samples/ and the log."""
         path = self.figure(f"step_{step:08d}", figure)
         if self._log is not None:
             self._log.image(step, "samples", path)
+        return path
 
     def figure(self, name: str, figure: Figure) -> Path:
         return pictures.write(self._directory / "samples" / name, figure)
@@ -62,7 +67,9 @@ class Silent(Writer):
 
     def say(self, *lines: str) -> None: ...
     def begin(self, step: int) -> None: ...
-    def samples(self, step: int, figure: Figure) -> None: ...
+    def samples(self, step: int, figure: Figure) -> Path:
+        return self._directory
+
     def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
     def report(self, report: Mapping[str, Any], name: str = "") -> None: ...
