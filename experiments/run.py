@@ -30,7 +30,7 @@ from diffjax.training.sharding import parallelize
 from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
-from experiments import pictures, report
+from experiments import pictures, report, wandb_log
 from experiments.opened import Run, check_teacher, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
@@ -56,6 +56,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     trained = trained_of(run, None)
     if run.options.get("quality"):
         features_of(trained)
+    if run.wandb:
+        wandb_log.check()
     with claimed(run.directory, run.saved) as writer:
         writer.say(f"workdir: {run.directory}")
         if run.model.examples.fit is not None or given:
@@ -86,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 make_batches,
                 run.checkpoints,
                 meta={"config": run.saved},
-                on_start=writer.begin,
+                on_start=lambda step: writer.begin(step, run.saved, run.wandb),
                 on_log=on_log,
                 on_eval=on_eval,
                 stop=stop,
@@ -101,7 +103,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             "sampling_images_per_second": sampler and sampler.images_per_second,
         }
         params = here(run.mesh, mean)  # all processes send their parts
-        writer.figures(lambda: _figures(run, params))
+        writer.figures(int(state.step), lambda: _figures(run, params))
         found = report.finished(found, began)
         _finish(run, writer, found)
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))

@@ -35,15 +35,16 @@ except ImportError:  # not on Windows, where nothing keeps a second training awa
 
 # Fields, or sections, that may differ from those the run began with: they do not change what is trained.
 FREE = (
-    "data.dir", "evaluation", "guidance", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
-    "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
-    "training.grad_limit", "training.data_timeout",
+    "data.dir", "evaluation", "guidance", "logging", "mesh", "parallel", "sampling", "training.steps",
+    "training.log_every", "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate",
+    "training.on_bad_step", "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
 # What a field was in runs that are older than it, as JSON has it.
 YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
     "guidance.limit": 0.0,
+    "logging.wandb": False,
     "net.name": "unet",  # of images; other networks always had one, or have none
     "sde.learned_uncertainty": False,
     "sde.sigma_data": 0.0,
@@ -191,8 +192,9 @@ class Log:
             self._events.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, path: Path) -> None:
-        """path: of a PNG."""
-        self._events.add_image(name, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+        """path: of a PNG, or of a GIF, of which the first frame is taken."""
+        with Image.open(path) as picture:
+            self._events.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         self._lines.close()

@@ -11,6 +11,7 @@ import numpy as np
 from diffjax.extras import needs_run
 from diffjax.zoo.figures import Figure
 from experiments import pictures
+from experiments.wandb_log import WandbLog
 from experiments.workdir import Log, claim, write_json
 
 with needs_run():
@@ -18,38 +19,42 @@ with needs_run():
 
 
 class Writer:
-    """Of the first process."""
+    """Of the first process. Logs are open from `begin` to `close`."""
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._log: Log | None = None
+        self._logs: list[Log | WandbLog] = []
 
     def say(self, *lines: str) -> None:
         for line in lines:
             tqdm.write(line)  # above the progress of a training, if there is one
 
-    def begin(self, step: int) -> None:
-        """Opens the log of a training that goes on from `step`."""
-        self._log = Log(self._directory, step)
+    def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None:
+        """Opens the logs of a training that goes on from `step` and has the configuration `saved`."""
+        self._logs.append(Log(self._directory, step))
+        if wandb:
+            self._logs.append(WandbLog(self._directory, saved))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if self._log is not None:
-            self._log.scalars(step, dict(values))
+        for log in self._logs:
+            log.scalars(step, dict(values))
 
     def samples(self, step: int, figure: Figure) -> Path:
-        """Samples drawn during training, for samples/ and the log."""
+        """Samples drawn during training, for samples/ and the logs."""
         path = self.figure(f"step_{step:08d}", figure)
-        if self._log is not None:
-            self._log.image(step, "samples", path)
+        for log in self._logs:
+            log.image(step, "samples", path)
         return path
 
     def figure(self, name: str, figure: Figure) -> Path:
         return pictures.write(self._directory / "samples" / name, figure)
 
-    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None:
-        """Figures that are only computed where they are written."""
+    def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None:
+        """Figures that are only computed where they are written, for samples/ and the logs."""
         for name, figure in drawn().items():
-            self.figure(name, figure)
+            path = self.figure(name, figure)
+            for log in self._logs:
+                log.image(step, name, path)
 
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(self._directory / "samples" / f"{name}.npz", **arrays)  # type: ignore[arg-type]
@@ -58,19 +63,19 @@ class Writer:
         write_json(self._directory / name, report)
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        for log in self._logs:
+            log.close()
 
 
 class Silent(Writer):
     """Of all other processes."""
 
     def say(self, *lines: str) -> None: ...
-    def begin(self, step: int) -> None: ...
+    def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None: ...
     def samples(self, step: int, figure: Figure) -> Path:
         return self._directory
 
-    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
+    def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
     def report(self, report: Mapping[str, Any], name: str = "") -> None: ...
 

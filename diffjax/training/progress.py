@@ -2,8 +2,8 @@
 
 The time left is made of what this run has measured: the mean time of a step, and for each evaluation that is still to
 come, the last one included, the mean time of one. The first step compiles and does not count, nor does the first
-evaluation where there are others. Before that the line says that it speaks of steps alone. What the caller measures after
-training is not in it.
+evaluation where there are others. Before the first evaluation the line says that it speaks of steps alone. What the
+caller measures after training is not in it.
 """
 
 import contextlib

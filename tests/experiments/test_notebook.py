@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command import QUICK, ROOT
 from PIL import Image
+from wandb_stub import wandb
 
 import experiments
 from configs import cfg_digits
@@ -22,7 +23,9 @@ from experiments.writer import Writer
 def config():
     namespace = {}
     exec(QUICK, namespace)
-    return namespace["get_config"]()
+    config = namespace["get_config"]()
+    config.logging.wandb = True
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +42,23 @@ def runs(config, tmp_path_factory):
                 patched.append(step)
                 signal.raise_signal(signal.SIGINT)
 
+        patch.setitem(sys.modules, "wandb", wandb())
         patched = []
         patch.setattr(Writer, "scalars", press)
         yield experiments.train(config, workdir), experiments.train(config, workdir)
+
+
+def test_a_run_at_weights_and_biases_has_the_lines_of_metrics_jsonl_and_the_pictures(runs):
+    path = runs[1].workdir
+    logs = sys.modules["wandb"].runs
+    assert [log.finished for log in logs] == [True, True] and logs[0].given["config"]["system"] == "vae"
+    logged = [line for log in logs for line in log.logged]
+    scalars = [line for line in logged if not any(isinstance(value, tuple) for value in line.values())]
+    assert scalars == [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    shown = [line for line in logged if line not in scalars]
+    assert {(line["step"], *sorted(line.keys() - {"step"})) for line in shown} == {
+        (10, "samples"), (20, "samples"), (20, "manifold"), (20, "reconstructions"),
+    }  # fmt: skip
 
 
 def test_an_interrupted_training_is_saved_and_the_same_call_goes_on(runs, config):
