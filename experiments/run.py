@@ -105,8 +105,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         params = here(run.mesh, mean)  # all processes send their parts
         writer.figures(int(state.step), lambda: _figures(run, params))
         found = report.finished(found, began)
-        _finish(run, writer, found)
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))
+        _finish(run, writer, found)
     return found
 
 
@@ -288,4 +288,6 @@ def _figures(run: Run, params: Any) -> dict[str, Figure]:
 
 def _finish(run: Run, writer: Writer, found: Mapping[str, Any]) -> None:
     writer.report(found)
-    writer.say(*report.lines(run.model, run.options, found, run.directory / "eval.json"))
+    told = list(report.lines(run.model, run.options, found, run.directory / "eval.json"))
+    writer.say(*told)
+    writer.page(told)

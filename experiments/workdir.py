@@ -1,4 +1,4 @@
-"""A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json and TensorBoard's events.
+"""A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json, report.html, TensorBoard's events.
 
 A directory belongs to one configuration. What may change between two visits is where the data lies and how far, how
 often and with which sampler one looks; anything else is another run and wants another directory. One training at a time

@@ -1,7 +1,7 @@
 """What a run writes to its directory and says on the screen. On processes other than the first, nothing."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from diffjax.extras import needs_run
 from diffjax.zoo.figures import Figure
-from experiments import pictures
+from experiments import page, pictures
 from experiments.wandb_log import WandbLog
 from experiments.workdir import Log, claim, write_json
 
@@ -62,6 +62,10 @@ class Writer:
     def report(self, report: Mapping[str, Any], name: str = "eval.json") -> None:
         write_json(self._directory / name, report)
 
+    def page(self, told: Sequence[str]) -> None:
+        """The run on one page, of what has been written; `told` is what the screen says of its numbers."""
+        page.write(self._directory, told)
+
     def close(self) -> None:
         for log in self._logs:
             log.close()
@@ -78,6 +82,7 @@ class Silent(Writer):
     def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
     def report(self, report: Mapping[str, Any], name: str = "") -> None: ...
+    def page(self, told: Sequence[str]) -> None: ...
 
     def figure(self, name: str, figure: Figure) -> Path:
         return self._directory

@@ -67,6 +67,8 @@ def test_an_interrupted_training_is_saved_and_the_same_call_goes_on(runs, config
     assert json.loads((second.workdir / "eval.json").read_text())["step"] == 20
     steps, losses = experiments.metrics(second)["loss"]
     assert steps.tolist() == [5, 10, 15, 20] and np.isfinite(losses).all()
+    assert (second.report["command"], experiments.evaluate(second)["step"]) == ("", 20)
+    assert f"<td>{second.report['bits_per_dim']:.6g}</td>" in (second.workdir / "report.html").read_text()
     assert config.training.steps == 20 and json.loads((second.workdir / "config.json").read_text())
 
 
