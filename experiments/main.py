@@ -284,7 +284,7 @@ def _fault(path: str, argv: list[str]) -> str | None:
     where = Path(argument) / "config.json" if file == str(SAVED) else path
     for arg in argv:
         override = re.match(r"--?(no)?config\.([^=]*)", arg)
-        absent = absent_field(config.to_dict(), override[2]) if override else None
+        absent = absent_field(config, override[2]) if override else None
         if absent:
             return f"{absent[0]} is not a field of {where}; {absent[1]}"
     return None

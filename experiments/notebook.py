@@ -13,7 +13,6 @@ They write what the command line writes, to the same workdir, and either goes on
 """
 
 import dataclasses
-import datetime
 import io
 import sys
 from collections.abc import Mapping
@@ -27,7 +26,8 @@ from diffjax import zoo
 from diffjax.errors import InputError
 from diffjax.paths import local
 from diffjax.training.loop import TrainingStopped
-from experiments import opened, pictures, platform, run, workdir
+from experiments import opened, pictures, platform, run
+from experiments import workdir as workdirs
 from experiments.suggestions import absent_field
 
 
@@ -57,55 +57,49 @@ class Restored(NamedTuple):
     step: int
 
 
-Run = str | Path | Result
+Run = str | Path | Result  # a workdir, or what training returned
 
 
-def train(config: ConfigDict | None = None, directory: str | Path | None = None) -> Result:
-    """Trains a configuration in a directory, from where that stands to `training.steps`; then evaluates and draws.
+def train(config: ConfigDict | None = None, workdir: str | Path | None = None) -> Result:
+    """Trains a configuration in a workdir, from where that stands to `training.steps`; then evaluates and draws.
 
     Interrupted (by a notebook's stop button, or Ctrl-C), it finishes the step, saves, says so and returns.
 
-    config     None: that of the run in the directory. It is not changed
-    directory  the workdir; None: runs/<system>-<date>
+    config   None: that of the run in the workdir. It is not changed
+    workdir  None: a new directory, runs/<system>-<date>
 
     Raises:
         InputError: for a bad configuration or workdir; and if training diverges.
     """
     _prepare()
+    if config is None and workdir is None:
+        raise InputError("train() needs a configuration, such as digits.get_config() of configs, or a run's workdir")
     if config is None:
-        if directory is None:
-            raise InputError(
-                "train() needs a configuration, such as digits.get_config() of configs, or a run's workdir"
-            )
-        config = workdir.read_config(local(directory, "workdir"))
-    if directory is None:
-        directory = Path("runs") / f"{config.system}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    place = local(directory, "workdir")
+        config = workdirs.read_config(local(workdir, "workdir"))
+    place = local(workdir or workdirs.default(config.system), "workdir")
     try:
         report = run.train(config.copy_and_resolve_references(), place)
-    except TrainingStopped as stopped:
-        print(stopped)
-        return Result(place, stopped.step)
-    except KeyboardInterrupt:
+    except (TrainingStopped, KeyboardInterrupt):  # the second: before the first step, or while it evaluates
         step = max((int(path.name) for path in (place / "checkpoints").glob("[0-9]*")), default=0)
-        print(f"interrupted; the newest checkpoint is of step {step}, and the same call goes on from there")
+        saved = f"step {step} is saved" if step else "no step was saved yet"
+        print(f"interrupted; {saved}; the same call with workdir={str(place)!r} goes on from there")
         return Result(place, step)
     return Result(place, report["step"], report)
 
 
-def evaluate(of: Run, step: int | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def evaluate(workdir: Run, step: int | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `evaluation` measures of a run on the test split, as eval.json has it.
 
     step       of the checkpoint; None: the newest
     overrides  fields of the configuration for this call, by their names with dots: {"evaluation.quality": "pixels"}
     """
     _prepare()
-    place, config = _opened(of, overrides)
+    place, config = _opened(workdir, overrides)
     return run.evaluate(config, place, step)
 
 
 def sample(
-    of: Run,
+    workdir: Run,
     num: int = 64,
     *,
     step: int | None = None,
@@ -125,29 +119,29 @@ def sample(
     overrides       as of `evaluate`
     """
     _prepare()
-    place, config = _opened(of, overrides)
+    place, config = _opened(workdir, overrides)
     opened.ask(config, sampler, steps, label, scale)
     return run.sample(config, place, step, num, seed)
 
 
-def restore(of: Run, step: int | None = None) -> Restored:
+def restore(workdir: Run, step: int | None = None) -> Restored:
     """The model of a run and the mean of its parameters, for use with the library.
 
     `model.kernels(params)` of a diffusion model is its process and its network as a Predict.
     """
     _prepare()
-    place, config = _opened(of, None)
+    place, config = _opened(workdir, None)
     opens = opened.open_run(config, place)
     step, params = run.restore_ema(opens, step)
     return Restored(opens.model, params, step)
 
 
-def show(of: Run, *patterns: str) -> list[Path]:
+def show(workdir: Run, *patterns: str) -> list[Path]:
     """Shows a run's pictures in a notebook, and returns their paths.
 
     patterns: which files of samples/, as "*.gif" or "step_*"; none: all but the samples drawn on the way to the last
     """
-    place = _place(of)
+    place = _place(workdir)
     everything = sorted(p for p in (place / "samples").glob("*") if p.suffix in (".png", ".gif"))
     found = [p for p in everything if any(p.match(pattern) for pattern in patterns)]
     if not patterns:
@@ -158,17 +152,17 @@ def show(of: Run, *patterns: str) -> list[Path]:
     return found
 
 
-def metrics(of: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def metrics(workdir: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What training logged: name -> (steps, values), both (num,); nan for a value that was not finite."""
-    return workdir.read_metrics(_place(of))
+    return workdirs.read_metrics(_place(workdir))
 
 
-def curves(of: Run, *names: str) -> Any:
+def curves(workdir: Run, *names: str) -> Any:
     """A matplotlib figure of the metrics of these names, of all that move if none are given; a notebook shows it."""
-    there = metrics(of)
+    there = metrics(workdir)
     if missing := [name for name in names if name not in there]:
         raise InputError(f"{', '.join(missing)} is no metric of this run; it has {', '.join(there)}")
-    drawn = {name: there[name] for name in names} if names else workdir.worth_a_curve(there)
+    drawn = {name: there[name] for name in names} if names else workdirs.worth_a_curve(there)
     plot = pictures.of_metrics(drawn)
     held = io.BytesIO()
     plot.savefig(held, format="png", dpi=100)
@@ -184,15 +178,15 @@ def _prepare() -> None:
     platform.keep_compiled()
 
 
-def _place(of: Run) -> Path:
-    return of.workdir if isinstance(of, Result) else local(of, "workdir")
+def _place(workdir: Run) -> Path:
+    return workdir.workdir if isinstance(workdir, Result) else local(workdir, "workdir")
 
 
-def _opened(of: Run, overrides: Mapping[str, Any] | None) -> tuple[Path, ConfigDict]:
-    place = _place(of)
-    config = workdir.read_config(place)
+def _opened(workdir: Run, overrides: Mapping[str, Any] | None) -> tuple[Path, ConfigDict]:
+    place = _place(workdir)
+    config = workdirs.read_config(place)
     for name, value in (overrides or {}).items():
-        if absent := absent_field(config.to_dict(), name):
+        if absent := absent_field(config, name):
             raise InputError(f"overrides names {absent[0]}, which is not a field of {place}/config.json; {absent[1]}")
         try:
             config.update_from_flattened_dict({name: value})

@@ -10,16 +10,20 @@ def nearest(word: str, names: Iterable[str], num: int = 1) -> list[str]:
     return difflib.get_close_matches(word, list(names), n=num)
 
 
-def absent_field(config: Mapping[str, Any], name: str, root: str = "config") -> tuple[str, str] | None:
-    """For a field, by its name with dots, that the configuration does not have: which one, and what is there.
+def absent_field(config: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+    """For a field, by its name with dots, that a dict or a ConfigDict does not have: which one, and what is there.
 
     None if it has the field.
     """
     here: Any = config
-    for part in name.split("."):
-        if not isinstance(here, Mapping) or part not in here:
-            fields = sorted(here) if isinstance(here, Mapping) else []
+    root = "config"
+    *sections, last = name.split(".")
+    for part in (*sections, last):
+        fields = sorted(here.keys()) if hasattr(here, "keys") else []
+        if part not in fields:
             there = ", ".join(nearest(part, fields) or fields) or "no fields"
             return f"{root}.{part}", f"{root} has {there}"
-        here, root = here[part], f"{root}.{part}"
+        root = f"{root}.{part}"
+        if root.count(".") <= len(sections):  # the value of the field itself may not be set yet
+            here = here[part]
     return None
