@@ -2,7 +2,7 @@
 
 --config.hvi.num_leapfrog=0 | 1 | 2 | 4 | 8 | 16    the paper's rows
 
-Cost: as configs/hvi_mnist_fc.py, with more of it in every step: minutes to an hour on two CPU cores.
+Cost: above that of configs/hvi_mnist_fc.py, for its convolutions; not measured.
 """
 
 from ml_collections import ConfigDict
