@@ -52,6 +52,7 @@ setup(
         "features": FEATURES,
         "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
+        "wandb": ["wandb"],  # logs of trainings at Weights & Biases
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },
 )

@@ -2,6 +2,7 @@
 
 run         data sets, training and the command line
 features    files of weights in safetensors, and the weights of EfficientNet-Lite0
+wandb       logs at Weights & Biases
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from diffjax.errors import InputError
 PURPOSES = {
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",
+    "wandb": "logging.wandb = True needs",
 }
 
 
@@ -37,6 +39,10 @@ def needs_run() -> contextlib.AbstractContextManager[None]:
 
 def needs_features() -> contextlib.AbstractContextManager[None]:
     return needs("features")
+
+
+def needs_wandb() -> contextlib.AbstractContextManager[None]:
+    return needs("wandb")
 
 
 def missing(error: ModuleNotFoundError, extra: str = "run") -> MissingExtra:
