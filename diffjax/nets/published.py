@@ -28,11 +28,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffjax.errors import InputError
+from diffjax.nets.renaming import as_params
 
 AVERAGE = "/ExponentialMovingAverage"
 
@@ -63,23 +62,5 @@ def from_ddpm(tensors: Mapping[str, np.ndarray], params_like: Mapping[str, Any])
     theirs = {name.removesuffix(AVERAGE): name for name in tensors}
     if len(theirs) < len(tensors):
         raise InputError(f"tensors holds parameters and their {AVERAGE[1:]} at once; give one of the two")
-    ours = {ddpm_name(path): (path, leaf) for path, leaf in flatten_dict(params_like).items()}
-    if missing := sorted(set(ours) - set(theirs)):
-        raise InputError(f"tensors lacks {_some(missing)}; choose the network's settings as in the checkpoint")
-    if extra := sorted(set(theirs) - set(ours)):
-        raise InputError(
-            f"tensors has {_some(extra)}, unknown to this network; choose its settings as in the checkpoint"
-        )
-    params = {}
-    for name, (path, leaf) in ours.items():
-        value = np.asarray(tensors[theirs[name]])
-        if value.shape != leaf.shape:
-            raise InputError(
-                f"{name} has shape {value.shape}, but this network needs {leaf.shape}; change its settings"
-            )
-        params[path] = jnp.asarray(value, leaf.dtype)
-    return unflatten_dict(params)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    renamed = {name: tensors[theirs[name]] for name in theirs}
+    return as_params(renamed, params_like, ddpm_name)
