@@ -109,7 +109,9 @@ def write_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, np
     part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.absolute().parent))
     try:
         _write(part / "config.json", config)
-        save_file(dict(tensors), part / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+        weights = part / f"{WEIGHTS}.safetensors"
+        save_file(dict(tensors), weights, metadata={"format": "pt"})
+        weights.chmod(0o644)  # the library's 0o600, and mkdtemp's 0o700, would hide them from other users
         if scheduler is not None:
             _write(part / "scheduler_config.json", scheduler)
             classes = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
