@@ -11,11 +11,11 @@
     .safetensors         what the third command wrote                                  experiments/weights_file.py
     .pkl                 EDM's: refused
 
-EDM's .pkl (Karras et al. 2022) hold objects, not tensors. `torch_utils.persistence` puts the source code of their classes
-into the pickle, and unpickling runs that code. Their networks are other functions, too: their residual blocks are scaled
-by √½ and resample inside. Someone who trusts a file can unpickle it beside EDM's code and use the network as it is:
-`diffjax.predictions.x0` takes any function (xt, t), so also one that calls PyTorch by `jax.pure_callback`, at EDM's
-noise level `schedules.edm().sigma(t)`.
+EDM's .pkl (Karras et al. 2022) hold objects, not tensors. `torch_utils.persistence` puts the source code of their
+classes into the pickle, and unpickling runs that code. Their networks are other functions, too: their residual blocks
+are scaled by √½ and resample inside. Someone who trusts a file can unpickle it beside EDM's code and use the network as
+it is: `diffjax.predictions.x0` takes any function (xt, t), so also one that calls PyTorch by `jax.pure_callback`, at
+EDM's noise level `schedules.edm().sigma(t)`.
 
 The authors' TensorFlow checkpoints of DDPM (github.com/hojonathanho/diffusion) name their variables by scopes:
 

@@ -3,9 +3,9 @@
     python -m experiments.benchmarks.weights [--models=small,defaults,scale_shift,cifar10] [--venv=DIR]
 
 diffusers makes a `UNet2DModel` with random weights and writes it. `diffjax.nets.published` makes a workdir of it. Two
-images go through both networks, and 50 steps of DDIM begin with the same noise. Then the workdir is written as a folder,
-which diffusers reads and runs in its turn. Printed are the largest differences, as shares of the largest output. The
-forward pass must agree to 1e-4, samples to 1e-3. PyTorch has an environment of its own: sides.py.
+images go through both networks, and 50 steps of DDIM begin with the same noise. Then the workdir is written as a
+folder, which diffusers reads and runs in its turn. Printed are the largest differences, as shares of the largest
+output. The forward pass must agree to 1e-4, samples to 1e-3. PyTorch has an environment of its own: sides.py.
 """
 
 import subprocess
@@ -35,9 +35,12 @@ def ours(run: Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     net = weights.networks.of_images(config.net, 3)
     found = {"out": jax.jit(net.apply)({"params": params}, given["x"], given["t"].astype(np.float32))}
     if "sample" in given:
-        process, predict = run.model.kernels(params)
+        process, said = run.model.kernels(params)
         stepper = samplers.ddim(process)
         times = jnp.asarray([*((given["timesteps"] + 1) / 1000), 0.0], jnp.float32)
+
+        def predict(xt, t):
+            return said(xt, jnp.broadcast_to(t, xt.shape[:1]))
 
         def step(state, pair):
             return stepper.step(jax.random.key(0), predict, state, *pair), None
