@@ -1,7 +1,9 @@
 """The side in diffusers of weights.py: networks with random weights, in an environment without jax.
 
-python -m experiments.benchmarks.torch_weights write NAME DIR    DIR/theirs, a pipeline's folder, and DIR/theirs.npz
-python -m experiments.benchmarks.torch_weights read NAME DIR     DIR/ours, a folder that we wrote: DIR/ours.npz
+    python -m experiments.benchmarks.torch_weights write NAMES DIR    DIR/NAME/theirs, a pipeline's folder, and theirs.npz
+    python -m experiments.benchmarks.torch_weights read NAMES DIR     DIR/NAME/ours, a folder that we wrote: ours.npz
+
+NAMES are with commas between them.
 """
 
 import sys
@@ -66,20 +68,19 @@ def outputs(net: UNet2DModel, name: str) -> dict[str, np.ndarray]:
     return {key: (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).numpy() for key, value in found.items()}
 
 
-def main(job: str, name: str, directory: str) -> None:
-    place = Path(directory)
-    torch.manual_seed(0)
-    if job == "write":
-        net = random_net(name)
-        DDPMPipeline(net, DDPMScheduler()).save_pretrained(place / "theirs")
+def main(job: str, names: str, directory: str) -> None:
+    for name in names.split(","):
+        place = Path(directory) / name
+        torch.manual_seed(0)
+        if job == "write":
+            net = random_net(name)
+            DDPMPipeline(net, DDPMScheduler()).save_pretrained(place / "theirs")
+        else:
+            net = UNet2DModel.from_pretrained(place / "ours", low_cpu_mem_usage=False).eval()
+            pipeline = DDPMPipeline.from_pretrained(place / "ours", low_cpu_mem_usage=False)
+            assert type(pipeline.scheduler) is DDPMScheduler
         torch.manual_seed(1)
-        np.savez(place / "theirs.npz", **outputs(net, name))
-    else:
-        pipeline = DDPMPipeline.from_pretrained(place / "ours")
-        assert type(pipeline.scheduler) is DDPMScheduler
-        net = UNet2DModel.from_pretrained(place / "ours").eval()
-        torch.manual_seed(1)
-        np.savez(place / "ours.npz", **outputs(net, name))
+        np.savez(place / ("theirs.npz" if job == "write" else "ours.npz"), **outputs(net, name))
 
 
 if __name__ == "__main__":

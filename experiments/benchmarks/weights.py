@@ -64,20 +64,26 @@ def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    python = torch_python(Path(_VENV.value))
-    for name in _MODELS.value:
-        with tempfile.TemporaryDirectory() as directory:
-            place = Path(directory)
-            command = [python, "-m", "experiments.benchmarks.torch_weights"]
-            subprocess.run([*command, "write", name, directory], check=True, cwd=ROOT)
+    python, names = torch_python(Path(_VENV.value)), _MODELS.value
+    with tempfile.TemporaryDirectory() as directory:
+
+        def of_torch(job: str) -> None:
+            command = [python, "-m", "experiments.benchmarks.torch_weights", job, ",".join(names), directory]
+            subprocess.run(command, check=True, cwd=ROOT)
+
+        of_torch("write")
+        for name in names:
+            place = Path(directory) / name
             weights.main([str(place / "theirs"), str(place / "run")])
             theirs = dict(np.load(place / "theirs.npz"))
             told = apart(ours(open_saved(place / "run"), theirs), theirs)
             print(f"{name}: ours beside theirs: {told}; std of the output {theirs['out'].std():.2f}", flush=True)
             weights.main([str(place / "run"), str(place / "ours")])
-            subprocess.run([*command, "read", name, directory], check=True, cwd=ROOT)
-            again = apart(dict(np.load(place / "ours.npz")), theirs)
-            print(f"{name}: theirs, written by us, beside theirs: {again}", flush=True)
+        of_torch("read")
+        for name in names:
+            place = Path(directory) / name
+            told = apart(dict(np.load(place / "ours.npz")), dict(np.load(place / "theirs.npz")))
+            print(f"{name}: written by us and run by diffusers, beside theirs: {told}", flush=True)
 
 
 if __name__ == "__main__":
