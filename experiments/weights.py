@@ -2,11 +2,11 @@
 
     IN a workdir          OUT.safetensors    a file of its EMA weights, see `weights_file`, and README.md beside it
                           OUT                a folder of diffusers, of a run of `ddpm` with a U-Net
-    IN others' weights    OUT                a workdir, whose checkpoint 0 holds them: --mode=sample and eval measure
-                                             them, training there goes on from them, init_from and teachers take them
+    IN others' weights    OUT                a workdir, whose checkpoint 0 holds them: for --mode=sample and eval,
+                                             for init_from and teachers
 
 What IN does not say of the chain comes from --config, --schedule and --steps. Its data are unknown without --config, so
-that nothing is measured on other data than meant. OUT must not exist.
+that nothing is measured on other data than meant, or trained on. OUT must not exist.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from configs import celebahq256, cifar10
 from diffjax.errors import InputError
 from diffjax.mesh import here
 from diffjax.nets import published
@@ -36,6 +35,7 @@ from experiments.run import restore_ema, start
 from experiments.workdir import read_config
 from experiments.writer import claimed
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 UNKNOWN = "unknown"  # the name of data that IN does not say
 
 
@@ -183,7 +183,7 @@ def _begun(run: Run, params_of: Any, what: str) -> list[str]:
 
 def _default(height: int) -> ConfigDict:
     """DDPM's, of small or of large images, of unknown data."""
-    config = (cifar10 if height <= 32 else celebahq256).get_config()
+    config = _config(str(CONFIGS / ("cifar10.py" if height <= 32 else "celebahq256.py")))
     config.data.name = UNKNOWN
     return config
 

@@ -1,7 +1,7 @@
 """The side in diffusers of weights.py: networks with random weights, in an environment without jax.
 
-    python -m experiments.benchmarks.torch_weights write NAMES DIR    DIR/NAME/theirs, a pipeline's folder, and theirs.npz
-    python -m experiments.benchmarks.torch_weights read NAMES DIR     DIR/NAME/ours, a folder that we wrote: ours.npz
+    python -m experiments.benchmarks.torch_weights write NAMES DIR    DIR/NAME/theirs, a pipeline, and theirs.npz
+    python -m experiments.benchmarks.torch_weights read NAMES DIR     DIR/NAME/ours, which we wrote: ours.npz
 
 NAMES are with commas between them.
 """
