@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import unets_in_numpy as unets
+from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from diffjax.errors import InputError
@@ -14,6 +15,7 @@ from diffjax.nets.diffusers import DEFAULTS, config_of, from_diffusers, network_
 from diffjax.nets.layers import num_groups
 from diffjax.nets.published import open_published
 from diffjax.nets.unet import Conventions, UNet
+from diffjax.zoo.diffusion import networks
 
 SMALL = {"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1"} | DEFAULTS | {
     "sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4,
@@ -127,6 +129,19 @@ def test_names_of_before_0_17_and_widths_of_google_are_read(theirs):
 def test_other_networks_are_refused(change, words):
     with pytest.raises(InputError, match=f"^here: .*{words}"):
         network_of(SMALL | change, "here")
+
+
+def test_conventions_that_do_not_fit_are_said_by_name():
+    for given, words in (
+        (Conventions(groups=3), "groups is 3, which does not divide the 8 channels"),
+        (Conventions(head_width=3), "heads=1, head_width=3 do not divide 8 channels"),
+        (Conventions(heads=3), "heads=3, head_width=0 do not divide 8 channels"),
+    ):
+        with pytest.raises(InputError, match=words):
+            shapes(UNet(channels=8, multipliers=(1,), num_blocks=1, attention=(), conventions=given))
+    net = ConfigDict(dict(channels=8, multipliers=(1,), num_blocks=1, attention=(), conventions={"eps": 1.0}))
+    with pytest.raises(InputError, match=r"net\.conventions\.eps is not a convention; they are groups, epsilon"):
+        networks.unet(net, 3)
 
 
 def test_networks_that_diffusers_has_not_are_not_written():
