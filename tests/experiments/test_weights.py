@@ -1,5 +1,6 @@
 """The command for everybody's weights: into a workdir, out of it, and what it refuses."""
 
+import argparse
 import json
 import sys
 
@@ -10,9 +11,9 @@ from command import TINY
 from command import run as command
 from safetensors.numpy import load_file, save_file
 
-from configs import digits
 from diffjax.errors import InputError
 from diffjax.nets import published
+from diffjax.nets.unet import UNet
 from experiments import run as runs
 from experiments import weights, weights_file
 from experiments.opened import open_run, open_saved
@@ -224,28 +225,32 @@ def test_nothing_is_overwritten(places, tmp_path):
         assert {path: path.stat().st_mtime_ns for path in places.rglob("*")} == before
 
 
-def test_ddpms_own_file_is_a_run_of_its_size(places, tmp_path):
-    """The names that `test_published` checks against the equations; here the settings that the shapes say."""
-    names = {}
-    config = digits.get_config()
-    config.net.update(channels=8, multipliers=(1, 2), num_blocks=1, attention=(16,))
-    config.data.shape = (16, 16, 1)
-    config.diffusion.update(variance="forward", loss="simple")
-    like = jax.eval_shape(open_run(config, tmp_path).model.init, jax.random.key(0))
+def test_ddpms_own_file_is_of_a_run_of_its_size(tmp_path):
+    """The names are those that `test_published` checks against the equations; here the settings that shapes say."""
+    net = UNet(channels=8, multipliers=(1, 2), num_blocks=1, attention=(16,), out_channels=1)
+    like = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 32, 32, 1), "f4"), np.zeros(1, "f4"))
+    tensors = {}
     for path, leaf in jax.tree.leaves_with_path(like):
-        name = published.ddpm_name(("params", *(key.key for key in path)))
-        names[name + published.AVERAGE] = np.random.default_rng(len(names)).standard_normal(leaf.shape).astype("f4")
-    np.savez(tmp_path / "ddpm.npz", **names)
-    door(tmp_path / "ddpm.npz", tmp_path / "run")
-    _, params = ema(tmp_path / "run")
-    np.testing.assert_array_equal(params["mid_attn"]["q"]["kernel"], names["model/mid/attn_1/q/W" + published.AVERAGE])
-    saved = open_saved(tmp_path / "run").saved
-    assert (saved["data"]["shape"], saved["net"]["attention"], saved["diffusion"]["num_steps"]) == (
-        [16, 16, 1],
-        [16],
+        name = published.ddpm_name(tuple(key.key for key in path)) + published.AVERAGE
+        tensors[name] = np.random.default_rng(len(tensors)).standard_normal(leaf.shape).astype("f4")
+    np.savez(tmp_path / "ddpm.npz", **tensors)
+    found = published.open_published(tmp_path / "ddpm.npz")
+    options = argparse.Namespace(config=None, schedule=None, steps=None)
+    config = weights.config_for(found, tmp_path, options)
+    # Attention at the second level means that this has 16x16 and the images 32x32.
+    assert (config.data.shape, config.net.attention, config.net.multipliers) == ((32, 32, 1), (16,), (1, 2))
+    assert (config.diffusion.schedule, config.diffusion.num_steps, config.diffusion.variance) == (
+        "linear",
         1000,
+        "forward",
     )
-    assert "conventions" not in saved["net"]
+    assert "conventions" not in config.net
+    params = found.params(like["params"], 1000)
+    np.testing.assert_array_equal(
+        params["mid_attn"]["q"]["kernel"], tensors["model/mid/attn_1/q/W" + published.AVERAGE]
+    )
+    with pytest.raises(InputError, match="lacks model/conv_in"):
+        published.network_of_ddpm({}, 0, "here")
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ CONFIGS = {
         "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
         "attention_head_dim": None,
     },
-    "by default, two heads": SMALL,
     "scale and shift": SMALL | {
         "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4, "attention_head_dim": 4, "out_channels": 6,
         "norm_eps": 0.1, "down_block_types": ["AttnDownBlock2D"] * 2, "up_block_types": ["AttnUpBlock2D"] * 2,
     },
+    "by default, two heads": SMALL,
 }  # fmt: skip
 X, T = np.random.default_rng(1).standard_normal((2, 8, 8, 3)).astype("f4"), np.array([3.0, 700.0], "f4")
 
@@ -51,6 +51,7 @@ def theirs():
     return found
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_network_is_theirs_to_1e_5_and_back(name, theirs):
     (tensors, out), config = theirs[name], CONFIGS[name]

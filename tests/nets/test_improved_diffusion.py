@@ -33,6 +33,7 @@ def original(request, tmp_path_factory):
     return layers.tensors, x, step, out.transpose(0, 2, 3, 1)
 
 
+@pytest.mark.fast(1)
 def test_the_network_is_theirs_to_1e_5(original):
     tensors, x, step, out = original
     assert improved_diffusion.is_theirs(tensors)
