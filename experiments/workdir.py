@@ -48,6 +48,7 @@ YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
     "guidance.limit": 0.0,
+    "init_from": "",
     "logging.wandb": False,
     "net.name": "unet",  # of images; other networks always had one, or have none
     "sde.learned_uncertainty": False,
@@ -114,7 +115,12 @@ def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
         near = nearest(str(workdir), runs)
         meant = f"; did you mean {near[0]}?" if near else f"; train there first, or correct {field}"
         raise InputError(f"{field} {workdir} holds no run (no config.json){meant}")
-    return ConfigDict(_as_written(_read(workdir)))
+    return from_plain(_read(workdir))
+
+
+def from_plain(saved: dict[str, Any]) -> ConfigDict:
+    """The inverse of `plain`."""
+    return ConfigDict(_as_written(saved))
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
