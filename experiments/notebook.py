@@ -26,7 +26,7 @@ from diffjax import zoo
 from diffjax.errors import InputError
 from diffjax.paths import local
 from diffjax.training.loop import TrainingStopped
-from experiments import opened, pictures, platform, run
+from experiments import opened, parameters, pictures, platform, run
 from experiments import workdir as workdirs
 from experiments.suggestions import absent_field
 
@@ -132,7 +132,7 @@ def restore(workdir: Run, step: int | None = None) -> Restored:
     _prepare()
     place, config = _opened(workdir, None)
     opens = opened.open_run(config, place)
-    step, params = run.restore_ema(opens, step)
+    step, params = parameters.restore_ema(opens, step)
     return Restored(opens.model, params, step)
 
 

@@ -31,7 +31,7 @@ from diffjax.zoo.diffusion import networks
 from experiments import weights_file
 from experiments.model_card import model_card
 from experiments.opened import Run, open_run, open_saved
-from experiments.run import restore_ema, start
+from experiments.parameters import restore_ema, start
 from experiments.workdir import read_config
 from experiments.writer import claimed
 

@@ -122,11 +122,11 @@ def codes(config: ConfigDict, workdir: Path) -> Split:
 
     from diffjax import data
     from diffjax.evaluation.probe import Probe
-    from experiments import run
+    from experiments import parameters
     from experiments.opened import open_run
 
     opened = open_run(config, workdir)
-    _, params = run.restore_ema(opened, None)
+    _, params = parameters.restore_ema(opened, None)
     encode = jax.jit(opened.model.measure(Probe).features)
     parts = []
     for split in ("train", "test"):

@@ -21,7 +21,7 @@ from diffjax import samplers
 from experiments import weights
 from experiments.benchmarks.sides import ROOT, VENV, torch_python
 from experiments.opened import Run, open_saved
-from experiments.run import restore_ema
+from experiments.parameters import restore_ema
 from experiments.workdir import read_config
 
 _MODELS = flags.DEFINE_list("models", ["small", "defaults", "scale_shift", "cifar10"], "of torch_weights.py")

@@ -24,7 +24,7 @@ from diffjax.zoo.figures import Grid
 from diffjax.zoo.model import scaled
 from experiments import pictures
 from experiments.opened import Run, open_saved
-from experiments.run import restore_ema
+from experiments.parameters import restore_ema
 
 SHOWN = 6  # images of each problem in the picture
 

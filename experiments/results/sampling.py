@@ -30,7 +30,8 @@ from diffjax.evaluation.features import of_run
 from diffjax.evaluation.sides import Side, gathered, of_arrays, of_dataset
 from diffjax.mesh import here
 from experiments.opened import open_saved
-from experiments.run import restore_ema, trained_of
+from experiments.parameters import restore_ema
+from experiments.run import trained_of
 from experiments.workdir import read_config
 
 NUM, SEED = 1000, 0

@@ -20,7 +20,7 @@ from diffjax.zoo import Film, Panels, Paths, Points
 from diffjax.zoo.diffusion import flow_pictures
 from experiments import pictures
 from experiments.opened import Run, open_saved
-from experiments.run import restore_ema
+from experiments.parameters import restore_ema
 
 SHOWN, NUM = 60, 4000  # paths, points of a film
 
@@ -52,6 +52,13 @@ def panel(directory: str) -> tuple[list[Paths | Points], np.ndarray]:
     return marks, flow_pictures.densities(path[::2])
 
 
+def side_by_side(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Films (frames, 1, H, W, 1) as one, each pixel as two by two."""
+    wide, blank = max(map(len, rows)), np.full_like(rows[0][0], -1)
+    lines = [np.concatenate(row + (wide - len(row)) * [blank], axis=3) for row in rows]
+    return np.concatenate(lines, axis=2).repeat(2, 2).repeat(2, 3)
+
+
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -60,7 +67,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     pictures.write(name, Panels([[marks for marks, _ in row] for row in rows], extent=3.5))
-    pictures.write(name, Film(np.concatenate([frames for row in rows for _, frames in row], axis=1)))
+    pictures.write(name, Film(side_by_side([[frames for _, frames in row] for row in rows])))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from diffjax.training.averages import exponent, posthoc_coefficients
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.state import init_state, optimizer
 from experiments.opened import open_saved
-from experiments.run import restore_ema
+from experiments.parameters import restore_ema
 
 pytestmark = pytest.mark.slow
 WIDTHS = (0.05, 0.1)

@@ -51,12 +51,12 @@ def test_the_default_run_draws_digits(default):
 def test_the_default_model_inpaints_and_denoises_digits(default):
     """Guided by E[r(x_0) | x_t], holes are filled with what belongs there; noise is taken off by starting in it."""
     from diffjax import conditioning, samplers, zoo
-    from experiments import run as runs
     from experiments.opened import open_run
+    from experiments.parameters import restore_ema
     from experiments.workdir import read_config
 
     config = read_config(default)
-    _, params = runs.restore_ema(open_run(config, default), None)
+    _, params = restore_ema(open_run(config, default), None)
     process, predict = zoo.make(config).kernels(params)
     train = data.load(config.data, "train").gather(np.arange(1500))
     num = 50

@@ -7,7 +7,7 @@ import pytest
 from configs import cm_digits, edm_digits, progressive_digits
 from diffjax.errors import InputError
 from diffjax.training.checkpoint import Checkpointer
-from experiments import run
+from experiments import parameters
 from experiments.opened import check_teacher, open_run, open_to_train
 from experiments.workdir import write_json
 
@@ -26,9 +26,9 @@ def begun(config, workdir, given=None):
     opened = open_run(config, workdir)
     workdir.mkdir()
     write_json(workdir / "config.json", opened.saved)
-    run._start(opened, run._given(opened) if given is None else given)
+    parameters.start(opened, parameters.given_to(opened) if given is None else given)
     with Checkpointer(opened.checkpoints, read_only=True) as checkpointer:
-        return checkpointer.restore(run._wanted(opened), 0)[0]
+        return checkpointer.restore(parameters.wanted_of(opened), 0)[0]
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_a_student_begins_with_its_teacher_and_keeps_it(tmp_path):
     with pytest.raises(
         InputError, match=r"distillation.teacher=.* not of the same sizes: name a run with the same net"
     ):
-        run._given(open_run(config, tmp_path / "wide"))
+        parameters.given_to(open_run(config, tmp_path / "wide"))
 
 
 def test_a_teacher_has_to_be_named_and_to_mean_the_same(tmp_path):

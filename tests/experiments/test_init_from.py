@@ -6,7 +6,7 @@ import pytest
 
 from configs import ssl_digits
 from diffjax.errors import InputError
-from experiments import run
+from experiments import parameters, run
 from experiments.opened import open_run
 
 pytestmark = pytest.mark.slow
@@ -32,9 +32,9 @@ def test_a_frozen_part_stays_and_the_other_learns(first, tmp_path):
     config = configuration("m1m2", freeze_m1=True)
     config.init_from = str(first)
     run.train(config, tmp_path)
-    _, given = run.restore_ema(open_run(configuration("m1"), first), None)
-    _, start = run.restore_ema(open_run(config, tmp_path), 0)
-    step, end = run.restore_ema(open_run(config, tmp_path), None)
+    _, given = parameters.restore_ema(open_run(configuration("m1"), first), None)
+    _, start = parameters.restore_ema(open_run(config, tmp_path), 0)
+    step, end = parameters.restore_ema(open_run(config, tmp_path), None)
     assert step == 2
     jax.tree.map(np.testing.assert_array_equal, given["m1"], start["m1"])
     jax.tree.map(np.testing.assert_array_equal, given["m1"], end["m1"])

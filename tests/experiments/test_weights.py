@@ -14,8 +14,7 @@ from safetensors.numpy import load_file, save_file
 from diffjax.errors import InputError
 from diffjax.nets import published
 from diffjax.nets.unet import UNet
-from experiments import run as runs
-from experiments import weights, weights_file
+from experiments import parameters, weights, weights_file
 from experiments.opened import open_run, open_saved
 
 CONFIG = {
@@ -68,7 +67,7 @@ def places(tmp_path_factory):
 
 
 def ema(directory):
-    return runs.restore_ema(open_saved(directory), None)
+    return parameters.restore_ema(open_saved(directory), None)
 
 
 def test_a_workdir_has_their_network_chain_and_weights(places):
@@ -118,13 +117,13 @@ def test_a_file_says_what_it_is_and_begins_other_runs(places, tmp_path):
     for words in ("`mine.safetensors` holds", "`unknown`", "(8, 8, 1)", "# license:", "Not measured", f"{places}"):
         assert (words in card) == (words != f"{places}"), words
     other = open_run(found.config, tmp_path)._replace(init_from=str(file))
-    given = runs._given(other)
+    given = parameters.given_to(other)
     assert jax.tree.all(jax.tree.map(np.array_equal, given, ema(places / "run")[1]))
     other.saved["net"]["conventions"] = {"groups": 4}
     with pytest.raises(
         InputError, match=r"init_from=.*mine\.safetensors.* has a network with net\.conventions=.*'groups': 2"
     ):
-        runs._given(other)
+        parameters.given_to(other)
 
 
 def test_a_card_has_the_numbers_of_the_report(places):
@@ -270,7 +269,7 @@ def test_the_commands_as_typed(places, tmp_path):
         "--config.training.steps=1", "--config.training.keep_every=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    given, begun = ema(first)[1], runs.restore_ema(open_saved(second), 0)[1]
+    given, begun = ema(first)[1], parameters.restore_ema(open_saved(second), 0)[1]
     assert jax.tree.all(jax.tree.map(np.array_equal, given, begun))
     door(tmp_path / "out/tiny.safetensors", tmp_path / "third")
     samples = []
