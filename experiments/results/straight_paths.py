@@ -49,7 +49,7 @@ def panel(directory: str) -> tuple[list[Paths | Points], np.ndarray]:
     mean = float(jax.jit(lambda x: reflow.straightness(process, predict, x))(x1).mean())
     print(f"{directory}: {title(run)}, straightness {mean:.4f}")
     marks = [Points(f"{title(run)}, S = {mean:.3f}", path[-1][:1000]), Paths("", path[:, :SHOWN].swapaxes(0, 1))]
-    return marks, flow_pictures.densities(path[::2])
+    return marks, flow_pictures.densities(path[::4])
 
 
 def side_by_side(rows: list[list[np.ndarray]]) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from command import TINY
-from command import run as command
+from command import call as command
 from safetensors.numpy import load_file, save_file
 
 from diffjax.errors import InputError
