@@ -57,7 +57,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if run.options.get("quality"):
         features_of(trained)
     with claimed(run.directory, run.saved) as writer:
-        writer.say(f"workdir: {run.directory}")
+        notes = dict.fromkeys(part().note for part in (run.train_set, run.test_set))
+        writer.say(f"workdir: {run.directory}", *filter(None, notes))
         if run.model.examples.fit is not None or given:
             _start(run, given)
         sampler = Sampler(run.model, run.options["grid"], run.mesh) if run.model.sample else None

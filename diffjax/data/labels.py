@@ -75,7 +75,8 @@ def check_labelled(dataset: Dataset, field: str, num_classes: int) -> None:
     """Raises `InputError` if all labels are 0, as in a set without labels, although there are several classes."""
     if num_classes > 1 and _highest(dataset) <= 0:
         raise InputError(
-            f"{field}={num_classes}, but {dataset.name!r} has no labels, or one class only: choose a set with labels."
+            f"{field}={num_classes}, but {dataset.name!r} has no labels, or one class only: choose a set with labels;"
+            " in a folder of images each class is a sub-folder."
         )
 
 
