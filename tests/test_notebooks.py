@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 LARGEST = 300_000  # bytes of a file, pictures included
-LONGEST = 30  # lines of a cell
+LONGEST = 20  # lines of a cell
 
 # Runs the cells given as JSON on the standard input, one after the other in one namespace, as a kernel does.
 RUNNER = """
@@ -51,7 +51,7 @@ def test_a_notebook_is_valid_and_small_and_shows_what_it_computed(path):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
     assert "error" not in {output.output_type for output in outputs}
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     assert any("assert" in cell.source for cell in code)
     for cell in code:
         assert len(cell.source.splitlines()) <= LONGEST, cell.source
@@ -64,7 +64,7 @@ def test_what_a_notebook_names_is_there(path):
     for name in re.findall(r"configs/(\w+\.py)", text):
         assert (ROOT / "configs" / name).exists(), name
     for number in re.findall(r"notebooks? (\d)", text):
-        assert 1 <= int(number) <= len(PATHS)
+        assert any(other.name.startswith(f"{number}_") for other in PATHS), number
 
 
 @pytest.mark.slow
