@@ -51,6 +51,7 @@ setup(
         "features": FEATURES,
         "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
+        "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },
 )
