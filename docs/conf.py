@@ -1,4 +1,4 @@
-"""The pages of docs/ as a site: `sphinx-build -W --keep-going -b html docs docs/_build`, after `pip install -e '.[docs]'`.
+"""docs/ as a site: `sphinx-build -W --keep-going -b html docs docs/_build`, after `pip install -e '.[docs]'`.
 
 Before Sphinx reads, the notebooks are copied to docs/notebooks and a page for each module or package of diffjax is
 written to docs/api. Git ignores both.
@@ -92,7 +92,7 @@ def page_of_file(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     """A link to a file of the repository that is a page here."""
     target = re.sub(r"^(\.\./)+", "", node.get("reftarget", ""))
     for file, page in PAGES.items():
-        if target and (target == file or file.endswith(f"/{target}") and "/" in target):
+        if target and (target == file or (file.endswith(f"/{target}") and "/" in target)):
             return make_refnode(app.builder, node["refdoc"], page, "", contnode)
     return None
 

@@ -81,14 +81,14 @@ def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _block(block: list[str]) -> list[str]:
     if SECTION.match(block[0]):
-        return [block[0], *(escaped(line) for line in block[1:])]
+        return "\n".join([block[0], *map(escaped, block[1:])]).rstrip().split("\n")
     if block[0].startswith(" ") or any(COLUMNS.search(CODE.sub("", line)) for line in block):
         return ["::", "", *("    " + line for line in textwrap.dedent("\n".join(block)).split("\n"))]
     indented = [line.startswith(" ") for line in block]
     if not any(indented):
         return [escaped(line) for line in block]
     first = indented.index(True)
-    if all(indented[first:]) and not block[0].startswith("- ") and block[first - 1].endswith((":", ",")):
+    if all(indented[first:]) and not block[0].startswith("- ") and block[first - 1].endswith(":"):
         return [*_block(block[:first]), "", *_block(block[first:])]
     items: list[str] = []
     for line, hangs in zip(block, indented, strict=True):
