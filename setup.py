@@ -13,6 +13,7 @@ RUN = [
     "optax",
     "orbax-checkpoint",
     "pillow",
+    "pyarrow",
     "scikit-image",
     "scikit-learn",
     "tensorboardX",

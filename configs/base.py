@@ -25,9 +25,13 @@ def get_config() -> ConfigDict:
             parallel="jit",  # or "pmap"
             mesh=(("data", -1), ("model", 1)),  # "model" divides the state; -1: what is left of the devices
             data=dict(  # a run adds name, shape, and levels: how many values an element takes, 0 for real numbers
-                dir="",  # of TFDS; empty: $TFDS_DATA_DIR, else TFDS's own default
+                dir="",  # of your own data; of TFDS, where empty is $TFDS_DATA_DIR, else TFDS's own default
                 train_split="",  # of TFDS; a set that has one division into training and test needs no names
-                test_split="",
+                test_split="",  # of your own data: sub-folders or files of `dir`; empty: the next two divide them
+                test_fraction=0.1,  # of your own data that is held out
+                split_seed=0,  # which part of it
+                num_train=0,  # of sets that are drawn: how many; of a folder of images: so many crops, 0: whole images
+                num_test=0,
                 in_memory=True,
             ),
             sampling=dict(sampler="ancestral", steps=1),

@@ -12,7 +12,8 @@ from configs import sohl_dickstein_swiss_roll
 
 def get_config() -> ConfigDict:
     config = sohl_dickstein_swiss_roll.get_config()
-    del config.data.noise, config.data.num_train, config.data.num_test
+    del config.data.noise
+    config.data.num_train, config.data.num_test = 0, 0
     config.data.update(
         name="cifar10",
         shape=(32, 32, 3),

@@ -163,6 +163,14 @@ def check(run: Run, train_set: data.Dataset, test_set: data.Dataset) -> None:
     measure.check(run.model, run.system, run.options, train_set, test_set)
 
 
+def notes(run: Run) -> list[str]:
+    """What a person should know of the data before training: a line each."""
+    said = [part().note for part in (run.train_set, run.test_set)]
+    if classes := run.model.examples.classes:
+        said.append(labels.surplus(run.train_set(), *classes))
+    return [note for note in dict.fromkeys(said) if note]
+
+
 def check_teacher(run: Run, teacher: Run) -> None:
     """Raises `InputError` unless what the teacher's network says means the same in the student's run."""
     for section, fields in MEANING.items():

@@ -31,7 +31,7 @@ from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
 from experiments import pictures, report
-from experiments.opened import Run, check_teacher, open_run, open_saved, open_to_train
+from experiments.opened import Run, check_teacher, notes, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
 
@@ -55,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     if run.options.get("quality"):
         features_of(trained)
     with claimed(run.directory, run.saved) as writer:
-        writer.say(f"workdir: {run.directory}")
+        writer.say(f"workdir: {run.directory}", *notes(run))
         if run.model.examples.fit is not None or given:
             _start(run, given)
         sampler = Sampler(run.model, run.options["grid"], run.mesh) if run.model.sample else None

@@ -40,6 +40,10 @@ FREE = (
 )  # fmt: skip
 # What a field was in runs that are older than it, as JSON has it.
 YOUNGER = {
+    "data.num_test": 0,
+    "data.num_train": 0,
+    "data.split_seed": 0,
+    "data.test_fraction": 0.1,
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
     "guidance.limit": 0.0,

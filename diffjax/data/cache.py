@@ -20,7 +20,7 @@ from jaxtyping import Int32, UInt8
 
 from diffjax.paths import local
 
-Arrays = tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]
+Arrays = tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " m"]]  # images, and labels or what was found of files
 
 
 def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Int32, Integer, UInt8
+from jaxtyping import Bool, Float, Int32, Integer
 from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
@@ -32,6 +32,7 @@ class Dataset:
         shape: uint8, or float32 if levels is 0. A label is a class from 0 on, or -1 where it is not known. A set
         without labels gives zeros. `pairs.with_source` adds the examples of another set.
     highest_label: no label is above it; None where that is not known without reading all of them.
+    note: what a person should know of it, in one line: what was left out or changed. A run says it when it begins.
 
     Raises `InputError` if the set is empty.
     """
@@ -42,6 +43,7 @@ class Dataset:
     size: int
     gather: Callable[[Integer[np.ndarray, " n"]], dict[str, np.ndarray]]
     highest_label: int | None = None
+    note: str = ""
 
     def __post_init__(self):
         if self.size < 1:
@@ -53,30 +55,42 @@ class Dataset:
 
 def from_arrays(
     name: str,
-    examples: UInt8[np.ndarray, "n *shape"] | Float32[np.ndarray, "n *shape"],
+    examples: Integer[np.ndarray, "n *shape"] | Bool[np.ndarray, "n *shape"] | Float[np.ndarray, "n *shape"],
     labels: Integer[np.ndarray, " n"] | None = None,
     levels: int = 256,
+    note: str = "",
 ) -> Dataset:
     """A Dataset over arrays in memory, labelled zero if there are no labels; the values are checked here, once.
 
-    Raises `InputError` if the examples are not (n, ...) of uint8 (float32 if levels is 0), have a value above
-    levels - 1 (that is not finite), or differ in number from the labels, or a label is no class (see `as_labels`).
+    name: what errors call it.
+    examples: images (n, H, W, C) or vectors (n, d), raw levels 0 .. levels - 1 as integers of any type; or, if levels
+        is 0, real numbers as floats of any type, which become float32.
+    labels: classes, -1 where one is not known.
+    note: see `Dataset`.
+
+    `data.split` holds a part of it out.
+
+    Raises `InputError` if the examples are not (n, ...) of integers (floats if levels is 0), have a value outside
+    0 .. levels - 1 (that is not finite), or differ in number from the labels, or a label is no class (see `as_labels`).
     """
-    wanted = np.uint8 if levels else np.float32
-    if examples.dtype != wanted or examples.ndim < 2:
+    examples = np.asarray(examples)
+    if examples.dtype.kind not in ("biu" if levels else "f") or examples.ndim < 2:
+        wanted = "uint8" if levels else "float32"
         raise InputError(
-            f"Dataset {name!r} with levels={levels} needs {wanted.__name__} examples of shape (n, ...), not"
+            f"Dataset {name!r} with levels={levels} needs {wanted} examples of shape (n, ...), not"
             f" {examples.dtype} {examples.shape}: give raw pixel values, which the model scales itself, as uint8, or"
             " continuous data as float32 with levels=0."
         )
-    if labels is None:
-        labels = np.zeros(len(examples), np.int32)
+    labels = np.zeros(len(examples), np.int32) if labels is None else np.asarray(labels)
     if labels.shape != examples.shape[:1]:
         raise InputError(
             f"Dataset {name!r} has {len(examples)} examples but labels of shape {labels.shape}: give one each."
         )
-    if levels and examples.size and (highest := int(examples.max())) >= levels:
-        raise InputError(f"Dataset {name!r} has the value {highest}, outside 0 .. {levels - 1}: fix its levels.")
+    for extreme in (int(examples.max()), int(examples.min())) if levels and examples.size else ():
+        if not 0 <= extreme < levels:
+            raise InputError(f"Dataset {name!r} has the value {extreme}, outside 0 .. {levels - 1}: fix its levels.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and said below
+        examples = examples.astype(np.uint8 if levels else np.float32, copy=False)
     if not levels and not (finite := np.isfinite(examples)).all():
         raise InputError(f"Dataset {name!r} has {finite.size - finite.sum()} NaN or infinite values: remove them.")
     labels = as_labels(name, labels)
@@ -85,7 +99,7 @@ def from_arrays(
         return {"image": examples[indices], "label": labels[indices]}
 
     highest = int(labels.max(initial=UNKNOWN))
-    return Dataset(name, examples.shape[1:], levels, len(examples), gather, highest)
+    return Dataset(name, examples.shape[1:], levels, len(examples), gather, highest, note)
 
 
 def as_labels(name: str, labels: ArrayLike) -> Int32[np.ndarray, " n"]:

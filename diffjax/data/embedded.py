@@ -18,14 +18,13 @@ from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
-from diffjax.paths import local
 
 
 def load_embedded(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the embedded set `config.name`, one of `EMBEDDED`.
 
     config.shape: of one example: (2,) of "swiss_roll" and "two_moons", (20,) of "heartbeat", (size, size, 1) of
-        "dead_leaves", (height, width, 1) of "gravel", "grass" and "brick", the same or (height, width, 3) of "folder".
+        "dead_leaves", (height, width, 1) of "gravel", "grass" and "brick".
     config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
     config.noise: of "swiss_roll" and "two_moons", as in `toys.swiss_roll`.
@@ -34,7 +33,6 @@ def load_embedded(config: Any, split: str) -> Dataset:
     config.weights, config.means, config.std: of "mixture", as in `toys.mixture`; its shape is (len(means[0]),).
     config.example: of "given", the one example, of which all are copies, as those of "stomach_cancer" are.
     config.radii: of "dead_leaves", the smallest and the largest in pixels.
-    config.dir: of "folder", a directory of images to take crops of.
 
     Raises `InputError` if a field that the set needs is missing or wrong.
     """
@@ -99,7 +97,7 @@ def _mixture(config: Any, split: str) -> Dataset:
 
 
 def _dead_leaves(config: Any, split: str) -> Dataset:
-    size, _, _ = _image_shape(config, (1,))
+    size, _, _ = _image_shape(config)
     num, radii = _num(config, split), config.get("radii")
     if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(type(r) in (int, float) for r in radii):
         raise InputError(f"data.radii={radii!r} must be two numbers, the smallest and the largest radius in pixels.")
@@ -113,26 +111,15 @@ def _dead_leaves(config: Any, split: str) -> Dataset:
 
 
 def _photograph(config: Any, split: str) -> Dataset:
-    height, width, _ = _image_shape(config, (1,))
-    return _crops(config, split, [textures.photograph(config.name)], (height, width))
+    height, width, _ = _image_shape(config)
+    image = textures.photograph(config.name)
+    return from_arrays(config.name, textures.crops(_rng(split), [image], (height, width), _num(config, split), split))
 
 
-def _folder(config: Any, split: str) -> Dataset:
-    height, width, channels = _image_shape(config, (1, 3))
-    if not isinstance(directory := config.get("dir"), str) or not directory:
-        raise InputError(f"data.dir={directory!r} must name the directory whose images are the set 'folder'.")
-    return _crops(config, split, textures.folder(local(directory, "data.dir"), channels), (height, width))
-
-
-def _crops(config: Any, split: str, images: list[np.ndarray], size: tuple[int, int]) -> Dataset:
-    return from_arrays(config.name, textures.crops(_rng(split), images, size, _num(config, split), split))
-
-
-def _image_shape(config: Any, channels: tuple[int, ...]) -> tuple[int, int, int]:
+def _image_shape(config: Any) -> tuple[int, int, int]:
     shape = tuple(config.shape)
-    if len(shape) != 3 or shape[2] not in channels:
-        choices = " or ".join(map(str, channels))
-        raise InputError(f"data.shape={shape} must be (height, width, {choices}) for the set {config.name!r}.")
+    if len(shape) != 3 or shape[2] != 1:
+        raise InputError(f"data.shape={shape} must be (height, width, 1) for the set {config.name!r}.")
     return shape
 
 
@@ -173,5 +160,4 @@ EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "stomach_cancer": _stomach_cancer,
     "given": _given,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
-    "folder": _folder,
 }

@@ -1,13 +1,24 @@
 """Image files as 8-bit pixels, or a sentence why not: nothing is cut, merged or guessed in silence.
 
-Taken are grey and colour images of at most 8 bits a channel, palettes, and alpha channels that are opaque everywhere.
-Refused are more bits (PIL would cut them to 8), transparency, CMYK and other colour spaces (there is more than one way
-to make RGB of them), several frames, and what is damaged or too large.
+`read` takes grey and colour images of at most 8 bits a channel, palettes, and alpha channels that are opaque
+everywhere. It refuses more bits (PIL would cut them to 8), transparency, CMYK and other colour spaces (there is more
+than one way to make RGB of them), several frames, and what is damaged or too large.
+
+`converted` is for a person's own files. It takes those too, one way each, and says what it did (`CHANGES`). It refuses
+what is damaged or too large, and numbers of 32 bits, whose white is not known.
 """
 
+import functools
+import os
 import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from jaxtyping import Int64, UInt8
 
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
@@ -18,8 +29,19 @@ if TYPE_CHECKING:
 PLAIN = ("1", "L", "P", "RGB")
 ALPHA = ("LA", "PA", "RGBA")
 DEEP = re.compile(r";16$|;16[BLN]$|;32")  # of PIL's raw modes; its "BGR;16" has five or six bits a channel
+OPAQUE = (255, 255)
+ORIENTATION = 0x0112  # of EXIF
 FRAMES = ("MPO",)  # whose further frames are previews and depths of the first
 SMALLER = "make it smaller, or cut it into parts"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+CHANGES = {
+    "deep": "with more than 8 bits a channel, of which the upper 8 stay",
+    "transparent": "with transparent pixels, put on white",
+    "colours": "in CMYK or another colour space, made RGB",
+    "frames": "with several frames, of which the first is taken",
+    "turned": "turned as EXIF says",
+    "enlarged": "smaller than data.shape, enlarged",
+}
 
 
 def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = False) -> "Image.Image":
@@ -28,18 +50,97 @@ def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = Fals
     upright: turned as the EXIF orientation says, which is how a viewer shows it.
     Raises `InputError` for whatever the module's docstring refuses.
     """
+    with _opened(source, name) as file:
+        _check(file, name)
+        image = _upright(file) if upright else file
+        if _has_alpha(image):
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema() != OPAQUE:
+                raise InputError(f"{name} has transparent pixels: put it on a background and save it without them.")
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def converted(source: Path | BinaryIO, name: str, channels: int) -> tuple["Image.Image", set[str]]:
+    """The image as `read` has it, turned upright, and which of `CHANGES` that took.
+
+    Raises `InputError` for what is damaged, too large or of 32 bits.
+    """
     with needs_run():
-        from PIL import Image, ImageOps
+        from PIL import Image
+
+    changes = set()
+    with _opened(source, name) as file:
+        _check_size(file, name)
+        if getattr(file, "n_frames", 1) > 1 and file.format not in FRAMES:
+            changes.add("frames")
+        if _deep(file):
+            changes.add("deep")
+        if file.getexif().get(ORIENTATION, 1) != 1:
+            changes.add("turned")
+        image = _eight_bits(_upright(file), file.format, name)
+        if _has_alpha(image):
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema() != OPAQUE:
+                changes.add("transparent")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif image.mode not in PLAIN:
+            changes.add("colours")
+            image = image.convert("RGB")  # not every colour space has a way to grey
+        return image.convert("L" if channels == 1 else "RGB"), changes
+
+
+def fit(image: "Image.Image", shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
+    """Pixels of a given shape. An image of another size is cropped about its centre and resized (bicubic, antialiased).
+
+    shape: (height, width, channels), the channels those of the image.
+    """
+    if image.size != (shape[1], shape[0]):
+        with needs_run():
+            from PIL import Image, ImageOps
+
+        image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(shape)
+
+
+def listed(directory: Path) -> list[Path]:
+    """The image files of a directory and of the directories in it, in the order of their paths, the same everywhere.
+
+    Hidden ones, whose names begin with a dot, are passed over. Links to directories are followed, to each place once.
+    """
+    found, seen = [], set()
+    for root, directories, names in os.walk(directory, followlinks=True):
+        place = os.path.realpath(root)
+        # Sorted: of two ways to a place the first is taken, on every machine.
+        directories[:] = [] if place in seen else sorted(d for d in directories if not d.startswith((".", "__MACOSX")))
+        if place not in seen:
+            found += [Path(root, name) for name in names if not name.startswith(".")]
+        seen.add(place)
+    images = [path for path in found if path.suffix.lower() in SUFFIXES]
+    return sorted(images, key=lambda path: path.relative_to(directory).parts)
+
+
+def in_threads(fill: Callable[[Int64[np.ndarray, " n"]], None], num: int) -> None:
+    """Calls `fill` with parts of 0 .. num - 1, as many as there are cores: PIL decodes in parallel."""
+    list(_pool().map(fill, np.array_split(np.arange(num), _cores())))
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_cores())
+
+
+@contextmanager
+def _opened(source: Path | BinaryIO, name: str) -> Iterator["ImageFile.ImageFile"]:
+    with needs_run():
+        from PIL import Image
 
     try:
         with Image.open(source) as file:
-            _check(file, name, Image.MAX_IMAGE_PIXELS)
-            image = ImageOps.exif_transpose(file) if upright else file
-            if image.mode in ALPHA or "transparency" in image.info:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema() != (255, 255):
-                    raise InputError(f"{name} has transparent pixels: put it on a background and save it without them.")
-            return image.convert("L" if channels == 1 else "RGB")
+            yield file
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -48,21 +149,58 @@ def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = Fals
         raise InputError(f"{name} cannot be read as an image ({_line(error)}): mend or remove it.") from error
 
 
-def _check(image: "ImageFile.ImageFile", name: str, limit: int | None) -> None:
+def _upright(image: "Image.Image") -> "Image.Image":
+    with needs_run():
+        from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _has_alpha(image: "Image.Image") -> bool:
+    return image.mode in ALPHA or "transparency" in image.info
+
+
+def _eight_bits(image: "Image.Image", kind: str | None, name: str) -> "Image.Image":
+    """The upper 8 of 16 bits. PIL does the same to 16 bits of colour, which have no mode of their own."""
+    with needs_run():
+        from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise InputError(f"{name} has numbers of 32 bits, whose white is not known: save it with 8 bits.")
+    return image
+
+
+def _check(image: "ImageFile.ImageFile", name: str) -> None:
     """What the header says, before any pixel is decoded."""
-    if limit and image.width * image.height > limit:
-        raise InputError(f"{name} has {image.width} x {image.height} pixels, more than {limit}: {SMALLER}.")
-    arguments = [part for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else [tile[3]])]
-    raw = [part for part in arguments if isinstance(part, str)]
-    # The one format whose largest value is a number: PIL scales what is above 255 down.
-    above = image.format == "PPM" and any(isinstance(part, int) and part > 255 for part in arguments)
-    if above or image.mode.startswith(("I", "F")) or any(map(DEEP.search, raw)):
-        kind = raw[0] if raw else image.mode
+    _check_size(image, name)
+    if kind := _deep(image):
         raise InputError(f"{name} has more than 8 bits a channel ({kind}): convert it to 8 bits.")
     if image.mode not in PLAIN + ALPHA:
         raise InputError(f"{name} has pixels of the kind {image.mode}: convert it to RGB or grey.")
     if (frames := getattr(image, "n_frames", 1)) > 1 and image.format not in FRAMES:
         raise InputError(f"{name} has {frames} frames: save the one you want as an image of its own.")
+
+
+def _check_size(image: "ImageFile.ImageFile", name: str) -> None:
+    with needs_run():
+        from PIL import Image
+
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and image.width * image.height > limit:
+        raise InputError(f"{name} has {image.width} x {image.height} pixels, more than {limit}: {SMALLER}.")
+
+
+def _deep(image: "ImageFile.ImageFile") -> str:
+    """What an image of more than 8 bits a channel has, in PIL's words; "" of others."""
+    arguments = [part for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else [tile[3]])]
+    raw = [part for part in arguments if isinstance(part, str)]
+    # The one format whose largest value is a number: PIL scales what is above 255 down.
+    above = image.format == "PPM" and any(isinstance(part, int) and part > 255 for part in arguments)
+    if above or image.mode.startswith(("I", "F")) or any(map(DEEP.search, raw)):
+        return raw[0] if raw else image.mode
+    return ""
 
 
 def _line(error: Exception) -> str:

@@ -75,8 +75,19 @@ def check_labelled(dataset: Dataset, field: str, num_classes: int) -> None:
     """Raises `InputError` if all labels are 0, as in a set without labels, although there are several classes."""
     if num_classes > 1 and _highest(dataset) <= 0:
         raise InputError(
-            f"{field}={num_classes}, but {dataset.name!r} has no labels, or one class only: choose a set with labels."
+            f"{field}={num_classes}, but {dataset.name!r} has no labels, or one class only: choose a set with labels;"
+            " in a folder of images each class is a sub-folder."
         )
+
+
+def surplus(dataset: Dataset, field: str, num_classes: int) -> str:
+    """What is to be said if no example has the last of `num_classes` classes; "" otherwise."""
+    if dataset.highest_label is None or dataset.highest_label >= num_classes - 1:
+        return ""
+    return (
+        f"{field}={num_classes}, but no label of {dataset.name!r} is above {dataset.highest_label}: classes from"
+        f" {dataset.highest_label + 1} on are not learned, unless you set {field}={dataset.highest_label + 1}"
+    )
 
 
 def _highest(dataset: Dataset) -> int:

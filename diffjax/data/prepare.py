@@ -2,7 +2,8 @@
 python -m diffjax.data.prepare --from-tfrecord=DIR/NAME/VERSION --dir=OTHER: rewrite a set prepared with TensorFlow.
 
 The records of the two formats are the same bytes, so the second needs no TensorFlow; the first needs it for most sets,
-because TFDS unpacks archives and encodes images with it. Reading what this command writes never does.
+because TFDS unpacks archives and encodes images with it. Reading what this command writes never does. LSUN needs an
+environment of its own, which this command describes.
 """
 
 import argparse
@@ -19,6 +20,16 @@ from diffjax.data.sources import check_name, data_dir, find_prepared, read_info
 from diffjax.data.tfrecord import read_records
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
+
+# Version 0.37.1 of tensorflow_io, the last, goes with TensorFlow 2.16, and that with older numpy and protobuf than jax
+# and today's tensorflow-metadata.
+LSUN = (
+    "TFDS reads {name} with the package tensorflow_io, which has no version for this environment: in one of its own, of"
+    " Python 3.12 or older, run `pip install 'tensorflow-io[tensorflow-cpu]' 'tensorflow-metadata<1.16'"
+    ' tensorflow-datasets importlib_resources`, and then `python -c "import tensorflow_datasets as t;'
+    " t.builder('{name}', data_dir='{directory}').download_and_prepare(file_format='array_record')\"`, or give"
+    " the images as files with data.name='folder'."
+)
 
 
 def download(name: str, directory: Path) -> Path:
@@ -37,6 +48,8 @@ def download(name: str, directory: Path) -> Path:
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise InputError(f"{name} cannot be downloaded by a program: place its files in {manual} ({instructions})")
+    if builder.name == "lsun" and importlib.util.find_spec("tensorflow_io") is None:
+        raise InputError(LSUN.format(name=name, directory=directory))
     urls = list(builder.url_infos or ())
     if (urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS) and importlib.util.find_spec("tensorflow") is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where data come from: the embedded sets (embedded.py), which need no download, and any TensorFlow Datasets images.
+"""Where data come from: embedded sets (embedded.py), a person's own (own.py), and any TensorFlow Datasets images.
 
 A TFDS set lies in DIR/name[/config]/version as dataset_info.json, features.json and record files. Only the array_record
 format can be read without TensorFlow. What is on disk is decided by looking at these files, never by asking TFDS to
@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import AT_ONCE, Dataset, as_labels, from_arrays
 from diffjax.data.embedded import EMBEDDED, load_embedded
 from diffjax.data.labels import hide_labels
+from diffjax.data.own import OWN, load_own
 from diffjax.data.pairs import with_source
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
@@ -36,8 +36,9 @@ DECODER = 2  # raised whenever the same records come to give other images or lab
 def load(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the set that config describes.
 
-    config.name: an embedded set such as "digits", whose fields `load_embedded` explains, or a TFDS name such as
-        "mnist", "celeb_a_hq/256", "cifar10:3.0.2", with these fields:
+    config.name: an embedded set such as "digits", whose fields `load_embedded` explains; a kind of data of a person's
+        own such as "folder", whose fields `load_own` explains; or a TFDS name such as "mnist", "celeb_a_hq/256",
+        "cifar10:3.0.2", with these fields:
     config.dir: where TFDS keeps prepared sets; "" or absent means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     config.shape: (H, W, C). A set in memory must have it; a lazy one, or one whose images differ in size, is
         centre-cropped and resized to it.
@@ -59,7 +60,8 @@ def load(config: Any, split: str) -> Dataset:
     shape = config.shape
     if not isinstance(shape, tuple | list) or not shape or not all(type(side) is int and side > 0 for side in shape):
         raise InputError(f"data.shape={shape!r} must be positive integers, those of one example's axes.")
-    dataset = load_embedded(config, split) if config.name in EMBEDDED else _load_tfds(config, split)
+    read = load_own if config.name in OWN else load_embedded if config.name in EMBEDDED else _load_tfds
+    dataset = read(config, split)
     if config.get("binarized"):
         dataset = _binarize(dataset, split)
     if split == "train" and config.get("labelled"):
@@ -107,7 +109,7 @@ def _binarize(dataset: Dataset, split: str) -> Dataset:
     examples = dataset.gather(np.arange(len(dataset)))
     uniform = np.random.default_rng(("train", "test").index(split)).random(examples["image"].shape, np.float32)
     bits = ((dataset.levels - 1) * uniform < examples["image"]).astype(np.uint8)
-    return from_arrays(dataset.name, bits, examples["label"], levels=2)
+    return from_arrays(dataset.name, bits, examples["label"], levels=2, note=dataset.note)
 
 
 def data_dir(given: str) -> Path:
@@ -156,11 +158,11 @@ def check_name(name: str) -> None:
     base, _, config = name.partition(":")[0].partition("/")
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
-        close = difflib.get_close_matches(base, [*EMBEDDED, *known], n=3)
+        close = difflib.get_close_matches(base, [*EMBEDDED, *OWN, *known], n=3)
         raise InputError(
-            f"data.name={name!r} is unknown: the embedded sets are {', '.join(EMBEDDED)}, any other name is looked up"
-            f" as data.dir/name/version and among the sets of TensorFlow Datasets"
-            f" (close to it: {', '.join(close) if close else 'none'})."
+            f"data.name={name!r} is unknown: the embedded sets are {', '.join(EMBEDDED)}, data of your own are"
+            f" {', '.join(OWN)}, any other name is looked up as data.dir/name/version and among the sets of TensorFlow"
+            f" Datasets (close to it: {', '.join(close) if close else 'none'})."
         )
     configs = list(tfds.builder_cls(base).builder_configs)
     if configs and config not in configs:
@@ -210,8 +212,6 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
             name,
             path,
         )
-    threads = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(threads)
 
     def gather(indices):
         examples = read(indices.tolist())
@@ -222,7 +222,7 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
                 record = f"Image {indices[i]} of {field}={split!r} of {name!r}"
                 images[i] = decode_image(examples[i]["image"], shape, record)
 
-        list(pool.map(fill, np.array_split(np.arange(len(examples)), threads)))
+        image_files.in_threads(fill, len(examples))
         labels = [0 if label is None else example["label"] for example in examples]
         return {"image": images, "label": as_labels(name, labels)}
 
@@ -236,14 +236,7 @@ def decode_image(encoded: bytes, shape: tuple[int, int, int], name: str = "The i
     An EXIF orientation is ignored, as TensorFlow ignores it. name: what errors call it.
     Raises `InputError` if it cannot be had as 8-bit pixels without loss, see image_files.py.
     """
-    height, width, channels = shape
-    image = image_files.read(io.BytesIO(encoded), name, channels)
-    if image.size != (width, height):
-        with needs_run():
-            from PIL import Image, ImageOps
-
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(shape)
+    return image_files.fit(image_files.read(io.BytesIO(encoded), name, shape[2]), shape)
 
 
 def _check_label(name: str, label: Any) -> None:

@@ -8,23 +8,15 @@ gravel, grass and brick are photographs of 512 x 512 in scikit-image's wheel (CC
 for the bark of Sohl-Dickstein et al. (2015): those images, of Lazebnik et al. (2005), come without a licence.
 """
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
-from diffjax.data import image_files
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 PHOTOGRAPHS = ("gravel", "grass", "brick")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 def crops(
@@ -65,24 +57,3 @@ def photograph(name: str) -> UInt8[np.ndarray, "512 512 1"]:
         from skimage import data  # half a second, for these sets only
 
     return getattr(data, name)()[..., None]
-
-
-def folder(directory: Path, channels: int) -> list[UInt8[np.ndarray, "_ _ channels"]]:
-    """Every image file in a directory, by name: grey if channels is 1, colour if it is 3, turned as a viewer shows it.
-
-    Raises `InputError` if there is none, or if one cannot be had as 8-bit pixels without loss, see image_files.py.
-    """
-    paths = sorted(p for p in directory.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        missing = "has no image file" if directory.is_dir() else "is no directory"
-        raise InputError(f"data.dir={str(directory)!r} {missing}: name a directory of {', '.join(SUFFIXES)} files.")
-    with needs_run():
-        from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return [_pixels(image_files.read(path, str(path), channels, upright=True)) for path in paths]
-
-
-def _pixels(image: "Image.Image") -> UInt8[np.ndarray, "_ _ channels"]:
-    return np.asarray(image).reshape(image.height, image.width, -1)

@@ -190,15 +190,14 @@ def of_path(path: Path, shape: tuple[int, ...], levels: int) -> Source:
     Raises:
         InputError: if there are none, or one is of another shape than the data.
     """
-    from diffjax.data.image_files import read
-    from diffjax.data.textures import SUFFIXES
+    from diffjax.data.image_files import listed, read
 
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             if "images" not in file or file["images"].shape[1:] != shape:
                 raise InputError(f"--against={path} has no array `images` of shape (n, {', '.join(map(str, shape))})")
             return of_arrays(file["images"], levels)
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = listed(path)
     if len(files) < 2:
         raise InputError(
             f"--against={path} holds {len(files)} image files and no run: name a workdir or a folder of images"

@@ -180,6 +180,12 @@ def test_download_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install tensorflow-cpu"):
         prepare.download("cifar10", tmp_path)
+    # TensorFlow is there or not: LSUN's records are in LMDB, which TFDS reads with another package.
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None if name == "tensorflow_io" else True)
+    with pytest.raises(
+        InputError, match=r"tensorflow_io, .* in one of its own.*builder\('lsun/bedroom', data_dir='/.*folder"
+    ):
+        prepare.download("lsun/bedroom", tmp_path)
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: True)
 
     def refuse(request, timeout):

@@ -157,7 +157,11 @@ def test_labels_are_compared_with_a_system_s_classes_before_training():
     for train_set, test_set in ((digits, others), (others, digits)):
         with pytest.raises(InputError, match=r"classifier.num_classes=9, but 'digits' has the label 9"):
             opened.check(opened.open_run(config, "runs"), train_set, test_set)
-    opened.check(opened.open_run(config, "runs"), others, others)
+    opened.check(run := opened.open_run(config, "runs"), others, others)
+    run = run._replace(train_set=lambda: others, test_set=lambda: others)
+    (said,) = opened.notes(run)  # labels up to 7 need no ninth class
+    assert said.startswith("classifier.num_classes=9, but no label of 'others' is above 7") and said.endswith("=8")
+    assert opened.notes(run._replace(train_set=lambda: digits)) == []
     blank = data.from_arrays("blank", np.zeros((5, 8, 8, 1), np.uint8), levels=17)
     with pytest.raises(InputError, match=r"'blank' has no labels, or one class only"):
         opened.check(opened.open_run(config, "runs"), blank, others)

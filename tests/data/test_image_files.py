@@ -105,10 +105,8 @@ def test_what_would_be_cut_or_guessed_is_refused_by_name(kind, tmp_path):
     data, says = REFUSED[kind]
     # The suffix does not matter, what is in the file does.
     (tmp_path / "mine.png").write_bytes(data)
-    Image.fromarray(GREYS).save(tmp_path / "good.png")
-    fields = embedded("folder", dir=str(tmp_path), shape=(2, 2, 3), num_train=4, num_test=4)
     for read in (
-        lambda: load(fields, "train"),
+        lambda: image_files.read(tmp_path / "mine.png", "mine.png", 3, upright=True),
         lambda: decode_image(data, (8, 8, 3), "mine.png"),
     ):
         with pytest.raises(InputError) as error:
@@ -150,6 +148,44 @@ def test_what_fits_eight_bits_is_taken_exactly(kind):
     np.testing.assert_array_equal(decode_image(data, (8, 8, 3)), expected)
     grey = decode_image(data, (8, 8, 1))[..., 0]
     np.testing.assert_allclose(grey, expected @ LUMA, atol=0.51)
+
+
+# What a person's own files become: 0x1234 has the upper bits 0x12 = 18.
+ALPHAS = np.where(np.arange(64).reshape(8, 8, 1) == 5, 254, 255)
+OWN = {
+    "16-bit RGB PNG": (18, {"deep"}),
+    "16-bit grey PNG": (18, {"deep"}),
+    "16-bit RGB TIFF": (18, {"deep"}),
+    "16-bit grey TIFF": (18, {"deep"}),
+    "16-bit PPM": (18, {"deep"}),
+    "12-bit PGM in text": (4000 * 256 / 4096, {"deep"}),
+    "16-bit RGBA PNG": ((18 * 18 + (255 - 18) * 255) / 255, {"deep", "transparent"}),
+    "16-bit grey and alpha PNG": ((18 * 18 + (255 - 18) * 255) / 255, {"deep", "transparent"}),
+    "CMYK JPEG": (255, {"colours"}),
+    "transparent RGBA": ((COLOURS * ALPHAS + 255.0 * (255 - ALPHAS)) / 255, {"transparent"}),
+    "transparent palette": (np.where(INDICES[..., None] == 1, 255, PALETTE[INDICES]), {"transparent"}),
+    "transparent colour": (255, {"transparent"}),
+    "animated PNG": (COLOURS, {"frames"}),
+    "TIFF of pages": (COLOURS, {"frames"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_person_s_own_files_are_converted_one_way_each_or_refused():
+    for kind, (data, pixels) in TAKEN.items():
+        image, changes = image_files.converted(io.BytesIO(data), kind, 3)
+        expected = pixels[:, None] if kind == "four bits" else pixels
+        np.testing.assert_array_equal(np.asarray(image), np.broadcast_to(expected, (8, 8, 3)), err_msg=kind)
+        assert not changes, kind
+    for kind, (pixels, expected) in OWN.items():
+        image, changes = image_files.converted(io.BytesIO(REFUSED[kind][0]), kind, 3)
+        # White JPEG is 255 to a level or so, and a blend is rounded.
+        np.testing.assert_allclose(np.asarray(image), np.broadcast_to(pixels, (8, 8, 3)), atol=1.01, err_msg=kind)
+        assert changes == expected, (kind, changes)
+        assert image_files.converted(io.BytesIO(REFUSED[kind][0]), kind, 1)[0].mode == "L"
+    for kind in ("float TIFF", "100 megapixels", "200 megapixels", "nothing", "text", "a cut PNG"):
+        with pytest.raises(InputError, match=kind):
+            image_files.converted(io.BytesIO(REFUSED[kind][0]), kind, 3)
 
 
 def test_an_orientation_turns_a_folder_s_image_alone(tmp_path):

@@ -84,20 +84,34 @@ def test_folder_splits_by_rows_as_a_viewer_shows_them(tmp_path):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path: Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(path), ["8 bits", "I;16"]),
-        (lambda path: path.write_bytes(b"not an image"), ["cannot be read"]),
-        (lambda path: path.write_bytes(b""), ["cannot be read"]),
-        (lambda path: cut_short(path), ["cannot be read"]),
-        (lambda path: Image.new("L", (16, 15)).save(path), ["test part, 4 x 16", "15 x 16", "5 x 5"]),
+        (lambda path: path.write_bytes(b"not an image"), ["1 images", "b.png", "cannot be read"]),
+        (lambda path: path.write_bytes(b""), ["1 images", "b.png", "cannot be read"]),
+        (lambda path: cut_short(path), ["1 images", "b.png", "cannot be read"]),
+        (lambda path: Image.fromarray(np.full((16, 16), 7, np.uint16)).save(path), ["2 images", "1 with more than 8"]),
     ],
 )
-def test_folder_names_the_file_or_size_that_is_wrong(tmp_path, write, words):
+def test_folder_counts_what_it_left_out_or_changed(tmp_path, write, words):
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     write(tmp_path / "b.png")
-    with pytest.raises(InputError) as error:
-        load(folder(tmp_path, shape=(5, 5, 1)), "test")
-    message = str(error.value)
-    assert all(word in message for word in words) and ("b.png" in message or "part" in message), message
+    dataset = load(folder(tmp_path, shape=(4, 4, 1)), "test")
+    assert (everything(dataset)["image"] == 0).all() and "\n" not in dataset.note
+    assert all(word in dataset.note for word in words), dataset.note
+
+
+def test_folder_names_the_size_and_the_field_that_are_wrong(tmp_path, monkeypatch):
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    Image.new("L", (16, 15)).save(tmp_path / "b.png")
+    sentences = {
+        "test part, 4 x 16 pixels, of an image of 15 x 16": dict(shape=(5, 5, 1)),
+        "data.num_test=0 must be a whole number": dict(num_test=0),
+        "must be '' where data.num_train asks for crops": dict(train_split="a", test_split="b"),
+    }
+    for says, changes in sentences.items():
+        with pytest.raises(InputError, match=says):
+            load(folder(tmp_path, **dict(shape=(4, 4, 1)) | changes), "test")
+    monkeypatch.setattr("diffjax.data.folders.CROPPED", 1200)  # 1024 and 240 bytes
+    with pytest.raises(InputError, match=r"data\.num_train=0 to take them whole"):
+        load(folder(tmp_path, shape=(4, 4, 1)), "test")
 
 
 def cut_short(path):
