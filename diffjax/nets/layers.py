@@ -3,7 +3,7 @@
 sinusoid    [sin(time w), cos(time w)],  w_i = 10000^(-i / (half - 1))                 (Ho et al. 2020, their code)
             or 10000^(-i / half)                                                       (Vaswani et al. 2017, 3.5)
 attend      softmax(q k' / sqrt(C)) v                                                  (Vaswani et al. 2017, eq. 1)
-GroupNorm   (x - mean) / sqrt(var + 1e-6) * scale + bias over positions and a group of channels    (Wu & He 2018)
+GroupNorm   (x - mean) / sqrt(var + epsilon) * scale + bias over positions and a group of channels  (Wu & He 2018)
 Upsample    out[2i + a, 2j + b] = sum_pq K_ab[p, q] x[i + a - 1 + p, j + b - 1 + q],  K_ab sums of the 3x3 kernel
 """
 
@@ -41,22 +41,32 @@ def attend(q: Float[Array, "*b q c"], k: Float[Array, "*b k c"], v: Float[Array,
     return jnp.einsum("...qk,...kc->...qc", weights, v)
 
 
-class GroupNorm(nn.Module):
-    """Normalisation in 32 groups of channels, or in as many as divide the channels and leave at least 4 in a group.
+def num_groups(channels: int) -> int:
+    """32 groups of channels, or as many as divide the channels and leave at least 4 in a group.
 
     A group of one channel would take out again the time and the class that a block has just added to that channel.
+    """
+    most = min(32, max(1, channels // 4))
+    return max(g for g in range(1, most + 1) if channels % g == 0)
+
+
+class GroupNorm(nn.Module):
+    """Normalisation in `groups` groups of channels, 0 for `num_groups(channels)`.
 
     Written as x a + b with one a and one b per image and channel, from the sums of x and x^2 over positions. On CPU
     flax's own takes 1.6 to 5 times as long, forward and backward.
     """
 
     dtype: DTypeLike
+    groups: int = 0
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        most = min(32, max(1, channels // 4))
-        groups = max(g for g in range(1, most + 1) if channels % g == 0)
+        groups = self.groups or num_groups(channels)
+        if channels % groups:
+            raise InputError(f"groups is {groups}, which does not divide the {channels} channels of a layer")
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
         bias = self.param("bias", ZERO, (channels,), jnp.float32)
 
@@ -68,7 +78,7 @@ class GroupNorm(nn.Module):
         y = x.reshape(batch, height * width, channels).astype(jnp.float32)
         mean, square = spread(y.mean(axis=1)), spread((y * y).mean(axis=1))
         variance = jnp.maximum(square - mean * mean, 0.0)  # below 0 by rounding only
-        a = scale * lax.rsqrt(variance + 1e-6)
+        a = scale * lax.rsqrt(variance + self.epsilon)
         return (y * a + (bias - mean * a)).reshape(x.shape).astype(self.dtype)
 
 

@@ -1,6 +1,23 @@
-"""Parameters published with DDPM (Ho et al. 2020), for `diffjax.nets.unet.UNet`.
+"""Parameters that others published, for `diffjax.nets.unet.UNet`, and the command that takes and gives them.
 
-The authors' TensorFlow checkpoints (github.com/hojonathanho/diffusion) name their variables by scopes:
+    python -m diffjax.nets.published IN WORKDIR               others' weights: a run to sample, measure and go on from
+    python -m diffjax.nets.published WORKDIR FOLDER           a run's EMA weights: a folder of diffusers' UNet2DModel
+    python -m diffjax.nets.published WORKDIR OUT.safetensors  the same in one file, and a model card README.md beside it
+
+    IN                   format                                                        read by
+    a folder             diffusers, such as google/ddpm-cifar10-32 or -celebahq-256    `diffusers_folder`
+    .pt, .pth, .bin      improved-diffusion: a state_dict, of which tensors are read   `improved_diffusion`
+    .npz                 DDPM's own, of Ho et al. 2020, see below                      `from_ddpm`
+    .safetensors         what the third command wrote                                  experiments/weights_file.py
+    .pkl                 EDM's: refused
+
+EDM's .pkl (Karras et al. 2022) hold objects, not tensors. `torch_utils.persistence` puts the source code of their
+classes into the pickle, and unpickling runs that code. Their networks are other functions, too: their residual blocks
+are scaled by √½ and resample inside. Someone who trusts a file can unpickle it beside EDM's code and use the network as
+it is: `diffjax.predictions.x0` takes any function (xt, t), so also one that calls PyTorch by `jax.pure_callback`, at
+EDM's noise level `schedules.edm().sigma(t)`.
+
+The authors' TensorFlow checkpoints of DDPM (github.com/hojonathanho/diffusion) name their variables by scopes:
 
     theirs                                 ours                             equal in
     model/temb/dense0/W                    temb_dense0/kernel               (in, out)
@@ -24,17 +41,143 @@ and read it back, executing nothing from the file, with
     params = from_ddpm(np.load("ddpm.npz", allow_pickle=False), like)
 """
 
+import importlib
 import re
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffjax.errors import InputError
+from diffjax.extras import MissingExtra, missing
+from diffjax.nets import improved_diffusion
+from diffjax.nets.diffusers import Published, from_diffusers
+from diffjax.nets.diffusers_folder import is_folder, read_folder
+from diffjax.nets.renaming import as_params
+from diffjax.nets.torch_files import read_tensors
+from diffjax.paths import local
 
 AVERAGE = "/ExponentialMovingAverage"
+CHAIN = {
+    "schedule": "linear",
+    "betas": (1e-4, 0.02),
+    "num_steps": 1000,
+    "prediction": "eps",
+    "loss": "simple",
+}  # DDPM's
+
+
+class Found(NamedTuple):
+    """Weights that were found.
+
+    what: the format, in words.
+    published: the network.
+    chain: the fields of `config.diffusion` that the file says.
+    params: (params_like, num_steps) -> the parameters; params_like is `UNet(...).init(...)["params"]` or its shapes,
+        num_steps that of the chain. Raises `InputError` where a tensor is missing, left over or of another shape.
+    """
+
+    what: str
+    published: Published
+    chain: dict[str, Any]
+    params: Callable[[Mapping[str, Any], int], dict[str, Any]]
+
+
+def open_published(path: str | Path, size: int = 0, heads: int = 0) -> Found:
+    """The network and the weights of a folder or a file; nothing in it is executed.
+
+    Args:
+      size: height and width of images, 0 for what the file says.
+      heads: of attention, which improved-diffusion's files do not say.
+
+    Raises:
+      InputError: it is missing, damaged, of an unknown format, or of a network that `UNet` does not compute.
+    """
+    place = local(path, "IN")
+    if place.is_dir():
+        return _of_folder(place, size)
+    if not place.exists():
+        raise InputError(f"IN={place} does not exist; name a folder or a file of weights")
+    if place.suffix == ".pkl":
+        raise InputError(
+            f"IN={place}: a .pkl, such as EDM's, is a program that unpickling runs, so it is not read; the docstring of"
+            " diffjax.nets.published says how to use its network"
+        )
+    tensors = read_tensors(place)
+    if improved_diffusion.is_theirs(tensors):
+        return _improved(place, tensors, size, heads)
+    if any(name.startswith("model/conv_in/W") for name in tensors):
+        return _ddpm(place, tensors, size)
+    near = "; give the folder in which it lies" if "conv_in.weight" in tensors else ""
+    raise InputError(f"IN={place} is of no format that is known: DDPM's .npz, improved-diffusion's .pt{near}")
+
+
+def _of_folder(place: Path, size: int) -> Found:
+    if not is_folder(place):
+        raise InputError(f"IN={place} is neither a run nor a folder of diffusers: it has no config.json of either")
+    folder = read_folder(place, size)
+
+    def params(like: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+        if num_steps != 1000:
+            raise InputError(
+                f"IN={place}: diffusers' networks are told 0 .. 999, so the chain has 1000 steps, not {num_steps}"
+            )
+        return from_diffusers(folder.tensors, like, len(folder.published.unet["multipliers"]), folder.flip)
+
+    return Found("diffusers' UNet2DModel", folder.published, folder.chain, params)
+
+
+def _improved(place: Path, tensors: Mapping[str, np.ndarray], size: int, heads: int) -> Found:
+    if not size or not heads:
+        raise InputError(
+            f"IN={place} does not say what its training was told by --image_size and --num_heads: add --size=N and"
+            " --heads=N (4 was the default, 1 that of LSUN)"
+        )
+    found = improved_diffusion.network_of(tensors, size, heads, str(place))
+    learned = found.unet["out_channels"] == 2 * found.in_channels
+    chain = {"variance": "learned", "loss": "hybrid"} if learned else {}
+    return Found(
+        "improved-diffusion's U-Net",
+        found,
+        chain,
+        lambda like, num_steps: improved_diffusion.from_improved(tensors, like, found.unet, size, num_steps),
+    )
+
+
+def _ddpm(place: Path, tensors: Mapping[str, np.ndarray], size: int) -> Found:
+    found = network_of_ddpm({name.removesuffix(AVERAGE): value for name, value in tensors.items()}, size, str(place))
+    return Found("DDPM's U-Net", found, CHAIN, lambda like, num_steps: from_ddpm(tensors, {"params": like})["params"])
+
+
+def network_of_ddpm(tensors: Mapping[str, np.ndarray], size: int, file: str) -> Published:
+    """The network whose tensors these are; without a `size` that of which the attention is at 16x16, as DDPM's are.
+
+    Raises:
+      InputError: it has no such tensors, or no attention and there is no size. `file` is what the error calls it.
+    """
+    widths, counts, attended = dict[int, int](), dict[int, int](), set[int]()
+    for name, value in tensors.items():
+        if found := re.fullmatch(r"model/down_(\d+)/block_(\d+)/conv1/W", name):
+            level, index = int(found[1]), int(found[2])
+            widths[level], counts[level] = value.shape[-1], max(counts.get(level, 0), index + 1)
+        if found := re.fullmatch(r"model/down_(\d+)/attn_0/q/W", name):
+            attended.add(int(found[1]))
+    kernel = tensors.get("model/conv_in/W")
+    if kernel is None or kernel.ndim != 4 or not widths or "model/conv_out/W" not in tensors:
+        raise InputError(f"{file} lacks model/conv_in, model/conv_out or the blocks on the way down")
+    if not size and not attended:
+        raise InputError(f"{file} has no attention that would tell the images' size; add --size=N")
+    size = size or 16 << min(attended)
+    unet = {
+        "channels": kernel.shape[3],
+        "multipliers": tuple(widths[level] // kernel.shape[3] for level in sorted(widths)),
+        "num_blocks": counts.get(0, 0),
+        "attention": tuple(size >> level for level in sorted(attended)),
+        "out_channels": tensors["model/conv_out/W"].shape[3],
+    }
+    return Published(unet, (size, size), kernel.shape[2])
 
 
 def ddpm_name(path: tuple[str, ...]) -> str:
@@ -63,23 +206,24 @@ def from_ddpm(tensors: Mapping[str, np.ndarray], params_like: Mapping[str, Any])
     theirs = {name.removesuffix(AVERAGE): name for name in tensors}
     if len(theirs) < len(tensors):
         raise InputError(f"tensors holds parameters and their {AVERAGE[1:]} at once; give one of the two")
-    ours = {ddpm_name(path): (path, leaf) for path, leaf in flatten_dict(params_like).items()}
-    if missing := sorted(set(ours) - set(theirs)):
-        raise InputError(f"tensors lacks {_some(missing)}; choose the network's settings as in the checkpoint")
-    if extra := sorted(set(theirs) - set(ours)):
-        raise InputError(
-            f"tensors has {_some(extra)}, unknown to this network; choose its settings as in the checkpoint"
+    renamed = {name: tensors[theirs[name]] for name in theirs}
+    return as_params(renamed, params_like, ddpm_name)
+
+
+def main() -> None:
+    """The command. Only `experiments`, which stands above, writes a run's directory: it is looked up by its name."""
+    try:
+        door = importlib.import_module("experiments.weights")
+    except MissingExtra as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "experiments":
+            sys.exit(f"error: {missing(error)}")
+        sys.exit(
+            "error: this command needs a clone of the repository: run it there, with pip install -e '.[run,weights]'"
         )
-    params = {}
-    for name, (path, leaf) in ours.items():
-        value = np.asarray(tensors[theirs[name]])
-        if value.shape != leaf.shape:
-            raise InputError(
-                f"{name} has shape {value.shape}, but this network needs {leaf.shape}; change its settings"
-            )
-        params[path] = jnp.asarray(value, leaf.dtype)
-    return unflatten_dict(params)
+    door.main()
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.extras import needs_features
+from diffjax.extras import needs_weights
 from diffjax.paths import local
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -67,8 +67,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a file of weights, by their names in the file; nothing in the file is executed.
 
     Args:
-      path: of a file that ends in .npz, .safetensors (needs the extra `features`), .pth or .pt. A file of PyTorch holds
-        a state_dict, or one under any name beside things that are none, such as {"state_dict": ..., "epoch": 3}.
+      path: of a file that ends in .npz, .safetensors (needs the extra `weights`), .pth, .pt or .bin. A file of PyTorch
+        holds a state_dict, or one under any name beside things that are none, such as {"state_dict": ..., "epoch": 3}.
 
     Returns:
       arrays in the file's shapes and types; those of PyTorch are read-only.
@@ -97,7 +97,7 @@ def _numpy(file: Path) -> dict[str, np.ndarray]:
 
 
 def _safetensors(file: Path) -> dict[str, np.ndarray]:
-    with needs_features():
+    with needs_weights():
         from safetensors.numpy import load_file
     return load_file(file)
 
@@ -109,7 +109,7 @@ def _torch(file: Path) -> dict[str, np.ndarray]:
     return {name: _array(file, name, tensor, storages) for name, tensor in _tensors(file, found).items()}
 
 
-READERS = {".npz": _numpy, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
+READERS = {".npz": _numpy, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch, ".bin": _torch}
 
 
 class Unpickler(pickle.Unpickler):

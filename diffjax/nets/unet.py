@@ -8,11 +8,14 @@
     attention        softmax(q k' / sqrt(C)) v over all positions, one head;                    x + W h
     time             temb = W1 swish(W0 [sin(time w), cos(time w)]),  w_i = 10000^(-i / (half - 1))
 
+The networks that others have published differ from it in what `Conventions` names, see diffjax.nets.diffusers.
+
 The last layer of every residual branch and of the network starts at zero, so at the start the network is the constant 0
 and each block the identity. Layers have the names of the original code, so that `published` can map its checkpoints.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -23,20 +26,54 @@ from diffjax.errors import InputError
 from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, attend, check_condition, sinusoid
 
 
+class Conventions(NamedTuple):
+    """Where U-Nets of other code differ. The defaults are DDPM's.
+
+    groups: of every group norm; 0 for `layers.num_groups` of its channels.
+    epsilon: of the group norms.
+    heads: of every attention.
+    head_width: channels of a head, in place of `heads`; 0 for as many as `heads` gives.
+    symmetric: a stride-2 convolution has a row of zeros on all sides; otherwise below and to the right only, as
+        TensorFlow's "SAME" of even sizes.
+    last_frequency: w_i = 10000^(-i / (half - 1)); otherwise 10000^(-i / half).
+    scale_shift: a block takes swish(norm2(h) (1 + a) + b) with (a, b) = W swish(temb), in place of adding W swish(temb)
+        to h before the norm (Nichol & Dhariwal 2021, their code).
+    """
+
+    groups: int = 0
+    epsilon: float = 1e-6
+    heads: int = 1
+    head_width: int = 0
+    symmetric: bool = False
+    last_frequency: bool = True
+    scale_shift: bool = False
+
+
+DDPM = Conventions()
+
+
 class Block(nn.Module):
     """Residual block: (batch, H, W, C), (batch, T) -> (batch, H, W, channels)."""
 
     channels: int
     dropout: float
     dtype: DTypeLike
+    conventions: Conventions = DDPM
 
     @nn.compact
     def __call__(self, x: Array, temb: Array, dropout_key: PRNGKeyArray | None) -> Array:
-        h = nn.swish(GroupNorm(self.dtype, name="norm1")(x))
+        groups, epsilon, scale_shift = self.conventions.groups, self.conventions.epsilon, self.conventions.scale_shift
+        units = 2 * self.channels if scale_shift else self.channels
+        h = nn.swish(GroupNorm(self.dtype, groups, epsilon, name="norm1")(x))
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=FAN_AVG, name="conv1")(h)
-        t = nn.Dense(self.channels, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_proj")(nn.swish(temb))
-        h = h + t[:, None, None, :]
-        h = nn.swish(GroupNorm(self.dtype, name="norm2")(h))
+        t = nn.Dense(units, dtype=self.dtype, kernel_init=FAN_AVG, name="temb_proj")(nn.swish(temb))[:, None, None, :]
+        if not scale_shift:
+            h = h + t
+        h = GroupNorm(self.dtype, groups, epsilon, name="norm2")(h)
+        if scale_shift:
+            scale, shift = jnp.split(t, 2, axis=-1)
+            h = h * (1 + scale) + shift
+        h = nn.swish(h)
         h = Dropout(self.dropout, name="dropout")(h, dropout_key)
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv2")(h)
         if x.shape[-1] != self.channels:
@@ -45,16 +82,29 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with one head over the positions of an image: (batch, H, W, C) -> the same."""
+    """Self-attention over the positions of an image: (batch, H, W, C) -> the same. A head has successive channels."""
 
     dtype: DTypeLike
+    conventions: Conventions = DDPM
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        h = GroupNorm(self.dtype, name="norm")(x).reshape(batch, height * width, channels)
-        q, k, v = (nn.Dense(channels, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h) for name in "qkv")
-        h = nn.Dense(channels, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(attend(q, k, v))
+        given = self.conventions
+        heads = channels // given.head_width if given.head_width else given.heads
+        if channels % max(heads, 1) or (given.head_width and heads * given.head_width != channels):
+            raise InputError(f"heads={given.heads}, head_width={given.head_width} do not divide {channels} channels")
+        norm = GroupNorm(self.dtype, given.groups, given.epsilon, name="norm")
+        h = norm(x).reshape(batch, height * width, channels)
+
+        def projected(name: str) -> Array:
+            y = nn.Dense(channels, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h)
+            return y if heads == 1 else y.reshape(batch, height * width, heads, -1).swapaxes(1, 2)
+
+        h = attend(projected("q"), projected("k"), projected("v"))
+        h = h if heads == 1 else h.swapaxes(1, 2)
+        h = h.reshape(batch, height * width, channels)
+        h = nn.Dense(channels, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(h)
         return x + h.reshape(x.shape)
 
 
@@ -71,6 +121,7 @@ class UNet(nn.Module):
       num_classes: None, or the number of classes to condition on.
       dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
       remat: recompute each block on the way back instead of keeping its activations.
+      conventions: of other code than DDPM's, for its weights.
     """
 
     channels: int = 128
@@ -82,6 +133,7 @@ class UNet(nn.Module):
     num_classes: int | None = None
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    conventions: Conventions = DDPM
 
     @nn.compact
     def __call__(
@@ -112,7 +164,8 @@ class UNet(nn.Module):
         attention_class = nn.remat(Attention) if self.remat else Attention
 
         def embedded(time: Array, name: str) -> Array:
-            h = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name=f"{name}0")(sinusoid(time, self.channels))
+            h = sinusoid(time, self.channels, self.conventions.last_frequency)
+            h = nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name=f"{name}0")(h)
             return nn.Dense(size, dtype=self.dtype, kernel_init=FAN_AVG, name=f"{name}1")(nn.swish(h))
 
         temb = embedded(time, "temb_dense")
@@ -123,36 +176,39 @@ class UNet(nn.Module):
             temb = temb + nn.Embed(self.num_classes + 1, size, dtype=self.dtype, name="label_embedding")(label)
 
         def conv(h: Array, channels: int, name: str, stride: int = 1) -> Array:
-            strides = (stride, stride)
-            return nn.Conv(channels, (3, 3), strides, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h)
+            strides, padding = (stride, stride), 1 if self.conventions.symmetric else "SAME"
+            return nn.Conv(channels, (3, 3), strides, padding, dtype=self.dtype, kernel_init=FAN_AVG, name=name)(h)
 
-        def block(h: Array, level: int, name: str, index: int) -> Array:
-            channels = self.channels * self.multipliers[level]
-            h = block_class(channels, self.dropout, self.dtype, name=f"{name}_block_{index}")(h, temb, dropout_key)
-            if h.shape[1] in self.attention:
-                h = attention_class(self.dtype, name=f"{name}_attn_{index}")(h)
-            return h
+        def block(h: Array, channels: int, name: str) -> Array:
+            layer = block_class(channels, self.dropout, self.dtype, self.conventions, name=name)
+            return layer(h, temb, dropout_key)
+
+        def attention(h: Array, name: str) -> Array:
+            return attention_class(self.dtype, self.conventions, name=name)(h)
+
+        def both(h: Array, level: int, name: str, index: int) -> Array:
+            h = block(h, self.channels * self.multipliers[level], f"{name}_block_{index}")
+            return attention(h, f"{name}_attn_{index}") if h.shape[1] in self.attention else h
 
         last = len(self.multipliers) - 1
         skips = [conv(x, self.channels, "conv_in")]
         for level in range(last + 1):
             for index in range(self.num_blocks):
-                skips.append(block(skips[-1], level, f"down_{level}", index))
+                skips.append(both(skips[-1], level, f"down_{level}", index))
             if level < last:
                 skips.append(conv(skips[-1], skips[-1].shape[-1], f"down_{level}_downsample", stride=2))
 
         width = skips[-1].shape[-1]
-        h = block_class(width, self.dropout, self.dtype, name="mid_block_1")(skips[-1], temb, dropout_key)
-        h = attention_class(self.dtype, name="mid_attn")(h)
-        h = block_class(width, self.dropout, self.dtype, name="mid_block_2")(h, temb, dropout_key)
+        h = block(attention(block(skips[-1], width, "mid_block_1"), "mid_attn"), width, "mid_block_2")
 
         for level in reversed(range(last + 1)):
             for index in range(self.num_blocks + 1):
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}", index)
+                h = both(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}", index)
             if level > 0:
                 h = Upsample(self.dtype, name=f"up_{level}_upsample")(h)
 
-        h = nn.swish(GroupNorm(self.dtype, name="norm_out")(h))
+        given = self.conventions
+        h = nn.swish(GroupNorm(self.dtype, given.groups, given.epsilon, name="norm_out")(h))
         h = nn.Conv(self.out_channels, (3, 3), dtype=self.dtype, kernel_init=ZERO, name="conv_out")(h)
         return h.astype(jnp.float32)
 

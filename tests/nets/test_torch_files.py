@@ -265,7 +265,7 @@ def test_arrays_of_other_formats_are_read(tmp_path, monkeypatch):
         read_tensors(tmp_path / "b.npz")
     assert not made.exists()
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(InputError, match=r"safetensors.numpy is not installed.*pip install 'diffjax\[features\]'"):
+    with pytest.raises(InputError, match=r"safetensors.numpy is not installed.*pip install 'diffjax\[weights\]'"):
         read_tensors(tmp_path / "a.safetensors")
 
 

@@ -14,19 +14,27 @@ from flax import linen as nn
 from diffjax import registry
 from diffjax.errors import InputError
 from diffjax.nets.dit import DiT
-from diffjax.nets.unet import UNet
+from diffjax.nets.unet import Conventions, UNet
 from diffjax.nets.vectors import TimeMLP
 
 
 def unet(net: Any, out_channels: int) -> nn.Module:
-    """The U-Net, see configs/cifar10.py for its fields."""
+    """The U-Net, see configs/cifar10.py for its fields. A section `conventions` has those of `Conventions` that differ.
+
+    Raises:
+        InputError: on a field that it lacks, or an unknown convention.
+    """
     _check(net, "unet", ("channels", "multipliers", "num_blocks", "attention"), "configs/cifar10.py")
+    given = dict(net.get("conventions") or {})
+    if unknown := sorted(given.keys() - set(Conventions._fields)):
+        raise InputError(f"net.conventions.{unknown[0]} is not a convention; they are {', '.join(Conventions._fields)}")
     return UNet(
         channels=net.channels,
         multipliers=tuple(net.multipliers),
         num_blocks=net.num_blocks,
         attention=tuple(net.attention),
         out_channels=out_channels,
+        conventions=Conventions(**given),
         **_common(net),
     )
 
