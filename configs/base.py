@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
                 num_test=0,
                 in_memory=True,
             ),
+            logging=dict(wandb=False),  # True: to Weights & Biases, too
             sampling=dict(sampler="ancestral", steps=1),
             evaluation=dict(
                 batch_size=100,

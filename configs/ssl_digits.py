@@ -1,6 +1,7 @@
 """Semi-supervised learning with deep generative models on scikit-learn's 1797 handwritten digits, 8x8: no download.
 
 As configs/ssl_mnist.py, smaller: 50 of 1500 training images keep their labels.
+Cost: about a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,7 @@
 run         data sets, training and the command line
 features    the weights of EfficientNet-Lite0, and files of weights in safetensors
 weights     files of weights in safetensors alone
+wandb       logs at Weights & Biases
 """
 
 import contextlib
@@ -14,6 +15,7 @@ PURPOSES = {
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",
     "weights": "files of weights in safetensors need",
+    "wandb": "logging.wandb = True needs",
 }
 
 
@@ -43,6 +45,10 @@ def needs_features() -> contextlib.AbstractContextManager[None]:
 
 def needs_weights() -> contextlib.AbstractContextManager[None]:
     return needs("weights")
+
+
+def needs_wandb() -> contextlib.AbstractContextManager[None]:
+    return needs("wandb")
 
 
 def missing(error: ModuleNotFoundError, extra: str = "run") -> MissingExtra:

@@ -4,11 +4,13 @@ python -m experiments.main                                            the digits
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
 python -m experiments.main --mode=eval --workdir=DIR [--step=N] [--against=OTHER]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
+python -m experiments.main --mode=list [WORD ...]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
 Training in a workdir that holds a run picks it up where it stopped, without --config with that run's configuration.
 --mode=eval and --mode=sample always take that; --config.field=value changes it for this call. --mode=plan trains
-nothing: it says what a step needs on devices that need not be there.
+nothing: it says what a step needs on devices that need not be there. --mode=list shows all configurations, or those
+that have all the words.
 
 Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1, or
 with --coordinator=auto where jax can find out for itself (TPU slices, Slurm); one --workdir that all can reach.
@@ -17,19 +19,20 @@ Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGT
 interrupted by Ctrl-C at another time.
 """
 
-import contextlib
-import difflib
 import errno
 import os
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
-from experiments.platform import keep_one_arena, set_cpu_flags
+from experiments import listing
+from experiments.platform import keep_compiled, keep_one_arena, keep_quiet, set_cpu_flags
+from experiments.suggestions import absent_field
 
 try:
-    from absl import app, flags, logging
+    from absl import app, flags
     from ml_collections import ConfigDict, config_flags
 except ModuleNotFoundError as error:
     from diffjax.extras import missing  # not before: it brings jax, which waits for its flags
@@ -40,7 +43,7 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "plan"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "list", "plan"], "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
 AGAINST = flags.DEFINE_string(
     "against", "", "eval: another workdir, a folder of images or an .npz; compares its samples with the run's."
@@ -65,7 +68,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
+    if MODE.value == "list":
+        _list(argv[1:])
+        return
     _prepare()
     from diffjax.errors import InputError
     from diffjax.extras import MissingExtra
@@ -94,12 +100,27 @@ def main(_: list[str]) -> None:
         sys.exit(1)
 
 
+def _list(words: list[str]) -> None:
+    text = "\n".join(listing.lines(words, shutil.get_terminal_size((160, 24)).columns))
+    if not text:
+        sys.exit(f"error: {listing.nothing_of(words)}")
+    _print(text)
+
+
+def _print(text: str) -> None:
+    """To a reader who may leave before the end, as `| head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+
+
 def _prepare() -> None:
     """What jax and its neighbours must be told before they begin."""
     keep_one_arena()
     set_cpu_flags()
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)  # orbax tells of every file it writes, and of errors that we tell of
+        keep_quiet()
     if MODE.value == "plan" and DEVICES.value:
         several = f" --xla_force_host_platform_device_count={DEVICES.value}"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + several
@@ -108,10 +129,7 @@ def _prepare() -> None:
 
     if MODE.value == "plan" and DEVICES.value:
         jax.config.update("jax_platforms", "cpu")
-    # Compilation takes longer than a short run's training: keep its results between runs.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # no home directory, no cache
-            jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/diffjax/compiled").expanduser()))
+    keep_compiled()
 
 
 def _explained(error: Exception) -> str | None:
@@ -138,7 +156,7 @@ def _run() -> None:
     elif NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT, the same in every process")
     from diffjax.paths import local
-    from experiments import plan, run, workdir
+    from experiments import opened, plan, run, workdir
 
     if MODE.value == "plan":
         plan.plan(CONFIG.value, TOPOLOGY.value, MEMORY.value)
@@ -154,15 +172,7 @@ def _run() -> None:
     if MODE.value == "eval":
         run.evaluate(config, path, STEP.value, AGAINST.value)
         return
-    if SAMPLER.value is not None:
-        config.sampling.sampler = SAMPLER.value
-    if STEPS.value is not None:
-        config.sampling.steps = STEPS.value
-    for name, value in (("label", LABEL.value), ("scale", SCALE.value)):
-        if value is not None and "guidance" not in config:
-            raise InputError(f"--{name} is of guided systems, as of configs/cfg_digits.py: this run knows no classes")
-        if value is not None:
-            config.guidance[name] = value
+    opened.ask(config, SAMPLER.value, STEPS.value, LABEL.value, SCALE.value)
     run.sample(config, path, STEP.value, NUM.value, SEED.value)
 
 
@@ -205,12 +215,17 @@ def _config_of(path: Path) -> ConfigDict:
 def _parse(argv: list[str]) -> list[str]:
     """The flags, or one sentence that says what is wrong with them."""
     path = None
+    if any(arg in ("-h", "-?", "-help", "--help") for arg in argv[1:]):
+        from experiments import usage
+
+        _print(usage.text(flags.FLAGS))
+        sys.exit(0)
     try:
         argv, path = _in_full(argv)
         sys.argv[:] = argv  # ml_collections looks there for --config.field
         rest = flags.FLAGS(argv)
         CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is used
-        if rest[1:]:
+        if rest[1:] and MODE.value != "list":
             raise flags.Error(f"unexpected arguments {' '.join(rest[1:])}: every option is --name=value")
         return rest
     except Exception as error:  # the file is the user's, and can fail in any way
@@ -251,6 +266,11 @@ def _default(workdir: str | None) -> str:
 def _fault(path: str, argv: list[str]) -> str | None:
     """What is wrong with the configuration, or which `--config.a.b` it does not have; None if nothing is."""
     file, _, argument = path.partition(":")
+    if not Path(file).exists():
+        near = listing.near_file(file)
+        return f"--config={path} does not exist; " + (
+            f"did you mean {near}?" if near else "--mode=list shows those of configs/"
+        )
     try:
         namespace = runpy.run_path(file)
         if "get_config" not in namespace:
@@ -264,13 +284,9 @@ def _fault(path: str, argv: list[str]) -> str | None:
     where = Path(argument) / "config.json" if file == str(SAVED) else path
     for arg in argv:
         override = re.match(r"--?(no)?config\.([^=]*)", arg)
-        here, walked = config, "config"
-        for name in override[2].split(".") if override else []:
-            if not isinstance(here, ConfigDict) or name not in here:
-                fields = sorted(here) if isinstance(here, ConfigDict) else []
-                near = difflib.get_close_matches(name, fields, n=1) or fields
-                return f"{walked}.{name} is not a field of {where}; {walked} has {', '.join(near) or 'no fields'}"
-            here, walked = here[name], f"{walked}.{name}"
+        absent = absent_field(config, override[2]) if override else None
+        if absent:
+            return f"{absent[0]} is not a field of {where}; {absent[1]}"
     return None
 
 

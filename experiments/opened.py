@@ -39,6 +39,7 @@ class Run(NamedTuple):
     settings   the section `training`, with mesh and parallel
     options    the section `evaluation`
     sampler    what files of samples are called after: the sampler's name and its steps, the class and guidance's scale
+    wandb      whether training is logged at Weights & Biases, too
     init_from  the workdir of a run, or a file of weights, whose parameters training begins with; that of a teacher;
                "" for none
     train_set  loads the training examples, once; `test_set` those of the test split
@@ -50,6 +51,7 @@ class Run(NamedTuple):
     settings: TrainingConfig
     options: Mapping[str, Any]
     sampler: str
+    wandb: bool
     init_from: str
     mesh: Mesh
     model: zoo.Model
@@ -110,12 +112,36 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
         settings=settings,
         options=options,
         sampler=_sampler(config),
+        wandb=_wandb(config),
         init_from=(config.distillation.teacher or "") if _distils(model) else config.get("init_from", ""),
         mesh=make_mesh(settings.mesh),
         model=model,
         train_set=functools.cache(lambda: load(config, "train")),
         test_set=functools.cache(lambda: load(config, "test")),
     )
+
+
+def ask(config: ConfigDict, sampler: str | None, steps: int | None, label: int | None, scale: float | None) -> None:
+    """Sets what is not None: the sampler, its steps, the class to draw and guidance's scale.
+
+    Raises `InputError` where a class or a scale is asked of a system that is not guided.
+    """
+    if sampler is not None:
+        config.sampling.sampler = sampler
+    if steps is not None:
+        config.sampling.steps = steps
+    for name, value in (("label", label), ("scale", scale)):
+        if value is not None and "guidance" not in config:
+            raise InputError(f"--{name} is of guided systems, as of configs/cfg_digits.py: this run knows no classes")
+        if value is not None:
+            config.guidance[name] = value
+
+
+def _wandb(config: ConfigDict) -> bool:
+    asked = config.get("logging", {}).get("wandb", False)  # old runs have no such section
+    if not isinstance(asked, bool):
+        raise InputError(f"logging.wandb = {asked!r} must be True or False")
+    return asked
 
 
 def _sampler(config: ConfigDict) -> str:

@@ -1,7 +1,7 @@
 """Figures to files: films as GIF, all others as PNG."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,26 @@ def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) ->
         top, left = i // columns * height + border, i % columns * width + border
         canvas[top : top + image.shape[0], left : left + image.shape[1]] = image  # grey broadcasts over colours
     return canvas
+
+
+def of_metrics(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]], columns: int = 3) -> Any:
+    """A matplotlib figure with a graph of each metric (steps (num,), values (num,)), named by its title."""
+    with needs_run():
+        from matplotlib.figure import Figure as Plot
+
+    columns = min(columns, len(metrics)) or 1
+    rows = -(-len(metrics) // columns) or 1
+    plot = Plot(figsize=(3.6 * columns, 2.5 * rows), layout="constrained")
+    places = plot.subplots(rows, columns, squeeze=False).ravel()
+    for place, (name, (steps, values)) in zip(places, metrics.items(), strict=False):
+        place.plot(steps, values, marker="." if len(steps) < 20 else "", linewidth=1.2)
+        place.set_title(name, fontsize=9)
+        place.tick_params(labelsize=7)
+        place.grid(alpha=0.3)
+    for place in places[len(metrics) :]:
+        place.set_visible(False)
+    plot.supxlabel("step", fontsize=9)
+    return plot
 
 
 def _plot(path: Path, curves: Curves) -> None:

@@ -1,4 +1,4 @@
-"""What must be set before jax is imported. This module therefore imports nothing that imports jax."""
+"""What is set before jax works. Most of it must stand before jax is imported: importing this module imports no jax."""
 
 import contextlib
 import ctypes
@@ -59,3 +59,20 @@ def keep_one_arena() -> None:
     arena_max = -8  # M_ARENA_MAX of glibc's malloc.h; another C library has no mallopt, or takes no such number
     with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: no CDLL(None) on Windows
         ctypes.CDLL(None).mallopt(arena_max, 1)
+
+
+def keep_quiet() -> None:
+    """Silences absl's log: orbax tells of every file it writes, and of errors that we tell of."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs between runs, for compilation takes longer than a short run's training. Imports jax."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+        return
+    with contextlib.suppress(RuntimeError):  # no home directory, no cache
+        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/diffjax/compiled").expanduser()))

@@ -1,7 +1,10 @@
 """The report of eval.json, and how the screen tells it."""
 
+import contextlib
+import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,9 +21,12 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("diffjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy", "scipy")
+
 
 def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
-    """The report, with what it took and on which machine. `began` is of `time.perf_counter`."""
+    """The report, with what it took, on which machine, and the command. `began` is of `time.perf_counter`."""
     return dict(report) | {
         "wall_seconds": time.perf_counter() - began,
         "peak_memory_gb": _peak_memory(),
@@ -31,6 +37,8 @@ def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
             "jax": jax.__version__,
             "python": platform.python_version(),
         },
+        "versions": _versions(),
+        "command": _command(),
     }
 
 
@@ -40,6 +48,13 @@ def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], p
     yield f"step {report['step']}{width}: {measure.headline(model, dict(report))}; {path}"
     for found in measure.measures_of(model, options):
         yield from found.lines(dict(report))
+
+
+def line_of_step(step: int, seen: Mapping[str, float], picture: Path | None, seconds: float) -> str:
+    """What an evaluation during training has to say: the last line of the log, what was measured, and the picture."""
+    parts = [f"{name} {value:.4g}" for name, value in seen.items()]
+    parts += [f"samples in {picture}"] if picture else []
+    return f"step {step}: {', '.join(parts)} ({seconds:.1f} s)"
 
 
 def curves(model: Model, options: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, float]:
@@ -56,6 +71,23 @@ def _peak_memory() -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 2**10  # Linux counts in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that numbers depend on, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _command() -> str:
+    """As it can be typed again in the checkout; "" where a program called a function."""
+    place, *arguments = sys.argv
+    if Path(place).parts[-2:] != ("experiments", "main.py"):
+        return ""
+    return shlex.join(["python", "-m", "experiments.main", *(a.replace(f"{ROOT}{os.sep}", "") for a in arguments)])
 
 
 def _processor() -> str:

@@ -30,7 +30,7 @@ from diffjax.training.sharding import parallelize
 from diffjax.training.state import TrainState, init_state, optimizer
 from diffjax.training.step import make_step
 from diffjax.zoo.figures import Figure, Grid
-from experiments import pictures, report, weights_file
+from experiments import pictures, report, wandb_log, weights_file
 from experiments.opened import Run, check_teacher, notes, open_run, open_saved, open_to_train
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
@@ -39,8 +39,10 @@ from experiments.writer import Writer, claimed, writer_of
 GRID, BOUND, FIGURES, SAMPLE = range(4)
 
 
-def train(config: ConfigDict, workdir: str | Path) -> None:
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains to `training.steps` from wherever the workdir stands, then evaluates and draws the system's figures.
+
+    Returns what eval.json says.
 
     SIGTERM and Ctrl-C stop it after a save, but only where it is called in the main thread.
     Raises `InputError` for a bad configuration or workdir, and what `training.loop.train` raises.
@@ -54,6 +56,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     trained = trained_of(run, None)
     if run.options.get("quality"):
         features_of(trained)
+    if run.wandb:
+        wandb_log.check()
     with claimed(run.directory, run.saved) as writer:
         writer.say(f"workdir: {run.directory}", *notes(run))
         if run.model.examples.fit is not None or given:
@@ -66,11 +70,16 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             writer.scalars(step, values)
 
         def on_eval(step: int, state: Any) -> None:
+            began = time.perf_counter()
+            seen, path = {name: logged[name] for name in ("loss", "images_per_second") if name in logged}, None
             if sampler is not None:
                 samples = sampler(_mean(run, state), jax.random.fold_in(run.key, GRID))
-                writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
+                path = writer.samples(step, run.model.figures.samples(jnp.asarray(samples)))
             if run.options.get("quality") and run.options.get("quality_while_training"):
-                writer.scalars(step, quality.of_step(dataclasses.replace(trained, params=_mean(run, state))))
+                found = quality.of_step(dataclasses.replace(trained, params=_mean(run, state)))
+                writer.scalars(step, found)
+                seen |= found
+            writer.say(report.line_of_step(step, seen, path, time.perf_counter() - began))
 
         with Stop() as stop:
             state = train_loop(
@@ -79,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 make_batches,
                 run.checkpoints,
                 meta={"config": run.saved},
-                on_start=writer.begin,
+                on_start=lambda step: writer.begin(step, run.saved, run.wandb),
                 on_log=on_log,
                 on_eval=on_eval,
                 stop=stop,
@@ -94,13 +103,15 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             "sampling_images_per_second": sampler and sampler.images_per_second,
         }
         params = here(run.mesh, mean)  # all processes send their parts
-        writer.figures(lambda: _figures(run, params))
-        _finish(run, writer, report.finished(found, began))
+        writer.figures(int(state.step), lambda: _figures(run, params))
+        found = report.finished(found, began)
         writer.scalars(int(state.step), report.curves(run.model, run.options, found))
+        _finish(run, writer, found)
+    return found
 
 
-def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> None:
-    """What `evaluation` measures of a checkpoint's EMA weights on the test split, to eval.json and the screen.
+def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> dict[str, Any]:
+    """What `evaluation` measures of a checkpoint's EMA weights on the test split, also to eval.json and the screen.
 
     against: the workdir of another run, or images. Then the samples of both are compared, to against.json.
     """
@@ -116,15 +127,20 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
             raise InputError("--against needs features to compare by: add --config.evaluation.quality=pixels")
         found = quality.against(trained, _others(trained, against))
         found |= {"step": step, "ema_width": run.ema_width, "against": against}
-        writer.report(report.finished(found, began), "against.json")
+        found = report.finished(found, began)
+        writer.report(found, "against.json")
         writer.say(*quality.told_of_both(found))
-        return
-    found = measured(trained) | {"step": step, "ema_width": run.ema_width}
-    _finish(run, writer, report.finished(found, began))
+        return found
+    found = report.finished(measured(trained) | {"step": step, "ema_width": run.ema_width}, began)
+    _finish(run, writer, found)
+    return found
 
 
-def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> None:
-    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8."""
+def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> np.ndarray:
+    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8.
+
+    Returns them as the model gives them: floats (num, *event), images in [-1, 1].
+    """
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     check_seed("--seed", seed)
@@ -142,6 +158,7 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
     picture = writer.figure(name, run.model.figures.samples(jnp.asarray(samples[: run.options["grid"]])))
     writer.arrays(name, {"images": pictures.pixels(samples)} if samples.ndim == 4 else {"samples": samples})
     writer.say(str(picture), str(picture.with_suffix(".npz")), f"{sampler.images_per_second:.4g} samples/s")
+    return samples
 
 
 def trained_of(run: Run, params: Any) -> Trained:
@@ -286,4 +303,6 @@ def _figures(run: Run, params: Any) -> dict[str, Figure]:
 
 def _finish(run: Run, writer: Writer, found: Mapping[str, Any]) -> None:
     writer.report(found)
-    writer.say(*report.lines(run.model, run.options, found, run.directory / "eval.json"))
+    told = list(report.lines(run.model, run.options, found, run.directory / "eval.json"))
+    writer.say(*told)
+    writer.page(told)

@@ -1,4 +1,4 @@
-"""A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json and TensorBoard's events.
+"""A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json, report.html, TensorBoard's events.
 
 A directory belongs to one configuration. What may change between two visits is where the data lies and how far, how
 often and with which sampler one looks; anything else is another run and wants another directory. One training at a time
@@ -13,7 +13,7 @@ import datetime
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.training.config import TrainingConfig
+from experiments.suggestions import nearest
 
 with needs_run():
     from PIL import Image
@@ -34,9 +35,9 @@ except ImportError:  # not on Windows, where nothing keeps a second training awa
 
 # Fields, or sections, that may differ from those the run began with: they do not change what is trained.
 FREE = (
-    "data.dir", "evaluation", "guidance", "mesh", "parallel", "sampling", "training.steps", "training.log_every",
-    "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate", "training.on_bad_step",
-    "training.grad_limit", "training.data_timeout",
+    "data.dir", "evaluation", "guidance", "logging", "mesh", "parallel", "sampling", "training.steps",
+    "training.log_every", "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate",
+    "training.on_bad_step", "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
 # What a field was in runs that are older than it, as JSON has it.
 YOUNGER = {
@@ -48,6 +49,7 @@ YOUNGER = {
     "diffusion.zero_terminal_snr": False,
     "guidance.limit": 0.0,
     "init_from": "",
+    "logging.wandb": False,
     "net.name": "unet",  # of images; other networks always had one, or have none
     "sde.learned_uncertainty": False,
     "sde.sigma_data": 0.0,
@@ -109,7 +111,10 @@ def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
         InputError: if there is no run in this directory, or its config.json is damaged.
     """
     if not (workdir / "config.json").exists():
-        raise InputError(f"{field} {workdir} holds no run (no config.json); train there first, or correct {field}")
+        runs = [str(path.parent) for path in workdir.parent.glob("*/config.json")]
+        near = nearest(str(workdir), runs)
+        meant = f"; did you mean {near[0]}?" if near else f"; train there first, or correct {field}"
+        raise InputError(f"{field} {workdir} holds no run (no config.json){meant}")
     return from_plain(_read(workdir))
 
 
@@ -138,6 +143,31 @@ def write_json(path: Path, value: Any) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(_dumps(value, indent=2) + "\n")
     part.replace(path)
+
+
+def read_metrics(workdir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """metrics.jsonl: name -> (steps, values), both (num,); nan for a value that was not finite.
+
+    Raises:
+        InputError: if there is no such file, for nothing was trained there.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        raise InputError(f"workdir {workdir} holds no training (no metrics.jsonl); train there first, or correct it")
+    found: dict[str, dict[float, float]] = {}
+    for text in path.read_text(errors="replace").splitlines():
+        if not np.isfinite(_step(text)):
+            continue
+        line = json.loads(text)
+        for name, value in line.items():
+            if name != "step":
+                found.setdefault(name, {})[line["step"]] = np.nan if value is None else value
+    return {name: (np.array([*curve]), np.array([*curve.values()], float)) for name, curve in found.items()}
+
+
+def worth_a_curve(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Those that have several values, and not the same one all the time."""
+    return {name: curve for name, curve in metrics.items() if len(set(curve[1].tolist())) > 1}
 
 
 class Log:
@@ -172,8 +202,9 @@ class Log:
             self._events.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, path: Path) -> None:
-        """path: of a PNG."""
-        self._events.add_image(name, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+        """path: of a PNG, or of a GIF, of which the first frame is taken."""
+        with Image.open(path) as picture:
+            self._events.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         self._lines.close()

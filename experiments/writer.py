@@ -1,50 +1,60 @@
 """What a run writes to its directory and says on the screen. On processes other than the first, nothing."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from diffjax.extras import needs_run
 from diffjax.zoo.figures import Figure
-from experiments import pictures
+from experiments import page, pictures
+from experiments.wandb_log import WandbLog
 from experiments.workdir import Log, claim, write_json
+
+with needs_run():
+    from tqdm import tqdm
 
 
 class Writer:
-    """Of the first process."""
+    """Of the first process. Logs are open from `begin` to `close`."""
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._log: Log | None = None
+        self._logs: list[Log | WandbLog] = []
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            print(line)
+            tqdm.write(line)  # above the progress of a training, if there is one
 
-    def begin(self, step: int) -> None:
-        """Opens the log of a training that goes on from `step`."""
-        self._log = Log(self._directory, step)
+    def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None:
+        """Opens the logs of a training that goes on from `step` and has the configuration `saved`."""
+        self._logs.append(Log(self._directory, step))
+        if wandb:
+            self._logs.append(WandbLog(self._directory, saved))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if self._log is not None:
-            self._log.scalars(step, dict(values))
+        for log in self._logs:
+            log.scalars(step, dict(values))
 
-    def samples(self, step: int, figure: Figure) -> None:
-        """Samples drawn during training, for samples/ and the log."""
+    def samples(self, step: int, figure: Figure) -> Path:
+        """Samples drawn during training, for samples/ and the logs."""
         path = self.figure(f"step_{step:08d}", figure)
-        if self._log is not None:
-            self._log.image(step, "samples", path)
+        for log in self._logs:
+            log.image(step, "samples", path)
+        return path
 
     def figure(self, name: str, figure: Figure) -> Path:
         return pictures.write(self._directory / "samples" / name, figure)
 
-    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None:
-        """Figures that are only computed where they are written."""
+    def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None:
+        """Figures that are only computed where they are written, for samples/ and the logs."""
         for name, figure in drawn().items():
-            self.figure(name, figure)
+            path = self.figure(name, figure)
+            for log in self._logs:
+                log.image(step, name, path)
 
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(self._directory / "samples" / f"{name}.npz", **arrays)  # type: ignore[arg-type]
@@ -52,20 +62,27 @@ class Writer:
     def report(self, report: Mapping[str, Any], name: str = "eval.json") -> None:
         write_json(self._directory / name, report)
 
+    def page(self, told: Sequence[str]) -> None:
+        """The run on one page, of what has been written; `told` is what the screen says of its numbers."""
+        page.write(self._directory, told)
+
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        for log in self._logs:
+            log.close()
 
 
 class Silent(Writer):
     """Of all other processes."""
 
     def say(self, *lines: str) -> None: ...
-    def begin(self, step: int) -> None: ...
-    def samples(self, step: int, figure: Figure) -> None: ...
-    def figures(self, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
+    def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None: ...
+    def samples(self, step: int, figure: Figure) -> Path:
+        return self._directory
+
+    def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None: ...
     def arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None: ...
     def report(self, report: Mapping[str, Any], name: str = "") -> None: ...
+    def page(self, told: Sequence[str]) -> None: ...
 
     def figure(self, name: str, figure: Figure) -> Path:
         return self._directory

@@ -201,7 +201,7 @@ def test_a_figure_is_written_by_the_run(tmp_path):
     model = zoo.Model(lambda key: 1.0, lambda *args: 0.0, figures=run("A figure")["figures"])
     levels = np.array([-1.0, 1.0, -0.2, 0.6], np.float32).reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 1), np.float32)
     params, batch = {"mean": levels[3]}, {"image": levels[:3]}
-    Writer(tmp_path).figures(lambda: model.figures.own(params, KEY, batch))
+    Writer(tmp_path).figures(0, lambda: model.figures.own(params, KEY, batch))
     picture = np.asarray(Image.open(tmp_path / "samples/mean.png"))
     width = picture.shape[1] // 3
     assert [int(picture[len(picture) // 2, width // 2 + i * width, 0]) for i in range(3)] == [0, 255, 204]

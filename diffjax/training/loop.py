@@ -9,7 +9,6 @@ the next multiple of `log_every`, but are always looked at before a save or an e
 ever saved.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -23,17 +22,14 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from diffjax.errors import InputError
-from diffjax.extras import needs_run
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.config import TrainingConfig, training_config
 from diffjax.training.feed import Feed
 from diffjax.training.metrics import Metrics, TrainingDiverged
+from diffjax.training.progress import Bar
 from diffjax.training.sharding import Layout, check_batch_size, parallelize
 from diffjax.training.state import Trainable, TrainState, init_state, optimizer
 from diffjax.training.step import make_step
-
-with needs_run():
-    from tqdm import tqdm
 
 
 class TrainingStopped(Exception):
@@ -93,14 +89,14 @@ def train(
             on_start(start)
         state = layout.place_state(state)
         feed = Feed(islice(make_batches(start), config.steps - start), config.data_timeout)
-        with _Bar(config, start) as bar, closing(feed):
+        with Bar(config, start, on_eval is not None) as bar, closing(feed):
             metrics = Metrics(config, checkpointer, feed, bar.say, began)
             for step in range(start + 1, config.steps + 1):
                 batch = _batch(feed, step, config, check=step == start + 1)
                 state, step_metrics = layout.run(state, run_key, layout.place_batch(batch))
                 metrics.add(step, step_metrics)
                 examples_seen += config.batch_size
-                bar.update()
+                bar.stepped(step)
 
                 last = step == config.steps
                 if last or _due(step, config.log_every):
@@ -115,7 +111,8 @@ def train(
                     raise TrainingStopped(step, checkpointer.directory)
                 if on_eval is not None and not last and _due(step, config.eval_every):
                     metrics.check()
-                    on_eval(step, layout.fetch_state(state))
+                    with bar.time_left.evaluating():
+                        on_eval(step, layout.fetch_state(state))
                     metrics.restart_clock()
         state = layout.fetch_state(state)
         if on_eval is not None:
@@ -164,24 +161,6 @@ def _save(checkpointer: Checkpointer, state: TrainState, meta: dict[str, Any]) -
         what = "the parameters or the optimiser's moments, or the memory, are not finite"
         raise TrainingDiverged(meta["step"], what, checkpointer)
     checkpointer.save(meta["step"], state, meta)
-
-
-class _Bar(tqdm):
-    """The progress of a run on stderr; of several processes the first alone shows it, and speaks."""
-
-    def __init__(self, config: TrainingConfig, start: int):
-        # Not on a terminal, a line now and then is enough.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
-        silent = jax.process_index() != 0
-        super().__init__(total=config.steps, initial=start, unit="step", mininterval=interval, disable=silent)
-
-    def say(self, text: str) -> None:
-        if not self.disable:
-            self.write(text, file=sys.stderr)
-
-    def shown(self, logged: dict[str, float]) -> dict[str, float]:
-        self.set_postfix({name: f"{logged[name]:.4g}" for name in ("loss", "images_per_second")})
-        return logged
 
 
 @jax.jit

@@ -51,8 +51,13 @@ def test_a_run_leaves_everything_it_promises(trained):
     assert report["wall_seconds"] > 0
     assert report["machine"]["cores"] == os.cpu_count()
     assert report["training_images_per_second"] > 0
+    assert report["command"].startswith("python -m experiments.main --config=") and report["versions"]["jax"]
+    page = (workdir / "report.html").read_text()
+    assert f"<td>{report['bits_per_dim']:.6g}</td>" in page and page.count("data:image/gif;") == 1
+    assert f"step 20: {report['bits_per_dim']:.4f}" in result.stdout
+    assert "step 10: loss " in result.stdout and "step_00000010.png (" in result.stdout  # a line for each evaluation
     assert report["sampling_images_per_second"] > 0
-    assert "loss" in result.stderr  # the progress bar
+    assert "loss" in result.stderr and "left" in result.stderr  # the progress bar
     window = report["parzen"]["training examples"]
     assert report["parzen"]["samples"]["num_samples"] == window["num_samples"] == 20
     train, test = (data.load(get_config().data, split) for split in ("train", "test"))

@@ -89,6 +89,8 @@ def test_a_field_that_is_younger_than_a_run_had_its_default_there(tmp_path):
     once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
     once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1, "decay": "constant", "ema_widths": ()}}))
     once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
+    once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}, "logging": {"wandb": True}}))  # says where to look
+    once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1}}))
     with pytest.raises(InputError, match=r"training.decay \('constant' there, 'cosine' now\)"):
         once(tmp_path, ConfigDict({"training": {"learning_rate": 0.1, "decay": "cosine"}}))
 
