@@ -53,10 +53,12 @@ def copy_notebooks() -> None:
 
 
 def write_api() -> None:
-    """A page for each module and package of diffjax, with all modules of a package on its page."""
+    """A page for each module and package of diffjax, with all its modules, and one for the functions of notebooks."""
     place = HERE / "api"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
+    functions = ["# experiments", "", *automodule("experiments.notebook", members=True)]
+    (place / "experiments.md").write_text("\n".join(functions))
     for path in sorted((ROOT / "diffjax").glob("[!_]*")):
         if path.suffix == ".py" or (path / "__init__.py").exists():
             (place / f"{path.stem}.md").write_text("\n".join(api_page(path)))
