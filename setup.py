@@ -59,6 +59,7 @@ setup(
         "notebooks": [*RUN, *NOTEBOOKS],
         "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
+        "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "wandb": ["wandb"],  # logs of trainings at Weights & Biases
         "plan": ["libtpu"],  # --mode=plan --topology compiles for TPUs by it
     },

@@ -5,8 +5,8 @@ Network, data and budget are those of configs/digits.py, noise levels and precon
 --config.distillation.teacher=DIR     distil a run of configs/edm_digits.py in place of training alone
 --mode=sample --config.sampling.steps=1 | 2 | 4 ...     evaluations of the network for a sample
 
-Cost: minutes on 2 CPU cores. Expected: digits, most of which one can read, in one step; by distillation nearly all. More
-steps add nothing here: experiments/results/README.md has the distances.
+Cost: minutes on 2 CPU cores. Expected: digits, most of which one can read, in one step, by distillation nearly all.
+More steps add nothing here: experiments/results/README.md has the distances.
 """
 
 from ml_collections import ConfigDict

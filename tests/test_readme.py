@@ -2,14 +2,13 @@
 
 import ast
 import importlib
-import importlib.util
 import re
-from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.pages import ROOT, check_names
+
 README = (ROOT / "README.md").read_text()
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "base")
 
@@ -88,18 +87,7 @@ def test_what_a_configuration_says_of_itself_is_there(path):
     """Its docstring names files, commands, flags and fields that exist."""
     text = ast.get_docstring(ast.parse(path.read_text()))
     config = importlib.import_module(f"configs.{path.stem}").get_config()
-    for name in re.findall(r"--config\.([\w.]+)=", text):
-        field = config
-        for part in name.split("."):
-            assert part in field, name
-            field = field[part]
-    main = (ROOT / "experiments/main.py").read_text()
-    for flag in re.findall(r"--(\w+)[=\s]", text):
-        assert flag == "config" or f'"{flag}"' in main, flag
-    for name in re.findall(r"(?:configs|experiments|diffjax|tests)/[\w/]+\.\w+", text):
-        assert (ROOT / name).is_file(), name
-    for module in re.findall(r"python -m ([\w.]+)", text):
-        assert importlib.util.find_spec(module), module
+    check_names(text, [config])
     # "The README's command" of a configuration that the README says nothing of was one such promise.
     if "README's command" in text:
         assert f"--config=configs/{path.name} --" in README
