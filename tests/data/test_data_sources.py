@@ -271,7 +271,10 @@ FOLDER = dict(name="folder", shape=(8, 8, 3), num_train=5, num_test=5)
         (FOLDER | dict(dir=None), ["data.dir=None", "directory"]),
         (FOLDER | dict(dir="/no/such"), ["data.dir='/no/such'", "no directory"]),
         (FOLDER | dict(dir=str(ROOT / "tests" / "data")), ["no image file", ".png"]),
-        (FOLDER | dict(shape=(8, 8, 4)), ["data.shape=(8, 8, 4)", "(height, width, 1 or 3)"]),
+        (
+            FOLDER | dict(shape=(8, 8, 4), dir=str(ROOT / "experiments" / "results")),
+            ["data.shape=(8, 8, 4)", "(height, width, 1 or 3)"],
+        ),
     ],
 )
 def test_sentences_of_embedded_sets(fields, words):
