@@ -98,8 +98,7 @@ def link_pages(app: Any, doctree: Any) -> None:
     for node in doctree.findall(pending_xref):
         page = PAGES.get(re.sub(r"^(\.\./)+", "", node.get("reftarget", "")))
         if page:
-            node.update_all_atts({"refdomain": "std", "reftype": "doc", "reftarget": f"/{page}"}, replace=True)
-            node["refexplicit"] = True
+            node.attributes.update(refdomain="std", reftype="doc", reftarget=f"/{page}", refexplicit=True)
 
 
 def setup(app: Any) -> None:
