@@ -93,6 +93,11 @@ def source_signature(app: Any, what: str, name: str, obj: Any, options: Any, arg
     return signature(obj) if what in ("function", "method", "class") else None
 
 
+def without_numbers(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """The fields of named tuples have no text but their number; the class tells what they are."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def link_pages(app: Any, doctree: Any) -> None:
     """Links to files of the repository that are pages here lead to these."""
     for node in doctree.findall(pending_xref):
@@ -106,4 +111,5 @@ def setup(app: Any) -> None:
     write_api()
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("autodoc-process-signature", source_signature)
+    app.connect("autodoc-skip-member", without_numbers)
     app.connect("doctree-read", link_pages)
