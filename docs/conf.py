@@ -4,6 +4,7 @@ Before Sphinx reads, the notebooks are copied to docs/notebooks and a page for e
 written to docs/api. Git ignores both.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -12,10 +13,11 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # modules are imported, and nothing is computed
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 from docstrings import converted, signature  # noqa: E402
-from sphinx.util.nodes import make_refnode  # noqa: E402
+from sphinx.addnodes import pending_xref  # noqa: E402
 
 project = "diffjax"
 author = copyright = "The diffjax authors"
@@ -33,13 +35,14 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of dataclasses are there already
+suppress_warnings = ["ref.python"]  # of two classes of one name a signature links to the first
 
 # Pages of the repository that others link to, and their pages here.
 PAGES = {
     "experiments/results/README.md": "results",
     "experiments/benchmarks/README.md": "benchmarks",
     "docs/design.md": "design",
-    "README.md": "index",
 }
 
 
@@ -90,13 +93,17 @@ def source_signature(app: Any, what: str, name: str, obj: Any, options: Any, arg
     return signature(obj) if what in ("function", "method", "class") else None
 
 
-def page_of_file(app: Any, env: Any, node: Any, contnode: Any) -> Any:
-    """A link to a file of the repository that is a page here."""
-    target = re.sub(r"^(\.\./)+", "", node.get("reftarget", ""))
-    for file, page in PAGES.items():
-        if target and (target == file or (file.endswith(f"/{target}") and "/" in target)):
-            return make_refnode(app.builder, node["refdoc"], page, "", contnode)
-    return None
+def without_numbers(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """The fields of named tuples have no text but their number; the class tells what they are."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def link_pages(app: Any, doctree: Any) -> None:
+    """Links to files of the repository that are pages here lead to these."""
+    for node in doctree.findall(pending_xref):
+        page = PAGES.get(re.sub(r"^(\.\./)+", "", node.get("reftarget", "")))
+        if page:
+            node.attributes.update(refdomain="std", reftype="doc", reftarget=f"/{page}", refexplicit=True)
 
 
 def setup(app: Any) -> None:
@@ -104,4 +111,5 @@ def setup(app: Any) -> None:
     write_api()
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("autodoc-process-signature", source_signature)
-    app.connect("missing-reference", page_of_file)
+    app.connect("autodoc-skip-member", without_numbers)
+    app.connect("doctree-read", link_pages)

@@ -82,7 +82,7 @@ def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
 def _block(block: list[str]) -> list[str]:
     if SECTION.match(block[0]):
         return "\n".join([block[0], *map(escaped, block[1:])]).rstrip().split("\n")
-    if block[0].startswith(" ") or any(COLUMNS.search(CODE.sub("", line)) for line in block):
+    if block[0].startswith(" ") or any(COLUMNS.search(CODE.sub("x", line)) for line in block):
         return ["::", "", *("    " + line for line in textwrap.dedent("\n".join(block)).split("\n"))]
     indented = [line.startswith(" ") for line in block]
     if not any(indented):

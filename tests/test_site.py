@@ -147,7 +147,7 @@ def test_all_say_the_same_version():
 
 
 def test_a_docstring_becomes_what_it_looks_like(docstrings):
-    said = """The law of `x_t`: |x| and x_0, *not* markup, an end_ of a name.
+    said = """The law; `x_t` is code: |x| and x_0, *not* markup, an end_ of a name.
 
     eps    the noise
     x0     the data
@@ -161,7 +161,7 @@ Args:
 Raises:
     InputError: if |x| is not finite."""
     assert docstrings.converted(said.split("\n")) == [
-        r"The law of ``x_t``: \|x\| and x_0, \*not\* markup, an end\_ of a name.",
+        r"The law; ``x_t`` is code: \|x\| and x_0, \*not\* markup, an end\_ of a name.",
         "",
         "::",
         "",
