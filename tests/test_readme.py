@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its files exist, its commands name real configurations and flags."""
+"""What README and docs/library.md show works: Python runs, files exist, commands name real configurations and flags."""
 
 import ast
 import importlib
@@ -15,8 +15,8 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py") if path.st
 
 @pytest.mark.slow
 def test_the_library_examples_run_and_bound_the_likelihood(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) >= 2
+    blocks = re.findall(r"```python\n(.*?)```", README + (ROOT / "docs/library.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 9
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
@@ -78,7 +78,7 @@ def test_pictures_links_and_configurations_exist(page):
 
 
 def test_the_modules_of_the_architecture_exist():
-    for name in re.findall(r"([\w/]+\.py)\b", README.split("## Architecture")[1].split("## Limits")[0]):
+    for name in re.findall(r"([\w/]+\.py)\b", (ROOT / "docs/architecture.md").read_text()):
         assert list(ROOT.glob(f"*/{name}")), name
 
 
