@@ -36,6 +36,6 @@ def text(values: flags.FlagValues) -> str:
     lines += [
         "  --config.FIELD=value   any field of the configuration, as config.json of a run shows them",
         "",
-        "--helpfull shows all flags: several processes, plans for other machines, seeds; docs/command_line.md says more.",
+        "--helpfull shows all flags: several processes, plans for other machines, seeds. More in docs/command_line.md.",
     ]
     return "\n".join(lines)
