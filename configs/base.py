@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
             parallel="jit",  # or "pmap"
-            init_from="",  # initial weights: the workdir of a run, or a file of diffjax.nets.published; empty: random
+            init_from="",  # initial weights, if not empty: from a run's workdir, or a file of diffjax.nets.published
             mesh=(("data", -1), ("model", 1)),  # "model" divides the state; -1: all remaining devices
             data=dict(  # a run adds name, shape, and levels: how many values an element takes, 0 for real numbers
                 dir="",  # of your own data, or of TFDS; for TFDS empty is $TFDS_DATA_DIR, else TFDS's own default

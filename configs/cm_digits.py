@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.system = "consistency"
     config.consistency = ConfigDict(
         dict(
-            intervals=(10, 1280),  # number between noise levels, at first and at last; doubled at regular times
+            intervals=(10, 1280),  # between noise levels: how many at first and at last; doubled at regular times
             time_mean=-1.1,  # of log(sigma/alpha) in training
             time_std=2.0,
             clip=True,  # clip samples and intermediate estimates to [-1, 1]
