@@ -1,7 +1,7 @@
 """A contractive auto-encoder (Rifai et al. 2011) of scikit-learn's digits: the network of configs/ae_mlp_digits.py.
 
-The Jacobian of the code is exact, by forward differentiation; with --config.autoencoder.features="()", one layer as in
-the paper, in closed form. Cost: under a minute on two CPU cores.
+The Jacobian of the code is exact, by forward-mode differentiation. With --config.autoencoder.features="()" the encoder
+has one layer as in the paper, and the Jacobian has a closed form. Cost: under a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
 --config.autoencoder.corruption=masking | gaussian --config.autoencoder.noise=0.25
 
-It reconstructs clean images here too, which is what the table's error is of. Cost: seconds on two CPU cores.
+In the evaluation the input is clean: the table's error is the reconstruction error of clean images.
+Cost: seconds on two CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +16,6 @@ def get_config() -> ConfigDict:
     config.autoencoder.update(
         kind="denoising",
         corruption="masking",
-        noise=0.25,  # the part of the pixels that is masked; of "gaussian" a standard deviation, white being 1
+        noise=0.25,  # for "masking" the fraction of pixels masked; for "gaussian" the standard deviation, white = 1
     )
     return config

@@ -1,7 +1,7 @@
 """k-means on scikit-learn's digits as an auto-encoder: a one-hot code of 32 units, decoded by a matrix of centres.
 
-scikit-learn finds the centres, where the gradient of the loss is 0: there is nothing left to train, and no steps. The
-code is one of 32 numbers, 5 bits an image, where the other kinds have 32 real ones. Cost: seconds on two CPU cores.
+scikit-learn finds the centres. There the gradient of the loss is 0, so there are no training steps. The code is one of
+32 indices, 5 bits an image; the other auto-encoders have 32 real numbers. Cost: seconds on two CPU cores.
 """
 
 from ml_collections import ConfigDict

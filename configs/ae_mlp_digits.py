@@ -1,4 +1,4 @@
-"""A plain auto-encoder of scikit-learn's digits, 64-128-32-128-64 with tied weights: the baseline of its kind.
+"""A plain auto-encoder of scikit-learn's digits, 64-128-32-128-64 with tied weights: the baseline auto-encoder.
 
 Cost: seconds on two CPU cores.
 """

@@ -1,7 +1,8 @@
 """Sparse coding of scikit-learn's digits, its codes predicted by LISTA (Gregor & LeCun 2010).
 
-A dictionary of 32 atoms, by scikit-learn before the first step; then a network of a few of ISTA's steps learns to give
-the codes of the lasso. Its table: how near LISTA comes to them, beside ISTA. Cost: under a minute on two CPU cores.
+scikit-learn fits a dictionary of 32 atoms before the first step. Then a network that unrolls a few ISTA steps learns to
+predict the lasso's codes. The table shows how close LISTA and ISTA come to these. Cost: under a minute on two CPU
+cores.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ def get_config() -> ConfigDict:
             kind="sparse",
             code=32,
             sparsity=0.2,  # α of ½ ‖x - z D‖² + α ‖z‖₁, x in [0, 1] less its mean
-            iterations=3,  # of LISTA
+            iterations=3,  # LISTA's
         )
     )
     return config

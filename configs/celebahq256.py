@@ -13,7 +13,7 @@ from configs import cifar10
 
 def get_config() -> ConfigDict:
     config = cifar10.get_config()
-    # TFDS has the one split; hold the last thousand out for the bound.
+    # TFDS has only one split: hold out the last thousand images for the bound.
     splits = dict(train_split="train[:-1000]", test_split="train[-1000:]")
     config.data.update(name="celeb_a_hq/256", shape=(256, 256, 3), in_memory=False, **splits)
     config.diffusion.update(variance="posterior")

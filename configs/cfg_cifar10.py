@@ -1,4 +1,4 @@
-"""CIFAR-10 of a class by classifier-free guidance: configs/cifar10.py, told the class, see configs/cfg_digits.py.
+"""Class-conditional CIFAR-10 by classifier-free guidance: configs/cifar10.py with the class, see configs/cfg_digits.py.
 
 Cost: as configs/cifar10.py, days on an accelerator. Not run here.
 """

@@ -1,4 +1,4 @@
-"""MNIST's digits of a class by classifier-free guidance: configs/mnist.py, told the class, see configs/cfg_digits.py.
+"""Class-conditional MNIST by classifier-free guidance: configs/mnist.py with the class, see configs/cfg_digits.py.
 
 Cost: as configs/mnist.py. Not run here.
 """

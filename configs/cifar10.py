@@ -22,15 +22,15 @@ def get_config() -> ConfigDict:
             num_steps=1000,
             prediction="eps",  # eps | x0 | v | score | velocity
             variance="forward",  # forward (fixed large) | posterior (fixed small) | learned
-            clip=True,  # x_0 to [-1, 1], in samples and in the bound
+            clip=True,  # clip x_0 to [-1, 1], in samples and in the bound
             loss="simple",  # simple | vlb | hybrid, or a weight of losses/weights.py, as min_snr
             time_sampling="uniform",  # uniform | low_discrepancy | loss_aware
-            label_dropout=0.0,  # how often a network of classes is told of none, for classifier-free guidance
+            label_dropout=0.0,  # how often the label is hidden from the network, for classifier-free guidance
         )
     )
     config.net = ConfigDict(
         dict(
-            name="unet",  # or dit, with fields of its own: configs/dit_digits.py
+            name="unet",  # or dit, with its own fields: configs/dit_digits.py
             channels=128,
             multipliers=(1, 2, 2, 2),
             num_blocks=2,
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     config.sampling.update(steps=1000, eta=0.0, **base.SAMPLERS)
     config.evaluation.update(
         batch_size=128,
-        flow_examples=0,  # of the test split, for log p by the probability flow beside the bound; 0: none
+        flow_examples=0,  # test examples for log p by the probability flow, besides the bound; 0: none
         conditioning=True,  # also denoise and inpaint, see diffjax.conditioning
     )
     config.training.update(

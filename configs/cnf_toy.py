@@ -1,13 +1,13 @@
 """A continuous normalizing flow (FFJORD, Grathwohl et al. 2019) of eight Gaussians in the plane, by maximum likelihood.
 
 --config.flow.name=continuous | affine | autoregressive | additive | planar | radial
---config.flow.integration.adjoint=backsolve      the paper's: the adjoint's own equation, solved backwards
+--config.flow.integration.adjoint=backsolve      the paper's: solve the adjoint equation backwards
 --config.data.name=two_moons | swiss_roll      other toys
 
-The modes lie on a circle of radius 2, each of standard deviation 0.2: the law of the data is known, so that what the
-bound, which is log p(x) itself, lacks of it is the divergence KL(data ‖ model) but for the error of the mean.
-Cost: minutes on 2 CPU cores, for a step solves the equation by about 50 calls of the network. Expected: -log p of 1.28
-bits/dim, 1.78 nats, where the law of the data itself has 1.69; 32 planar layers have 1.92, 8 of coupling 2.13.
+The modes lie on a circle of radius 2, each with standard deviation 0.2. The bound is log p(x) itself, and the density
+of the data is known. So their difference is KL(data ‖ model), up to the error of the mean.
+Cost: minutes on 2 CPU cores, because a step solves the equation by about 50 calls of the network. Expected: -log p of
+1.28 bits/dim, 1.78 nats. The true density has 1.69 nats, 32 planar layers have 1.92, and 8 coupling layers 2.13.
 """
 
 from ml_collections import ConfigDict
@@ -25,10 +25,10 @@ def get_config() -> ConfigDict:
             name="continuous",
             num_layers=1,
             base_scale=1.0,  # standard deviation of the base at the start
-            features=(64, 64),  # of the velocity, or of conditioners
-            limit=3.0,  # of conditioners: a layer's log-scale
+            features=(64, 64),  # hidden units of the velocity, or of conditioners
+            limit=3.0,  # of conditioners: the largest log-scale of a layer
             margin=0.0,  # of the logit of levels; 0: none
-            integration=dict(  # of continuous layers
+            integration=dict(  # for continuous layers
                 rtol=1e-4,
                 atol=1e-4,
                 adjoint="checkpoint",  # checkpoint | backsolve

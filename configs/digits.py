@@ -3,8 +3,8 @@
 No download, minutes on two CPU cores.
 
 Cost: under 3 minutes on 2 CPU cores, evaluation and pictures included.
-Expected: digits one can read; see the README's table for bits/dim. Pixels have 17 levels, so bits/dim are of log2(17)
-= 4.09 and do not compare with 8-bit sets.
+Expected: readable digits; see the README's table for bits/dim. Pixels have 17 levels, so a pixel has at most
+log2(17) = 4.09 bits. Do not compare these bits/dim with those of 8-bit sets.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs import cifar10
 def get_config() -> ConfigDict:
     config = cifar10.get_config()
     config.data.update(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split="")
-    # 17 levels are 1/8 apart: noise much finer than that would only ask the network to round, so the chain starts at
+    # 17 levels are 1/8 apart. With much finer noise the network would only learn to round. So the chain starts at
     # sigma = 0.045 and leaves the levels to the decoder.
     config.diffusion.update(num_steps=250, betas=(2e-3, 0.08), variance="learned", loss="hybrid")
     config.diffusion.time_sampling = "low_discrepancy"

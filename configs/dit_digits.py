@@ -1,9 +1,9 @@
-"""The diffusion of configs/digits.py with a transformer (DiT, Peebles & Xie 2023) in the U-Net's place.
+"""The diffusion of configs/digits.py with a transformer (DiT, Peebles & Xie 2023) instead of the U-Net.
 
-Every system of noisy images takes it: give its configuration this section `net`.
+It works in every system of noisy images: give the configuration this section `net`.
 
 Cost: 6 minutes of CPU time, evaluation and pictures included.
-Expected: digits most of which one can read, and 2.060 ± 0.014 bits/dim; the U-Net's are 2.000.
+Expected: mostly readable digits, and 2.060 ± 0.014 bits/dim. The U-Net has 2.000.
 """
 
 from ml_collections import ConfigDict
@@ -27,6 +27,6 @@ def get_config() -> ConfigDict:
             remat=False,
         )
     )
-    # It takes more steps than the U-Net, which knows from the start that neighbours belong together.
+    # It needs more steps than the U-Net, whose convolutions know from the start which pixels are neighbours.
     config.training.update(steps=3000, decay="cosine", log_every=100, eval_every=0, save_every=1000)
     return config

@@ -1,9 +1,9 @@
 """EDM (Karras et al. 2022) on CIFAR-10: preconditioning, log-normal noise levels, 18 of Heun's steps.
 
-The network is DDPM's U-Net, not their DDPM++ or NCSN++, and there is no augmentation but the flip. Churn is
+The network is DDPM's U-Net, not the paper's DDPM++ or NCSN++. The only augmentation is the flip. For churn, set
 --config.sampling.churn=30.
 
-Cost: 200 million images, days on an accelerator; not run here. Expected, of the paper: FID 1.97 (unconditional, 35
+Cost: 200 million images, days on an accelerator; not run here. Expected (the paper's): FID 1.97 (unconditional, 35
 evaluations).
 """
 

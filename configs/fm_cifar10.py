@@ -1,9 +1,9 @@
 """Flow matching (Lipman et al. 2023; Liu et al. 2023) on CIFAR-10: the straight path from noise to data.
 
---config.matching.schedule=vp is the probability flow of diffusion by the same loss. Logit-normal times are those of
+--config.matching.schedule=vp learns the probability flow of diffusion with the same loss. Logit-normal times are from
 Esser et al. (2024). --mode=sample --config.sampling.sampler=probability_flow takes adaptive steps.
 
-Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected, of Lipman et al. with a larger U-Net: 2.99
+Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected (Lipman et al. with a larger U-Net): 2.99
 bits/dim and FID 6.35.
 """
 
@@ -23,15 +23,15 @@ def get_config() -> ConfigDict:
             time_mean=0.0,  # of log(t/(1 - t)), or of log(sigma/alpha)
             time_std=1.0,
             time_scale=1.29,  # of mode
-            source="noise",  # where paths begin: noise | data, of data.source | noisy, the example with noise
-            source_noise=0.5,  # of noisy: its deviation, images being in [-1, 1]
-            coupling="independent",  # of the ends: paired | independent | optimal | sinkhorn
-            by_class=False,  # whether the coupling pairs within classes; else it is biased for p(x | class)
-            epsilon=1.0,  # of sinkhorn, in units of squared distance
-            label_dropout=0.0,  # how often a network of classes is told of none, for classifier-free guidance
+            source="noise",  # where paths begin: noise | data (of data.source) | noisy (the example plus noise)
+            source_noise=0.5,  # for noisy: the noise's standard deviation, with images in [-1, 1]
+            coupling="independent",  # of the two ends: paired | independent | optimal | sinkhorn
+            by_class=False,  # pair only within classes; otherwise the coupling is biased for p(x | class)
+            epsilon=1.0,  # for sinkhorn, in units of squared distance
+            label_dropout=0.0,  # how often the label is hidden from the network, for classifier-free guidance
         )
     )
     config.sampling = ConfigDict(dict(sampler="heun", steps=50, conditioning_steps=100, eta=0.0, **base.SAMPLERS))
     config.sampling.spacing = "time"
-    config.evaluation.update(num_examples=1000, conditioning=False)  # each takes a solution of the flow
+    config.evaluation.update(num_examples=1000, conditioning=False)  # each needs a solution of the flow
     return config

@@ -1,7 +1,7 @@
 """Flow matching on scikit-learn's digits, 8x8: network and budget of configs/digits.py.
 
-Cost: minutes on 2 CPU cores, evaluation by the flow and pictures included. Expected: digits one can read; the numbers
-stand on the results page.
+Cost: minutes on 2 CPU cores, evaluation by the flow and pictures included. Expected: readable digits; the numbers are
+on the results page.
 """
 
 from ml_collections import ConfigDict

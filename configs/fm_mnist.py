@@ -1,6 +1,6 @@
 """Flow matching on MNIST, 28x28: the recipe of configs/fm_cifar10.py on the network of configs/mnist.py.
 
-Cost: as configs/mnist.py, minutes on an accelerator, about a day on two CPU cores. No paper has its numbers.
+Cost: as configs/mnist.py, minutes on an accelerator, about a day on two CPU cores. No paper reports numbers for it.
 """
 
 from ml_collections import ConfigDict

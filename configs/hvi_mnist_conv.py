@@ -2,7 +2,7 @@
 
 --config.hvi.num_leapfrog=0 | 1 | 2 | 4 | 8 | 16    the paper's rows
 
-Cost: above that of configs/hvi_mnist_fc.py, for its convolutions; not measured.
+Cost: more than configs/hvi_mnist_fc.py, because of the convolutions; not measured.
 """
 
 from ml_collections import ConfigDict

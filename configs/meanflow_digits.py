@@ -1,6 +1,6 @@
 """MeanFlow (Geng et al. 2025) on scikit-learn's digits, 8x8: one step from noise to data, no teacher.
 
-Network and budget are those of configs/digits.py, but for the embedding of a second time.
+Network and budget are those of configs/digits.py, plus an embedding of the second time.
 
 --mode=sample --config.sampling.steps=1 | 2 | 4 ...     evaluations of the network for a sample
 --mode=sample --config.sampling.sampler=heun            the flow itself, by its velocity
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         dict(
             time_mean=-0.4,  # of log-odds of the two times
             time_std=1.0,
-            apart=0.25,  # how often they are two; else r = t, which is flow matching
+            apart=0.25,  # how often the two times differ; otherwise r = t, which is flow matching
             power=1.0,  # of the adaptive weight; 0: the plain loss
         )
     )

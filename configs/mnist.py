@@ -1,7 +1,7 @@
 """DDPM on MNIST, 28x28: CIFAR-10's recipe on a smaller network (28 halves twice, so three resolutions).
 
-The paper has no MNIST; width 64 is our choice. Cost: about 0.4 of CIFAR-10's FLOP a step would be 128 channels, at 64
-it is a tenth; minutes on an accelerator, about a day on two CPU cores. Flips are off: a mirrored 2 is not a digit.
+The paper has no MNIST; width 64 is our choice. Cost: a tenth of CIFAR-10's FLOP a step (with 128 channels it would be
+about 0.4); minutes on an accelerator, about a day on two CPU cores. Flips are off: a mirrored 2 is not a digit.
 Expected: digits that pass for handwriting; bits/dim is not in the paper.
 """
 

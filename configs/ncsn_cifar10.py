@@ -1,12 +1,12 @@
 """NCSNv2 on CIFAR-10 (Song & Ermon 2020): denoising score matching at 232 noise levels, annealed Langevin sampling.
 
-The noise levels follow from the data by the paper's techniques (`diffjax.sde.noise_levels`): sigma_max is about the
-largest distance of two images, the number of levels keeps neighbours' overlap near ½, and the step size brings the
-variance of each level nearest to its own in five steps. NCSN (Song & Ermon 2019) is
+The paper's techniques compute the noise levels from the data (`diffjax.sde.noise_levels`). sigma_max is about the
+largest distance between two images. The number of levels keeps the overlap of neighbouring levels near ½. The step size
+brings the variance closest to that of each level in five steps. NCSN (Song & Ermon 2019) is
 --config.sde.sigma_max=1 --config.sde.levels=10 --config.sampling.steps=10 --config.sampling.corrector_steps=100
---config.sampling.step_size=2e-5. The network is DDPM's U-Net, told the level as its time, not their RefineNet.
+--config.sampling.step_size=2e-5. The network is DDPM's U-Net with the level as its time, not the paper's RefineNet.
 
-Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected, of the paper: FID 10.87 (NCSN: 25.32).
+Cost: as configs/cifar10.py, days on an accelerator; not run here. Expected (the paper's): FID 10.87 (NCSN: 25.32).
 """
 
 from ml_collections import ConfigDict
@@ -25,10 +25,10 @@ def get_config() -> ConfigDict:
             sigma_max=50.0,
             beta_min=0.1,  # of vp and sub_vp
             beta_max=20.0,
-            levels=232,  # noise levels of ve that are trained on; 0: all times
+            levels=232,  # number of noise levels of ve to train on; 0: train at all times
             weighting="simple",  # simple: sigma² | likelihood: g² | a weight of losses/weights.py, as edm
-            sigma_data=0.0,  # the data's deviation, which preconditions the network; 0: it gives the score
-            learned_uncertainty=False,  # divide the loss by its size at t, which is learned beside (Karras et al. 2024)
+            sigma_data=0.0,  # the data's standard deviation, for preconditioning; 0: the network gives the score
+            learned_uncertainty=False,  # divide the loss by its size at t, which is also learned (Karras et al. 2024)
             time_sampling="uniform",  # at all times: uniform | log_normal | logit_normal | mode
             time_mean=-1.2,  # of log(sigma/alpha), or of log(t/(1 - t))
             time_std=1.2,
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.sampling = ConfigDict(
         dict(
             sampler="annealed_langevin",  # or predictor_corrector | probability_flow, or a predictor by itself
-            steps=232,  # levels of annealed_langevin; else steps
+            steps=232,  # of annealed_langevin the number of levels
             corrector_steps=5,  # Langevin steps at a level
             step_size=6.2e-6,  # of annealed_langevin at the lowest level, x + h s + √(2h) z
             predictor="reverse_diffusion",  # ancestral | euler_maruyama | reverse_diffusion | ddim | heun | none

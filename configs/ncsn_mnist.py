@@ -1,8 +1,8 @@
 """NCSNv2 on MNIST: configs/ncsn_cifar10.py with noise levels from the digits and a smaller network.
 
-sigma_max = 31.5, 104 levels and ε = 1.1e-5 follow from the digits as the docstring there says.
-Cost: a step takes seconds on 2 CPU cores; not trained to the end here. A smaller network, that of configs/sde_mnist.py,
-is --config.net.channels=32 --config.net.num_blocks=1 --config.net.attention="(7,)" --config.net.dropout=0.0.
+sigma_max = 31.5, 104 levels and ε = 1.1e-5 are computed from the digits, as described there.
+Cost: a step takes seconds on 2 CPU cores; not trained to the end here. For the smaller network of configs/sde_mnist.py:
+--config.net.channels=32 --config.net.num_blocks=1 --config.net.attention="(7,)" --config.net.dropout=0.0.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,11 @@
 """A score model of two far Gaussians in the plane: the toy of NCSN (Song & Ermon 2019, section 3.2.2 and figure 3).
 
-1/5 N((-5, -5), I) + 4/5 N((5, 5), I), ten levels, 100 steps a level, as in the paper. That takes the true score where
-this learns one, and levels from 20 to 1; from 50 to 0.2 the prior is nearer and less noise is left. It is trained at
-all times between, so that every sampler and the likelihood can have it (`--config.sde.levels=10`: at ten levels alone).
+The data are 1/5 N((-5, -5), I) + 4/5 N((5, 5), I). As in the paper there are ten levels and 100 steps a level. The
+paper uses the true score and levels from 20 to 1. Here the score is learned, and the levels go from 50 to 0.2, so the
+prior fits better and less noise is left. Training covers all times between, so that every sampler and the likelihood
+can be used. (`--config.sde.levels=10` trains at the ten levels only.)
 
-Cost: minutes on 2 CPU cores. Expected: a weight of the first mode near 0.2 with noise levels and far from it without.
+Cost: minutes on 2 CPU cores. Expected: the weight of the first mode is near 0.2 with noise levels, and far off without.
 """
 
 from ml_collections import ConfigDict

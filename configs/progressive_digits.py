@@ -3,9 +3,9 @@
     python -m experiments.main --config=configs/progressive_digits.py --config.system=ddpm --workdir=TEACHER
     python -m experiments.main --config=configs/progressive_digits.py --config.distillation.teacher=TEACHER
 
-The first command trains the teacher, of configs/digits.py but for its prediction v and its chain of 256 steps.
+The first command trains the teacher: configs/digits.py, but with prediction v and a chain of 256 steps.
 
-Cost: minutes on 2 CPU cores for each of the two. Expected: digits most of which one can read, in one step.
+Cost: minutes on 2 CPU cores for each of the two. Expected: mostly readable digits in one step.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.diffusion.update(num_steps=256, prediction="v", variance="forward", loss="truncated_snr", clip=True)
     config.distillation = ConfigDict(
         dict(
-            teacher=config_dict.placeholder(str),  # the workdir of the run to distil, which has to be named
+            teacher=config_dict.placeholder(str),  # required: the workdir of the run to distil
             num_steps=(64, 1),  # of the student, at first and at last
         )
     )

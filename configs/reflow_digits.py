@@ -3,8 +3,8 @@
     python -m experiments.main --config=configs/fm_digits.py --workdir=TEACHER
     python -m experiments.main --config=configs/reflow_digits.py --config.distillation.teacher=TEACHER
 
-Cost: half an hour on a CPU core, most of it the teacher's steps. Expected: digits one can read, in one step of Euler's
-rule where the teacher needs ten.
+Cost: half an hour on a CPU core, most of it for the teacher's steps. Expected: readable digits in one Euler step; the
+teacher needs ten.
 """
 
 from ml_collections import ConfigDict

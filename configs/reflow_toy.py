@@ -3,10 +3,10 @@
     python -m experiments.main --config=configs/fm_toy.py --workdir=TEACHER
     python -m experiments.main --config=configs/reflow_toy.py --config.distillation.teacher=TEACHER
 
-The student may be a teacher in its turn: a second round.
+The student can be the teacher of a second round.
 
-Cost: minutes on 2 CPU cores, most of them the teacher's steps. Expected: a straightness near 0, and one step of Euler's
-rule about as good as ten of the teacher.
+Cost: minutes on 2 CPU cores, most of them for the teacher's steps. Expected: a straightness near 0, and one Euler step
+about as good as ten of the teacher.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
     config.system = "reflow"
     config.distillation = ConfigDict(
         dict(
-            teacher=config_dict.placeholder(str),  # the workdir of the run to straighten, which has to be named
-            num_steps=20,  # of Heun's rule, by which the teacher makes pairs
+            teacher=config_dict.placeholder(str),  # required: the workdir of the run to straighten
+            num_steps=20,  # Heun steps of the teacher to make a pair
         )
     )
     config.training.update(steps=3000)

@@ -1,8 +1,8 @@
 """Score-based generative modelling through SDEs (Song et al. 2021) on MNIST, 28x28: configs/sde_digits.py, larger.
 
 Cost: three quarters of an hour an epoch on 2 CPU cores with the small network here. Expected: see
-experiments/results/README.md for a run of half an hour; with
---config.net.channels=64 --config.net.multipliers=1,2,2 and days, digits that pass for handwriting.
+experiments/results/README.md for a run of half an hour. Days of training with
+--config.net.channels=64 --config.net.multipliers=1,2,2 give digits that pass for handwriting.
 """
 
 from ml_collections import ConfigDict

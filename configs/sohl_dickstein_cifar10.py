@@ -1,7 +1,8 @@
 """Gaussian diffusion with learned rates on CIFAR-10, as in Sohl-Dickstein et al. 2015 (appendix D.2).
 
-Pixels are dequantised, given unit variance, and diffused in 1000 steps; the network is the paper's kind, multi-scale
-convolutions beside a dense path, read out by bumps in time. Budget and widths are for two CPU cores, not the paper's.
+Pixels are dequantised, scaled to unit variance, and diffused in 1000 steps. The network is of the paper's kind:
+multi-scale convolutions in parallel with a dense path, and a read-out by bumps in time. Budget and widths are not the
+paper's; they are chosen for two CPU cores.
 Cost: about 12 minutes on 2 CPU cores. The paper's K is 5.4 ± 0.2 bits a pixel (of three colours).
 """
 
@@ -33,7 +34,7 @@ def get_config() -> ConfigDict:
             kernel_size=3,
             dense_features=64,
             dense_layers=2,  # of the path in parallel; 0: none
-            dense_out=4,  # of it for each pixel
+            dense_out=4,  # outputs of the dense path for each pixel
             pixel_features=64,
             pixel_layers=2,
             num_bumps=10,

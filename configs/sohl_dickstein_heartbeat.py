@@ -1,8 +1,9 @@
 """The binary heartbeat of Sohl-Dickstein et al. 2015 (figure 2): binomial diffusion of 2000 steps.
 
-20 bits with a 1 at every fifth, the phase uniform: log2(1/5) = -2.3219 bits a sequence is the truth. Kernels that treat
-bits apart reach at best -2.3244, and -2.3683 where the first step is fixed as in the paper (`diffusion.edge="fixed"`),
-which reached -2.414. The network predicts x_0, the paper's x_{t-1}: the same kernels, better conditioned.
+An example is 20 bits with a 1 at every fifth place, at a uniform phase. So the true log p is log2(1/5) = -2.3219 bits a
+sequence. Kernels that treat bits independently reach at best -2.3244, or -2.3683 if the first step is fixed as in the
+paper (`diffusion.edge="fixed"`). The paper reached -2.414. The network here predicts x_0, the paper's x_{t-1}: the
+kernels are the same, but better conditioned.
 Cost: about 5 minutes on 2 CPU cores.
 """
 
@@ -19,7 +20,7 @@ def get_config() -> ConfigDict:
     config.diffusion = ConfigDict(
         dict(
             num_steps=2000,
-            prior=0.2,  # the probability of a 1 when all is forgotten
+            prior=0.2,  # the probability of a 1 at the end of the diffusion
             edge="learned",  # or "fixed": the first step reversed in equilibrium, as in the paper
             time_sampling="low_discrepancy",
         )

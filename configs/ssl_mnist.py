@@ -6,9 +6,10 @@
 --config.init_from=DIR --config.ssl.freeze_m1=True     M2 on the codes of a run with ssl.model=m1, in half the time
 --config.net.style=50 --config.net.units="(500,)"      sizes for M2 of pixels; those below are for M2 of codes
 
-M1's codes are read by a linear support vector machine (evaluation.probe), the other models classify by q(y | x). M1 has
-the paper's sizes. Ours are those of M2 on its codes (the paper: 50 and 500, which learn more slowly), the weight of
-classification, batches and learning rate, for a budget of minutes; the paper trained for thousands of epochs.
+A linear support vector machine classifies M1's codes (evaluation.probe). The other models classify by q(y | x). M1 has
+the paper's sizes. The sizes of M2 on its codes are ours (the paper: 50 and 500, which learn more slowly). The weight of
+classification, the batch size and the learning rate are also ours, for a budget of minutes; the paper trained for
+thousands of epochs.
 
 Cost on two CPU cores: 10 minutes for M1, 9 for 24,000 steps of M2 on its codes. Expected: 5.5 to 7.5% wrong.
 """
@@ -35,17 +36,17 @@ def get_config() -> ConfigDict:
     config.ssl = ConfigDict(
         dict(
             model="m1m2",
-            alpha=5.0,  # of the classifier's loss beside that of the generative model; 0.1 in the paper
+            alpha=5.0,  # weight of the classifier's loss, relative to the generative model's; 0.1 in the paper
             binarize=True,  # bits drawn anew each time an image is seen
             freeze_m1=False,  # True: m1m2 trains M2 only, on the M1 of init_from, in half the time
         )
     )
     config.net = ConfigDict(
         dict(
-            latent=50,  # codes of M1,
-            features=(500, 500),  # and units on the way to them
-            style=10,  # z of M2,
-            units=(200,),  # and units of its three networks
+            latent=50,  # M1: dimensions of the code
+            features=(500, 500),  # M1: hidden units
+            style=10,  # M2: dimensions of z
+            units=(200,),  # M2: hidden units of its three networks
         )
     )
     # Samples are ancestral: y and z from the prior, x from the decoder.
@@ -58,7 +59,7 @@ def get_config() -> ConfigDict:
     config.training.update(
         steps=10_000,
         learning_rate=3e-3,
-        grad_clip=0.0,  # of two networks in one, neither should shrink the other's gradient
+        grad_clip=0.0,  # no clipping: of two networks in one, neither should shrink the other's gradient
         save_every=5_000,
     )
     return config

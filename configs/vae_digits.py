@@ -1,8 +1,9 @@
 """Variational auto-encoder of scikit-learn's 8x8 digits, nothing to download: configs/vae_mnist.py, made small.
 
-The likelihood is of the 17 levels of grey, so that bits a dimension compare with those of configs/digits.py.
+The likelihood is over the 17 grey levels, so its bits/dim compare with those of configs/digits.py.
 Cost: half a minute on two CPU cores. Expected: a bound near 1.96 bits/dim.
---config.net.likelihood=gaussian learns a variance for each pixel, of digits made continuous; --config.net.name=conv.
+--config.net.likelihood=gaussian learns a variance for each pixel, on digits made continuous. --config.net.name=conv has
+convolutions.
 """
 
 from ml_collections import ConfigDict

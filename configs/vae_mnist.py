@@ -7,10 +7,10 @@
     --config.vae.estimator=doubly_reparameterized                   | sticking_the_landing | analytic_kl
     --config.vae.flow=planar --config.vae.flow_length=40            | radial | iaf: normalizing flows in the posterior
 
-The networks are those of configs/hvi_mnist_fc.py, so that its rows can be set beside these.
+The networks are those of configs/hvi_mnist_fc.py, so the results of both can be compared.
 
-Cost on two CPU cores: a minute of training and two of evaluation, with 50 samples 25 minutes. Expected: -bound 102.5
-nats, of IWAE with 50 samples 95.3.
+Cost on two CPU cores: a minute of training and two of evaluation, with 50 samples 25 minutes. Expected: -bound of 102.5
+nats, and of 95.3 for IWAE with 50 samples.
 """
 
 from ml_collections import ConfigDict
@@ -27,11 +27,11 @@ def get_config() -> ConfigDict:
     config.vae = ConfigDict(
         dict(
             objective="elbo",  # elbo | iwae
-            num_samples=1,  # K draws of z an example
+            num_samples=1,  # K draws of z for each example
             estimator="reparameterized",
-            flow="none",  # none | planar | radial | iaf, behind the encoder's Gaussian
+            flow="none",  # none | planar | radial | iaf, applied after the encoder's Gaussian
             flow_length=10,
-            flow_units=128,  # of iaf
+            flow_units=128,  # for iaf
         )
     )
     config.net = ConfigDict(
@@ -46,13 +46,13 @@ def get_config() -> ConfigDict:
     )
     # Samples are ancestral: z from the prior, x from the decoder.
     config.evaluation.update(
-        num_weights=5000,  # for log p(x) by importance sampling from the encoder; of iwae each is num_samples
+        num_weights=5000,  # for log p(x) by importance sampling from the encoder; for iwae times num_samples
         weighted_examples=100,
-        annealed_weights=16,  # and by annealed importance sampling; 0: not
+        annealed_weights=16,  # for log p(x) by annealed importance sampling; 0: none
         annealing=ConfigDict(dict(temperatures=400, num_leapfrog=3, step_size=0.2)),
         parzen_samples=0,
     )
-    # 5 epochs, so that every row of the table fits two cores; the papers train for thousands.
+    # 5 epochs, so that every row of the table is affordable on two cores; the papers train for thousands.
     config.training.update(
         steps=3000, learning_rate=2e-3, grad_clip=0.0, ema_decay=0.995, log_every=100, eval_every=1000, save_every=1000
     )

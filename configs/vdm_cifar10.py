@@ -1,8 +1,8 @@
 """Variational diffusion on CIFAR-10 (Kingma et al. 2021): continuous time, learned noise schedule, Fourier features.
 
-The paper's U-Net: 32 residual blocks down and 33 up, all at 32x32 and of 128 channels, attention in the middle alone.
-What differs: levels are 2/255 apart and not 2/256, and the waves with them; Adam's second decay is 0.999 and not 0.99;
-the gradient's norm is clipped.
+It has the paper's U-Net: 32 residual blocks down and 33 up, all at 32x32 and with 128 channels, and attention only in
+the middle. There are three differences. Levels, and so the waves, are 2/255 apart, not 2/256. Adam's second decay is
+0.999, not 0.99. The gradient's norm is clipped.
 Cost: the paper's 10,000,000 steps of batch 128, on an accelerator.
 Expected (the paper's): 2.65 bits/dim; 2.49 with its augmentation, which is not here.
 """
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     )
     del config.net.num_classes
     config.net.update(multipliers=(1,), num_blocks=32, attention=())
-    config.net.fourier = (2, 1)  # lengths, in levels, of the waves beside the input: the paper's n = 7, 8; () for none
-    config.evaluation.num_terms = 100  # times drawn for each example: an integral has no whole sum
+    config.net.fourier = (2, 1)  # wavelengths, in levels, of the Fourier features: the paper's n = 7, 8; () for none
+    config.evaluation.num_terms = 100  # times drawn for each example, because the continuous-time bound is an integral
     config.training.update(steps=10_000_000, warmup=100, weight_decay=0.01, flip=False)
     return config

@@ -1,9 +1,10 @@
 """Variational diffusion (Kingma et al. 2021) on scikit-learn's digits, 8x8: network and budget of configs/digits.py.
 
-The waves of two levels and of one are sin(2^n π x), n = 3 and 4, for the 17 levels are 2^-3 apart.
+The Fourier features have wavelengths of two levels and of one. They are sin(2^n π x), n = 3 and 4, because the 17
+levels are 2^-3 apart.
 
 Cost: minutes on 2 CPU cores, evaluation and pictures included.
-Expected: digits one can read, and 1.84 bits/dim on the test images, of the log2(17) = 4.09 of a pixel.
+Expected: readable digits, and 1.84 bits/dim on the test images; log2(17) = 4.09 is the entropy of a uniform pixel.
 """
 
 from ml_collections import ConfigDict

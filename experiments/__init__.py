@@ -1,6 +1,6 @@
-"""Runs of the configurations: `python -m experiments.main` at the command line, these functions in a notebook.
+"""Runs the configurations: with `python -m experiments.main` on the command line, with these functions in a notebook.
 
-Nothing is imported before it is asked for, because the command line sets flags that must stand before jax is imported.
+All imports are lazy, because the command line must set flags before jax is imported.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,7 +15,7 @@ CONFIGS = ROOT / "configs"
 
 
 class Entry(NamedTuple):
-    """A configuration: its file, what it is in a sentence, what it costs, and all that it says of itself."""
+    """A configuration: its file, its system, a one-sentence title, its cost, and its whole docstring."""
 
     path: str
     system: str
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 
 def files() -> list[Path]:
-    """Those of configs/ that are runs."""
+    """The files of configs/ that are runs."""
     return sorted(path for path in CONFIGS.glob("[!_]*.py") if path.stem != "base")
 
 
@@ -35,7 +35,7 @@ def entries() -> list[Entry]:
 
 
 def lines(words: Sequence[str], width: int = 100) -> Iterator[str]:
-    """Those that have all the words in system, name or docstring: two lines each, under their system."""
+    """The configurations with all the words in system, name or docstring: two lines each, grouped by system."""
     found = [entry for entry in entries() if all(word.lower() in _searched(entry) for word in words)]
     system, wide = None, max((len(entry.path) for entry in found), default=0) + 2
     for entry in found:
@@ -49,7 +49,7 @@ def lines(words: Sequence[str], width: int = 100) -> Iterator[str]:
 
 
 def near_file(file: str) -> str:
-    """What may have been meant by the name of a configuration's file that does not exist; "" if nothing."""
+    """The configuration that the user probably meant by a file that does not exist; "" if none is similar."""
     given = Path(file)
     beside = given.parent.glob("*.py") if given.parent.is_dir() else []
     here = Path.cwd()
@@ -60,7 +60,7 @@ def near_file(file: str) -> str:
 
 
 def nothing_of(words: Sequence[str]) -> str:
-    """What is said where no configuration has all the words."""
+    """The message if no configuration has all the words."""
     there = " ".join(map(_searched, entries()))
     known = set(re.findall(r"\w+", there))
     near = [close for word in words if word.lower() not in there for close in nearest(word.lower(), known, 3)]
@@ -79,7 +79,7 @@ def _entry(path: Path) -> Entry:
     try:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         system = importlib.import_module(f"configs.{path.stem}").get_config().system
-    except Exception as error:  # a file that the user is at work on can fail in any way, and is one of many
+    except Exception as error:  # a file that the user is editing can fail in any way, and must not hide the others
         return Entry(name, "not to be loaded", f"{type(error).__name__}: {error}", "", "")
     title = re.split(r"(?<!\bal)\.\s", " ".join(text.split("\n\n")[0].split()))[0]
     return Entry(name, system, title.rstrip("."), cost_of(text), text)

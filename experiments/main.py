@@ -1,4 +1,4 @@
-"""One door to every system.
+"""The command line of every system: train, evaluate, sample, list and plan.
 
 python -m experiments.main                                            the digits, no download
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
@@ -7,15 +7,15 @@ python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim 
 python -m experiments.main --mode=list [WORD ...]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
-Training in a workdir that holds a run picks it up where it stopped, without --config with that run's configuration.
---mode=eval and --mode=sample always take that; --config.field=value changes it for this call. --mode=plan trains
-nothing: it says what a step needs on devices that need not be there. --mode=list shows all configurations, or those
-that have all the words.
+If the workdir already holds a run, training continues where it stopped. Without --config it uses that run's
+configuration. --mode=eval and --mode=sample always use the run's configuration; --config.field=value changes it for
+this call. --mode=plan does not train: it prints what a step needs on devices that need not exist. --mode=list shows all
+configurations, or those that have all the words.
 
-Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1, or
-with --coordinator=auto where jax can find out for itself (TPU slices, Slurm); one --workdir that all can reach.
+Several processes: run the same command in each, with --coordinator=HOST:PORT --num_processes=N and --process_id=0 ...
+N - 1. On TPU slices and under Slurm, use --coordinator=auto instead. All processes must reach the same --workdir.
 
-Exit codes: 0, all done; 1, an error, said in one sentence; 143, stopped by SIGTERM or Ctrl-C after saving; 130,
+Exit codes: 0: done; 1: an error, explained in one sentence; 143: stopped by SIGTERM or Ctrl-C, after saving; 130:
 interrupted by Ctrl-C at another time.
 """
 
@@ -35,7 +35,7 @@ try:
     from absl import app, flags
     from ml_collections import ConfigDict, config_flags
 except ModuleNotFoundError as error:
-    from diffjax.extras import missing  # not before: it brings jax, which waits for its flags
+    from diffjax.extras import missing  # not earlier: it imports jax, whose flags must be set first
 
     sys.exit(f"error: {missing(error)}")
 
@@ -62,7 +62,7 @@ MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of a device; says the lar
 COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PORT of the first, or auto.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", 0)
-STOPPED = 143  # 128 + SIGTERM: what a scheduler expects of a job that it has asked to leave
+STOPPED = 143  # 128 + SIGTERM: what a scheduler expects from a job that it has asked to stop
 INTERRUPTED = 130  # 128 + SIGINT
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -108,7 +108,7 @@ def _list(words: list[str]) -> None:
 
 
 def _print(text: str) -> None:
-    """To a reader who may leave before the end, as `| head` does."""
+    """Prints to a reader that may close the pipe early, such as `| head`."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -116,7 +116,7 @@ def _print(text: str) -> None:
 
 
 def _prepare() -> None:
-    """What jax and its neighbours must be told before they begin."""
+    """Sets what must be set before jax and other libraries start."""
     keep_one_arena()
     set_cpu_flags()
     if not flags.FLAGS["verbosity"].present:
@@ -124,7 +124,7 @@ def _prepare() -> None:
     if MODE.value == "plan" and DEVICES.value:
         several = f" --xla_force_host_platform_device_count={DEVICES.value}"
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + several
-    # Not before the lines above. It may be here already, imported by a configuration, and not look at JAX_... any more.
+    # Import jax only now, after the lines above. If a configuration has imported it already, it no longer reads JAX_...
     import jax
 
     if MODE.value == "plan" and DEVICES.value:
@@ -133,7 +133,7 @@ def _prepare() -> None:
 
 
 def _explained(error: Exception) -> str | None:
-    """What the user can do about an error that is not ours; None if it may be a fault of the program."""
+    """What the user can do about an error raised by a library; None if it may be a bug of the program."""
     if isinstance(error, OSError):
         code = error.errno
         fix = "; free some space and start again" if code in FULL else ""
@@ -177,7 +177,7 @@ def _run() -> None:
 
 
 def _join() -> None:
-    """Makes this process one of several."""
+    """Joins this process with the others."""
     import jax
 
     from diffjax.errors import InputError
@@ -204,7 +204,7 @@ def _join() -> None:
 
 
 def _config_of(path: Path) -> ConfigDict:
-    """The workdir's configuration with the overrides of the command line."""
+    """The configuration of the workdir's run, with the overrides from the command line."""
     from experiments import workdir
 
     config = workdir.read_config(path)
@@ -213,7 +213,7 @@ def _config_of(path: Path) -> ConfigDict:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """The flags, or one sentence that says what is wrong with them."""
+    """Parses the flags, or exits with one sentence that says what is wrong with them."""
     path = None
     if any(arg in ("-h", "-?", "-help", "--help") for arg in argv[1:]):
         from experiments import usage
@@ -224,7 +224,7 @@ def _parse(argv: list[str]) -> list[str]:
         argv, path = _in_full(argv)
         sys.argv[:] = argv  # ml_collections looks there for --config.field
         rest = flags.FLAGS(argv)
-        CONFIG.value.to_dict()  # a file that could not be loaded says so only when it is used
+        CONFIG.value.to_dict()  # a file that could not be loaded raises its error only here
         if rest[1:] and MODE.value != "list":
             raise flags.Error(f"unexpected arguments {' '.join(rest[1:])}: every option is --name=value")
         return rest
@@ -235,12 +235,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _in_full(argv: list[str]) -> tuple[list[str], str]:
-    """`argv` with what is in flag files, and with --config=FILE in front, whichever way that is given; and FILE.
+    """`argv` with flag files expanded and --config=FILE in front; and FILE.
 
-    Where it is not given, it is that of the run in --workdir if there is one, else the digits. It is an argument, not
-    the flag's default, because a default would be read before errors can be caught.
+    Without --config, FILE is the configuration of the run in --workdir, or the digits if there is none. It becomes an
+    argument and not the flag's default, because a default would be read before errors can be caught.
     """
-    # In a flag file --name value is one line. absl takes --name=value there.
+    # A line of a flag file may be "--name value". absl wants --name=value there.
     whole = [re.sub(r"^(--?[\w.]+)\s+", r"\1=", arg) for arg in flags.FLAGS.read_flags_from_files(argv[1:])]
     given = flags.FlagValues()
     given.set_gnu_getopt(True)  # go on after the values of flags it does not know
@@ -264,7 +264,7 @@ def _default(workdir: str | None) -> str:
 
 
 def _fault(path: str, argv: list[str]) -> str | None:
-    """What is wrong with the configuration, or which `--config.a.b` it does not have; None if nothing is."""
+    """What is wrong with the configuration, or which `--config.a.b` it does not have; None if all is right."""
     file, _, argument = path.partition(":")
     if not Path(file).exists():
         near = listing.near_file(file)

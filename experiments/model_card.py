@@ -1,4 +1,4 @@
-"""The model card that goes with a file of weights: what, of which data, by which command, how good."""
+"""The model card for a file of weights: what it is, its training data, the commands to use it, and its numbers."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from experiments.opened import Run
 
 
 def model_card(run: Run, file: str, step: int, params: Any) -> str:
-    """README.md in Markdown. Its licence is left to who publishes the weights."""
+    """README.md in Markdown. Whoever publishes the weights must fill in the licence."""
     saved = run.saved
     data = saved["data"]
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -52,7 +52,7 @@ python -m experiments.main --config=experiments/saved.py:DIR --config.init_from=
 
 
 def _numbers(path: Path, step: int) -> str:
-    """A table of what a run's report says."""
+    """A table of the numbers in a run's report."""
     if not path.is_file():
         return "Not measured: `python -m experiments.main --mode=eval` writes eval.json."
     report = json.loads(path.read_text())
@@ -63,7 +63,7 @@ def _numbers(path: Path, step: int) -> str:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The numbers and words of a report, with dots between names."""
+    """The numbers and strings of a report, their names joined by dots."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

@@ -9,7 +9,7 @@
     report = experiments.evaluate("runs/digits", overrides={"evaluation.num_examples": 100})
     model, params, step = experiments.restore("runs/digits")
 
-They write what the command line writes, to the same workdir, and either goes on where the other stopped.
+They write the same files as the command line, to the same workdir. Each can continue a run of the other.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ from experiments.suggestions import absent_field
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a training leaves.
+    """The result of a training.
 
     workdir  its directory
     step     of the newest checkpoint; 0 if there is none
-    report   what eval.json says; empty where training was interrupted
+    report   the content of eval.json; empty if training was interrupted
     """
 
     workdir: Path
@@ -61,15 +61,15 @@ Run = str | Path | Result  # a workdir, or what training returned
 
 
 def train(config: ConfigDict | None = None, workdir: str | Path | None = None) -> Result:
-    """Trains a configuration in a workdir, from where that stands to `training.steps`; then evaluates and draws.
+    """Trains a configuration to `training.steps`, from the workdir's newest checkpoint; then evaluates and draws.
 
-    Interrupted (by a notebook's stop button, or Ctrl-C), it finishes the step, saves, says so and returns.
+    If you interrupt it (stop button of a notebook, or Ctrl-C), it finishes the step, saves, says so and returns.
 
-    config   None: that of the run in the workdir. It is not changed
+    config   it is not changed; None: the configuration of the run in the workdir
     workdir  None: a new directory, runs/<system>-<date>
 
     Raises:
-        InputError: for a bad configuration or workdir; and if training diverges.
+        InputError: if the configuration or the workdir is wrong, or if training diverges.
     """
     _prepare()
     if config is None and workdir is None:
@@ -79,7 +79,7 @@ def train(config: ConfigDict | None = None, workdir: str | Path | None = None) -
     place = local(workdir or workdirs.default(config.system), "workdir")
     try:
         report = run.train(config.copy_and_resolve_references(), place)
-    except (TrainingStopped, KeyboardInterrupt):  # the second: before the first step, or while it evaluates
+    except (TrainingStopped, KeyboardInterrupt):  # KeyboardInterrupt: before the first step, or during evaluation
         step = max((int(path.name) for path in (place / "checkpoints").glob("[0-9]*")), default=0)
         saved = f"step {step} is saved" if step else "no step was saved yet"
         print(f"interrupted; {saved}; the same call with workdir={str(place)!r} goes on from there")
@@ -88,10 +88,10 @@ def train(config: ConfigDict | None = None, workdir: str | Path | None = None) -
 
 
 def evaluate(workdir: Run, step: int | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `evaluation` measures of a run on the test split, as eval.json has it.
+    """Evaluates a run on the test split, and returns the content of eval.json.
 
     step       of the checkpoint; None: the newest
-    overrides  fields of the configuration for this call, by their names with dots: {"evaluation.quality": "pixels"}
+    overrides  fields of the configuration to change for this call: {"evaluation.quality": "pixels"}
     """
     _prepare()
     place, config = _opened(workdir, overrides)
@@ -110,13 +110,13 @@ def sample(
     scale: float | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
-    """Samples (num, *event) of a run's mean parameters; images in [-1, 1]. They are written to samples/, too.
+    """Samples (num, *event) from a run's mean parameters; images in [-1, 1]. They are also written to samples/.
 
     step            of the checkpoint; None: the newest
-    seed            another seed, other samples
+    seed            another seed gives other samples
     sampler, steps  the sampler and its number of steps; None: the configuration's
-    label, scale    of guided systems, the class to draw and guidance's scale; None: the configuration's
-    overrides       as of `evaluate`
+    label, scale    for guided systems: the class to draw and the guidance scale; None: the configuration's
+    overrides       as in `evaluate`
     """
     _prepare()
     place, config = _opened(workdir, overrides)
@@ -127,7 +127,7 @@ def sample(
 def restore(workdir: Run, step: int | None = None) -> Restored:
     """The model of a run and the mean of its parameters, for use with the library.
 
-    `model.kernels(params)` of a diffusion model is its process and its network as a Predict.
+    For a diffusion model, `model.kernels(params)` gives its process and its network as a Predict.
     """
     _prepare()
     place, config = _opened(workdir, None)
@@ -139,7 +139,8 @@ def restore(workdir: Run, step: int | None = None) -> Restored:
 def show(workdir: Run, *patterns: str) -> list[Path]:
     """Shows a run's pictures in a notebook, and returns their paths.
 
-    patterns: which files of samples/, as "*.gif" or "step_*"; none: all but the samples drawn on the way to the last
+    patterns: which files of samples/, such as "*.gif" or "step_*". Without patterns: all, but of the samples drawn
+        during training only the last.
     """
     place = _place(workdir)
     everything = sorted(p for p in (place / "samples").glob("*") if p.suffix in (".png", ".gif"))
@@ -158,7 +159,7 @@ def metrics(workdir: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def curves(workdir: Run, *names: str) -> Any:
-    """A matplotlib figure of the metrics of these names, of all that move if none are given; a notebook shows it."""
+    """A matplotlib figure of these metrics, or of all that change if no names are given. A notebook shows it."""
     there = metrics(workdir)
     if missing := [name for name in names if name not in there]:
         raise InputError(f"{', '.join(missing)} is no metric of this run; it has {', '.join(there)}")
@@ -171,7 +172,7 @@ def curves(workdir: Run, *names: str) -> Any:
 
 
 def _prepare() -> None:
-    """As the command line does. Flags of XLA count if jax has not been used yet."""
+    """Makes the settings of the command line. XLA flags take effect only if jax has not been used yet."""
     platform.keep_one_arena()
     platform.set_cpu_flags()
     platform.keep_quiet()
@@ -196,8 +197,8 @@ def _opened(workdir: Run, overrides: Mapping[str, Any] | None) -> tuple[Path, Co
 
 
 def _display(picture: bytes, name: str = "") -> None:
-    """In a notebook, a PNG or GIF; elsewhere nothing."""
-    shell = sys.modules.get("IPython")  # who runs in a notebook has it already
+    """Shows a PNG or GIF in a notebook; elsewhere does nothing."""
+    shell = sys.modules.get("IPython")  # in a notebook it is already imported
     if shell is None or shell.get_ipython() is None:
         return
     from IPython.display import Image, display

@@ -1,4 +1,4 @@
-"""A run, opened: its configuration is read and checked once. The rest of `experiments` takes the typed `Run`."""
+"""Opens a run: reads and checks its configuration once. The rest of `experiments` uses the typed `Run`."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from diffjax.training.sharding import check_batch_size
 from diffjax.training.state import check_parts
 from experiments.workdir import plain, read_config
 
-# Of a run that is distilled: the fields that say what its network's output means.
+# For distillation: the fields that define what a network's output means. Teacher and student must agree on them.
 MEANING = {
     "sde": ("name", "sigma_min", "sigma_max", "beta_min", "beta_max", "sigma_data"),
     "diffusion": ("schedule", "betas", "num_steps", "zero_terminal_snr", "prediction"),
@@ -31,18 +31,17 @@ MEANING = {
 
 
 class Run(NamedTuple):
-    """What a configuration and a workdir say, in types.
+    """The content of a configuration and a workdir, with types.
 
     system     the name of the model's system
-    saved      the configuration as config.json has it
+    saved      the configuration as in config.json
     directory  the workdir
     settings   the section `training`, with mesh and parallel
     options    the section `evaluation`
-    sampler    what files of samples are called after: the sampler's name and its steps, the class and guidance's scale
-    wandb      whether training is logged at Weights & Biases, too
-    init_from  the workdir of a run, or a file of weights, whose parameters training begins with; that of a teacher;
-               "" for none
-    train_set  loads the training examples, once; `test_set` those of the test split
+    sampler    the name for files of samples: the sampler and its steps, the class and the guidance scale
+    wandb      whether training is also logged at Weights & Biases
+    init_from  the source of the initial parameters: a run's workdir, a file of weights, or the teacher; "" for none
+    train_set  loads the training examples, once; `test_set` does the same for the test split
     """
 
     system: str
@@ -64,7 +63,7 @@ class Run(NamedTuple):
 
     @property
     def ema_width(self) -> float:
-        """Of the mean of the parameters that is measured and sampled from; 0 for that of `ema_decay`."""
+        """The width of the average used for evaluation and sampling; 0 for the one of `ema_decay`."""
         return self.options.get("ema_width", 0.0)
 
     @property
@@ -74,11 +73,11 @@ class Run(NamedTuple):
 
     @property
     def key(self) -> jax.Array:
-        """The key of all that is random outside training."""
+        """The key for all randomness outside training."""
         return jax.random.key(self.settings.seed)
 
     def trained(self, params: Any, key: jax.Array, open_run: Callable[[str], Trained]) -> Trained:
-        """What is measured: the model with these parameters, which lie on the mesh. `open_run` opens another run."""
+        """The trained model to evaluate. `params` lie on the mesh; `open_run` opens another run."""
         return Trained(
             model=self.model,
             system=self.system,
@@ -94,7 +93,7 @@ class Run(NamedTuple):
 
 
 def open_run(config: ConfigDict, directory: str | Path) -> Run:
-    """The run of a configuration in a directory, of which nothing is written or read.
+    """The run of a configuration in a directory. Nothing in the directory is read or written.
 
     Raises:
         InputError: if a value of the configuration cannot be used.
@@ -122,9 +121,9 @@ def open_run(config: ConfigDict, directory: str | Path) -> Run:
 
 
 def ask(config: ConfigDict, sampler: str | None, steps: int | None, label: int | None, scale: float | None) -> None:
-    """Sets what is not None: the sampler, its steps, the class to draw and guidance's scale.
+    """Sets the sampler, its steps, the class to draw and the guidance scale, each if it is not None.
 
-    Raises `InputError` where a class or a scale is asked of a system that is not guided.
+    Raises `InputError` if a class or a scale is given but the system is not guided.
     """
     if sampler is not None:
         config.sampling.sampler = sampler
@@ -153,12 +152,12 @@ def _sampler(config: ConfigDict) -> str:
 
 
 def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
-    """The same, with all checked that a run must not find out at its end only.
+    """Like `open_run`, but also checks everything that would otherwise fail only at the end of a run.
 
-    Where data.mean and data.std are None, the configuration gets those of the training examples.
+    If data.mean and data.std are None, they are set to those of the training examples.
 
     Raises:
-        InputError: also if data cannot be read or do not suit the system, or a measure cannot be had.
+        InputError: also if data cannot be read or do not fit the system, or if a measure is not available.
     """
     settings = settings_of(config)
     check_batch_size(settings.batch_size, make_mesh(settings.mesh).size, settings.accumulate)
@@ -181,13 +180,13 @@ def open_to_train(config: ConfigDict, directory: str | Path) -> Run:
             f"evaluation.ema_width = {run.ema_width} is none of training.ema_widths = {run.settings.ema_widths}, which"
             " training keeps; take one of these, or leave it 0 until --mode=eval or --mode=sample"
         )
-    shapes = jax.eval_shape(run.model.init, jax.random.key(0))  # a network that does not suit the data says so
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))  # raises an error if the network does not fit the data
     check_parts(run.settings, shapes)
     return run
 
 
 def check(run: Run, train_set: data.Dataset, test_set: data.Dataset) -> None:
-    """Raises `InputError` if labels do not suit the system, or a measure asked for cannot be had."""
+    """Raises `InputError` if the labels do not fit the system, or if a requested measure is not available."""
     if classes := run.model.examples.classes:
         labels.check_labelled(train_set, *classes)
         for dataset in (train_set, test_set):
@@ -196,7 +195,7 @@ def check(run: Run, train_set: data.Dataset, test_set: data.Dataset) -> None:
 
 
 def notes(run: Run) -> list[str]:
-    """What a person should know of the data before training: a line each."""
+    """What the user should know about the data before training, in lines."""
     said = [part().note for part in (run.train_set, run.test_set)]
     if classes := run.model.examples.classes:
         said.append(labels.surplus(run.train_set(), *classes))
@@ -204,7 +203,7 @@ def notes(run: Run) -> list[str]:
 
 
 def check_teacher(run: Run, teacher: Run) -> None:
-    """Raises `InputError` unless what the teacher's network says means the same in the student's run."""
+    """Raises `InputError` unless the teacher's network output means the same in the student's run, see `MEANING`."""
     for section, fields in MEANING.items():
         ours, theirs = run.saved.get(section), teacher.saved.get(section)
         if ours is None:
@@ -227,13 +226,13 @@ def _distils(model: zoo.Model) -> bool:
 
 
 def open_saved(directory: str | Path, field: str = "workdir") -> Run:
-    """The run that a directory holds. `field` is what errors call the directory."""
+    """The run in a directory. `field` is the directory's name in error messages."""
     directory = local(directory, field)
     return open_run(read_config(directory, field), directory)
 
 
 def settings_of(config: ConfigDict) -> TrainingConfig:
-    """The checked section `training`, with what stands beside it. Old runs have no mesh."""
+    """The checked section `training`, with the fields parallel and mesh. Old runs have no mesh."""
     return training_config({**config.training, "parallel": config.parallel, "mesh": config.get("mesh", DATA_PARALLEL)})
 
 
@@ -249,9 +248,9 @@ def load(config: ConfigDict, split: str) -> data.Dataset:
 
 
 def standardise(config: ConfigDict, train_set: data.Dataset) -> bool:
-    """Whether data.mean and data.std were None and now are those of the training examples.
+    """Sets data.mean and data.std to those of the training examples if they are None. Returns whether it did.
 
-    Raises `InputError` if they are numbers, but another set's.
+    Raises `InputError` if they are numbers that do not fit the training examples.
     """
     if not train_set.levels or "mean" not in config.data or "std" not in config.data:
         return False

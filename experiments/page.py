@@ -1,6 +1,7 @@
-"""report.html: a run on one page that needs nothing else, made of the files in its workdir.
+"""report.html: a run on one self-contained page, made from the files in its workdir.
 
-Numbers of eval.json, curves of metrics.jsonl, pictures of samples/, the configuration, machine, versions and command.
+It shows the numbers of eval.json, the curves of metrics.jsonl, the pictures of samples/, the configuration, the
+machine, the versions and the command.
 """
 
 import base64
@@ -15,8 +16,8 @@ from typing import Any
 from experiments import pictures
 from experiments.workdir import read_metrics, worth_a_curve
 
-LARGEST = 5 * 2**20  # bytes of a picture that is put into the page; larger ones are named
-ON_THE_WAY = 4  # grids of samples drawn during training, the last one included
+LARGEST = 5 * 2**20  # bytes; of larger pictures the page has only the name
+ON_THE_WAY = 4  # how many grids of samples from during training to show, the last one included
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ccc; }
@@ -35,7 +36,7 @@ MACHINE += ("training_images_per_second", "sampling_images_per_second")
 
 
 def write(directory: Path, told: Sequence[str] = ()) -> Path:
-    """Writes report.html into a workdir. told: what the screen says of its numbers."""
+    """Writes report.html into a workdir. told: the lines that the screen shows about its numbers."""
     path = directory / "report.html"
     part = path.with_name(path.name + ".part")
     part.write_text(page(directory, told), encoding="utf-8")
@@ -44,7 +45,7 @@ def write(directory: Path, told: Sequence[str] = ()) -> Path:
 
 
 def page(directory: Path, told: Sequence[str] = ()) -> str:
-    """The whole page. What the workdir lacks is left out."""
+    """The whole page. Parts whose files are missing are left out."""
     config, report = _read(directory / "config.json"), _read(directory / "eval.json")
     title = f"{config.get('system', 'run')}: {directory.resolve().name}"
     head = f'<meta charset="utf-8">\n<title>{_text(title)}</title>\n<style>{STYLE}</style>'
@@ -73,7 +74,7 @@ def _sections(directory: Path, config: Mapping, report: Mapping, told: Sequence[
 
 
 def chosen(directory: Path) -> list[Path]:
-    """Pictures of samples/: a few grids from during training, and all figures; not what --mode=sample drew."""
+    """The pictures of samples/ to show: a few grids from during training, and all figures, but not --mode=sample's."""
     paths = sorted(path for path in (directory / "samples").glob("*") if path.suffix in (".png", ".gif"))
     grids = [path for path in paths if path.match("step_*.png")]
     every = [grids[round((i + 1) * len(grids) / ON_THE_WAY) - 1] for i in range(ON_THE_WAY)] if grids else []
@@ -82,7 +83,7 @@ def chosen(directory: Path) -> list[Path]:
 
 
 def _tables(values: Mapping[str, Any]) -> Iterator[str]:
-    """What stands at the top in one table, and each section in one of its own."""
+    """One table for the top-level values, and one for each section."""
     plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     yield '<div class="tables">'
     if plain:
@@ -94,7 +95,7 @@ def _tables(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _section(section: Mapping[str, Any]) -> str:
-    """Where all values are sections again, as of measures, these are rows of one table."""
+    """A table of a section. If all its values are sections, too, these become the rows."""
     rows = {name: _flat(value) for name, value in section.items() if isinstance(value, Mapping)}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     if len(rows) < len(section) or len(columns) > 10:
@@ -104,7 +105,7 @@ def _section(section: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
-    """The first cell of a row is its name."""
+    """An HTML table. The first cell of a row is its name."""
     columns = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
     above = f"<thead><tr>{columns}</tr></thead>" if head else ""
     lines = []

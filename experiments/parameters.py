@@ -1,4 +1,4 @@
-"""The parameters of a run: as a checkpoint has them, and as training begins with them."""
+"""The parameters of a run: from a checkpoint, and at the start of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,9 +21,10 @@ from experiments.writer import writer_of
 
 
 def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:
-    """The step and the EMA weights of a checkpoint, of the newest if `step` is None, on the configuration's mesh.
+    """The step and the EMA weights of a checkpoint, on the configuration's mesh. If `step` is None, of the newest one.
 
-    They are those of `evaluation.ema_width`, made of several checkpoints where training did not keep that width.
+    The weights are the average of `evaluation.ema_width`. If training did not keep that width, it is made from several
+    checkpoints.
     """
     wanted, widths = wanted_of(run), run.settings.ema_widths
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
@@ -31,7 +32,7 @@ def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:
         step = int(state.step)
         if run.ema_width in (0, *widths):
             return step, mean_of(run, state)
-        del state  # before others are read
+        del state  # frees its memory before other states are read
         made = post_hoc(checkpointer, wanted, widths, run.ema_width, step)
     writer_of(run.directory).say(
         f"ema_width {run.ema_width:g}: of the widths {', '.join(map('{:g}'.format, widths))} in {len(made.steps)}"
@@ -41,19 +42,19 @@ def restore_ema(run: Run, step: int | None) -> tuple[int, Any]:
 
 
 def mean_of(run: Run, state: TrainState) -> Any:
-    """The mean of the parameters that `evaluation.ema_width` names, of those that the state has."""
+    """The average in the state that `evaluation.ema_width` names."""
     return state.averages[run.settings.ema_widths.index(run.ema_width)] if run.ema_width else state.ema
 
 
 def wanted_of(run: Run) -> Any:
-    """The shapes of the state, and where on the configuration's mesh it lies."""
+    """The shapes of the state, with their shardings on the configuration's mesh."""
     step = make_step(run.model, optimizer(run.settings), run.settings)
     layout = parallelize(step, run.settings.parallel, axes=run.settings.mesh)
     return abstract_state(layout, run.model, run.settings)
 
 
 def start(run: Run, given: Mapping[str, Any]) -> None:
-    """Checkpoint 0, where there is none yet, of parameters that are fitted, or given: training restores it."""
+    """Writes checkpoint 0 with fitted or given parameters, unless there are checkpoints. Training then restores it."""
     model, settings = run.model, run.settings
     with Checkpointer(run.checkpoints, settings.keep_every) as checkpointer:
         if checkpointer.latest_step() is not None:
@@ -70,14 +71,14 @@ def start(run: Run, given: Mapping[str, Any]) -> None:
             for like in (state.params, state.ema)
         )
         places = jax.tree.map(lambda x: x.sharding, wanted_of(run))
-        memory = None if model.memory is None else model.memory.init(params)  # which may keep a copy of them
+        memory = None if model.memory is None else model.memory.init(params)  # it may keep a copy of the parameters
         state = state._replace(params=params, ema=ema, averages=(ema,) * len(state.averages), memory=memory)
         state = jax.device_put(state, places)
         checkpointer.save(0, state, {"config": run.saved, "step": 0, "examples_seen": 0})
 
 
 def given_to(run: Run) -> dict[str, Any]:
-    """The parts of the parameters, by name, that the newest checkpoint of the run `init_from` has, too."""
+    """The parts of the parameters, by name, that this run shares with the newest checkpoint of `init_from`."""
     if not run.init_from:
         return {}
     field = "distillation.teacher" if run.distils else "init_from"
@@ -102,7 +103,7 @@ def given_to(run: Run) -> dict[str, Any]:
 
 
 def _opened(place: str, field: str) -> tuple[Run, Any]:
-    """The run in a workdir with its newest EMA weights, or that of a file of weights with these."""
+    """A run and its EMA weights, from a workdir (the newest ones) or from a file of weights."""
     if not place.endswith(weights_file.SUFFIX):
         run = open_saved(place, field)
         return run, here(run.mesh, restore_ema(run, None)[1])

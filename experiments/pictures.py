@@ -1,4 +1,4 @@
-"""Figures to files: films as GIF, all others as PNG."""
+"""Writes figures to files: films as GIF, all others as PNG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def write(path: Path, figure: Figure) -> Path:
             path = path.with_name(path.name + ".gif")
             tiles = (tile(pixels(frame), math.ceil(math.sqrt(len(frame))), least=256) for frame in np.asarray(frames))
             pictures = [Image.fromarray(picture) for picture in tiles]
-            durations = [80] * (len(pictures) - 1) + [2000]  # ms: rest on the result
+            durations = [80] * (len(pictures) - 1) + [2000]  # ms; the last frame stays longer
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
         case Curves():
             path = path.with_name(path.name + ".png")
@@ -43,7 +43,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def tile(images: np.ndarray, columns: int, border: int = 1, least: int = 512) -> np.ndarray:
-    """uint8 (n, H, W, C) -> (height, width, 3) with lines between the images, small ones enlarged by whole pixels."""
+    """uint8 (n, H, W, C) -> (height, width, 3) with lines between the images. Small ones are enlarged by an integer."""
     n, height, width, _ = images.shape
     rows = -(-n // columns)
     enlarge = max(1, least // (rows * height))
@@ -78,7 +78,7 @@ def of_metrics(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]], columns: in
 
 def _plot(path: Path, curves: Curves) -> None:
     with needs_run():
-        from matplotlib.figure import Figure as Plot  # half a second, for the one curve
+        from matplotlib.figure import Figure as Plot  # takes half a second, so only if there is a curve
 
     plot = Plot(figsize=(5, 3.5), layout="constrained")
     axes = plot.subplots()
@@ -133,7 +133,7 @@ def _mark(place: Any, mark: Mark) -> None:
 
 
 def _levels(density: np.ndarray, masses: Sequence[float]) -> np.ndarray:
-    """Of a density on a regular grid: the values above which these parts of its mass lie, ascending."""
+    """The contour levels, ascending, above which the given fractions of a density's mass lie. The grid is regular."""
     ordered = np.sort(density.ravel())[::-1]
     held = np.cumsum(ordered) / ordered.sum()
     return ordered[np.searchsorted(held, masses)]

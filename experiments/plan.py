@@ -1,4 +1,4 @@
-"""What training would take, of each device of a mesh that need not be there: `--mode=plan`.
+"""`--mode=plan`: what training needs on each device of a mesh. The devices need not exist.
 
 Nothing of the model's size is allocated and no data are read. See `diffjax.training.plan` for what is counted.
 """
@@ -21,8 +21,8 @@ from diffjax.training.state import optimizer, part_of
 from diffjax.training.step import make_step
 from experiments.opened import settings_of
 
-# Libtpu is here to compile. Else it would ask the network which TPU it is on, complain that there is none, and let no
-# other process load it.
+# Libtpu is only used to compile. Without these variables it would ask the network for its TPU, complain that there is
+# none, and let no other process load it.
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -35,8 +35,8 @@ HELP = "a smaller data.shape or network, net.remat=True, net.dtype='bfloat16', o
 def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
     """Prints a training step's bytes on each device, its collectives and, with `memory`, the largest batch that fits.
 
-    topology   a slice of TPUs to compile for, e.g. "v5e:2x4", for which the package libtpu is needed; "": jax.devices()
-    memory     of each device, in GiB
+    topology   a slice of TPUs to compile for, e.g. "v5e:2x4" (needs the package libtpu); "": jax.devices()
+    memory     GiB of each device
     Raises `InputError` for an unknown topology, and for parallel = 'pmap'.
     """
     settings = settings_of(config)
@@ -74,7 +74,7 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
 
     @cache
     def compiled(size: int) -> Program | str:
-        """The step's program, or its compiler's word that its device is too small for it."""
+        """The compiled step, or the compiler's message that it does not fit on the device."""
         try:
             return compile_step(layout, state, batch_of(size))
         except OutOfMemory as error:
@@ -91,7 +91,7 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
         program = compiled(unit * parts)
         return program.peak if isinstance(program, Program) else math.inf
 
-    # What no batch can change; the compiler shares the memory of gradients with that of activations.
+    # The part that does not depend on the batch. (The compiler reuses memory of activations for gradients.)
     least = bytes_of(state) if topology else sum(by_shapes._replace(batch=0, activations=0, recomputed=0))
     best = largest(peak, memory * 2**30, least, size // unit) * unit
     how = "compiled at it and at the next" if topology else "an estimate, by shapes"
@@ -102,11 +102,11 @@ def plan(config: ConfigDict, topology: str, memory: float | None) -> None:
 
 
 def tpus(topology: str) -> list[Any]:
-    """The devices of a slice of TPUs that need not be there. Raises `InputError`."""
+    """The devices of a slice of TPUs, which need not exist. Raises `InputError`."""
     from jax.experimental import topologies
 
     os.environ.update(LIBTPU)
-    jax.config.update("jax_platforms", "cpu")  # and jax looks for TPUs here
+    jax.config.update("jax_platforms", "cpu")  # otherwise jax looks for TPUs on this machine
     try:
         return list(topologies.get_topology_desc(topology, "tpu").devices)
     except jax.errors.JaxRuntimeError as error:

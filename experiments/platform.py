@@ -1,4 +1,4 @@
-"""What is set before jax works. Most of it must stand before jax is imported: importing this module imports no jax."""
+"""Settings to make before jax starts, most of them before jax is imported. This module does not import jax itself."""
 
 import contextlib
 import ctypes
@@ -8,8 +8,8 @@ import mmap
 import os
 from pathlib import Path
 
-# As they come, jaxlib 0.10 to 0.12 hand convolutions on CPU to a library whose weight gradient is up to 3.7 times
-# slower than XLA's own. This flag sends only matrix products and sums there.
+# By default, jaxlib 0.10 to 0.12 use a library for convolutions on CPU. Its weight gradient is up to 3.7 times slower
+# than XLA's own. With this flag the library computes only matrix products and sums.
 FUSION_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 FUSIONS = ("LIBRARY_FUSION_TYPE_DOT", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_REDUCE")
 
@@ -17,8 +17,8 @@ FUSIONS = ("LIBRARY_FUSION_TYPE_DOT", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIB
 @functools.cache
 def cpu_flags() -> tuple[str, ...]:
     """The flags for XLA's CPU backend that the installed jaxlib knows. An unknown flag would abort the process."""
-    # A flag that is registered stands in the library as a C string. The name of a removed one may stand there without
-    # the NUL at its end.
+    # A registered flag is a C string in the library. The name of a removed flag may still be there, but without the NUL
+    # at its end.
     if not in_jaxlib(f"{FUSION_FLAG}\0", *FUSIONS):
         return ()
     return (f"--{FUSION_FLAG}={','.join(FUSIONS)}",)
@@ -32,7 +32,7 @@ def in_jaxlib(*texts: str) -> bool:
     files = [file for file in Path(package.origin).parent.iterdir() if file.suffix in (".so", ".dylib", ".pyd", ".dll")]
     if not files:
         return False
-    # XLA is all but the whole of jaxlib: its library is the largest by far.
+    # XLA is nearly all of jaxlib: its library is the largest by far.
     largest = max(files, key=lambda file: file.stat().st_size)
     with largest.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
         return all(library.find(text.encode()) >= 0 for text in texts)
@@ -51,10 +51,10 @@ def set_cpu_flags() -> None:
 
 
 def keep_one_arena() -> None:
-    """Lets all threads share glibc's one heap.
+    """Makes all threads share one glibc heap.
 
-    Orbax writes each checkpoint from new threads. With a heap for each of several threads, glibc gives back little of
-    what they free: the digits' run grew by 2 MiB a checkpoint, and by 0.2 with one heap (benchmarks/soak.py).
+    Orbax writes each checkpoint from new threads. If threads have their own heaps, glibc returns little of the memory
+    that they free: the digits' run grew by 2 MiB a checkpoint, and by 0.2 with one heap (benchmarks/soak.py).
     """
     arena_max = -8  # M_ARENA_MAX of glibc's malloc.h; another C library has no mallopt, or takes no such number
     with contextlib.suppress(AttributeError, OSError, TypeError):  # TypeError: no CDLL(None) on Windows
@@ -62,14 +62,14 @@ def keep_one_arena() -> None:
 
 
 def keep_quiet() -> None:
-    """Silences absl's log: orbax tells of every file it writes, and of errors that we tell of."""
+    """Silences absl's log, where orbax reports every file it writes, and errors that we report ourselves."""
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs between runs, for compilation takes longer than a short run's training. Imports jax."""
+    """Caches compiled programs between runs. Compilation takes longer than a short run's training. Imports jax."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:

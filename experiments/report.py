@@ -1,4 +1,4 @@
-"""The report of eval.json, and how the screen tells it."""
+"""The report of eval.json, and the lines that the screen shows of it."""
 
 import contextlib
 import importlib.metadata
@@ -26,7 +26,7 @@ PACKAGES = ("diffjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "di
 
 
 def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
-    """The report, with what it took, on which machine, and the command. `began` is of `time.perf_counter`."""
+    """The report with time, memory, machine, versions and command added. `began` is from `time.perf_counter`."""
     return dict(report) | {
         "wall_seconds": time.perf_counter() - began,
         "peak_memory_gb": _peak_memory(),
@@ -43,7 +43,7 @@ def finished(report: Mapping[str, Any], began: float) -> dict[str, Any]:
 
 
 def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """The headline, and what each measure has to say."""
+    """The headline, and the lines of each measure."""
     width = f", ema_width {report['ema_width']:g}" if report.get("ema_width") else ""
     yield f"step {report['step']}{width}: {measure.headline(model, dict(report))}; {path}"
     for found in measure.measures_of(model, options):
@@ -51,14 +51,14 @@ def lines(model: Model, options: Mapping[str, Any], report: Mapping[str, Any], p
 
 
 def line_of_step(step: int, seen: Mapping[str, float], picture: Path | None, seconds: float) -> str:
-    """What an evaluation during training has to say: the last line of the log, what was measured, and the picture."""
+    """The line of an evaluation during training: the last values of the log, what was measured, and the picture."""
     parts = [f"{name} {value:.4g}" for name, value in seen.items()]
     parts += [f"samples in {picture}"] if picture else []
     return f"step {step}: {', '.join(parts)} ({seconds:.1f} s)"
 
 
 def curves(model: Model, options: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, float]:
-    """What of the report is worth a curve."""
+    """The values of the report that are worth a curve."""
     found: dict[str, float] = {}
     for each in measure.measures_of(model, options):
         found |= each.curves(dict(report))
@@ -66,7 +66,7 @@ def curves(model: Model, options: Mapping[str, Any], report: Mapping[str, Any]) 
 
 
 def _peak_memory() -> float | None:
-    """In GiB; None where it is not known."""
+    """Peak memory of the process in GiB; None if it is not known."""
     if resource is None:
         return None
     unit = 1 if sys.platform == "darwin" else 2**10  # Linux counts in KiB
@@ -74,7 +74,7 @@ def _peak_memory() -> float | None:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that numbers depend on, as far as they are installed."""
+    """The versions of the packages that affect the numbers, if installed."""
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -83,7 +83,7 @@ def _versions() -> dict[str, str]:
 
 
 def _command() -> str:
-    """As it can be typed again in the checkout; "" where a program called a function."""
+    """The command line, ready to run again in the checkout; "" if the run was started by a function call."""
     place, *arguments = sys.argv
     if Path(place).parts[-2:] != ("experiments", "main.py"):
         return ""

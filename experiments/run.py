@@ -1,4 +1,4 @@
-"""The three things a person does with a system: train it, evaluate it, sample from it."""
+"""The three things to do with a system: train it, evaluate it, sample from it."""
 
 import dataclasses
 import time
@@ -30,21 +30,21 @@ from experiments.parameters import given_to, mean_of, restore_ema, start
 from experiments.stopping import Stop
 from experiments.writer import Writer, claimed, writer_of
 
-# What follows `fold_in` on the run's key: each use of randomness outside training has a number of its own.
+# Numbers for `fold_in` on the run's key: each use of randomness outside training has its own.
 GRID, BOUND, FIGURES, SAMPLE = range(4)
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains to `training.steps` from wherever the workdir stands, then evaluates and draws the system's figures.
+    """Trains to `training.steps`, from the newest checkpoint if there is one. Then evaluates and draws the figures.
 
-    Returns what eval.json says.
+    Returns the content of eval.json.
 
-    SIGTERM and Ctrl-C stop it after a save, but only where it is called in the main thread.
+    SIGTERM and Ctrl-C stop it after a save, but only if it is called in the main thread.
     Raises `InputError` for a bad configuration or workdir, and what `training.loop.train` raises.
     """
     began = time.perf_counter()
     run = open_to_train(config, workdir)
-    # What cannot be read, built or measured says so before anything is written.
+    # All that may fail to be read, built or measured is tried before anything is written.
     given = {} if any(run.checkpoints.glob("[0-9]*")) else given_to(run)
     make_batches = _batches(run)
     make_batches(0)
@@ -106,9 +106,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against: str = "") -> dict[str, Any]:
-    """What `evaluation` measures of a checkpoint's EMA weights on the test split, also to eval.json and the screen.
+    """Evaluates a checkpoint's EMA weights on the test split. Returns the report, writes eval.json, and prints it.
 
-    against: the workdir of another run, or images. Then the samples of both are compared, to against.json.
+    against: the workdir of another run, or images. Then the samples of both are compared, and against.json is written.
     """
     began = time.perf_counter()
     run = open_run(config, workdir)
@@ -132,9 +132,9 @@ def evaluate(config: ConfigDict, workdir: str | Path, step: int | None, against:
 
 
 def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, seed: int) -> np.ndarray:
-    """Samples of a checkpoint's EMA weights: a picture of some, and all in an .npz, images as uint8.
+    """Draws samples with a checkpoint's EMA weights. Writes a picture of some, and all in an .npz, images as uint8.
 
-    Returns them as the model gives them: floats (num, *event), images in [-1, 1].
+    Returns the samples as the model gives them: floats (num, *event), images in [-1, 1].
     """
     if num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
@@ -157,17 +157,17 @@ def sample(config: ConfigDict, workdir: str | Path, step: int | None, num: int, 
 
 
 def trained_of(run: Run, params: Any) -> Trained:
-    """What is measured. It can open other runs."""
+    """The trained model to evaluate. It can open other runs."""
     return run.trained(params, jax.random.fold_in(run.key, BOUND), _saved)
 
 
 def _shown(writer: Writer) -> Callable[[str, np.ndarray, int], Any]:
-    """Pictures of measures go to the writer."""
+    """A function that writes the pictures of measures with the writer."""
     return lambda name, images, columns: writer.figure(name, Grid(images, columns))
 
 
 def _saved(directory: str) -> Trained:
-    """The newest EMA weights of the run in a workdir."""
+    """The run in a workdir with its newest EMA weights."""
     run = open_saved(directory, "evaluation.quality")
     return trained_of(run, restore_ema(run, None)[1])
 
@@ -187,14 +187,14 @@ def _others(trained: Trained, path: str) -> Source:
 
 
 def _batches(run: Run) -> Callable[[int], Any]:
-    """This process's part of the training batches from a step on."""
+    """step -> this process's part of the training batches from that step on."""
     dataset, settings = run.train_set(), run.settings
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
     return lambda start: data.batches(dataset, settings.batch_size, seed=settings.seed, start=start, **process)
 
 
 def _figures(run: Run, params: Any) -> dict[str, Figure]:
-    """The system's own, of the first test examples."""
+    """The system's own figures, for the first test examples."""
     test_set = run.test_set()
     num = 16 if len(test_set.shape) == 3 else run.options["grid"]
     batch = test_set.gather(np.arange(min(num, len(test_set))))

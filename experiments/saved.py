@@ -1,4 +1,4 @@
-"""The configuration of a run that exists, as a file for --config: `--config=experiments/saved.py:DIR`."""
+"""The configuration of an existing run, as a file for --config: `--config=experiments/saved.py:DIR`."""
 
 from ml_collections import ConfigDict
 

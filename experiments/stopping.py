@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: the step under way is finished and saved, then the run leaves."""
+"""SIGTERM and Ctrl-C during training: the run finishes the current step, saves it, and ends."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ from jax.experimental import multihost_utils
 
 
 class Stop:
-    """As a context: `stop(step)` says whether a signal has come. The second one ends the process as it always would.
+    """A context in which `stop(step)` says whether a signal has come. A second signal ends the process as usual.
 
-    Several processes are told of SIGTERM at different steps, so jax's coordinator makes one step of it, and has the
-    signal to itself. Python handles signals in the main thread only: in another thread none is seen.
+    With several processes, SIGTERM reaches each at a different step. Then jax's coordinator handles the signal, and
+    agrees on one step for all. Python handles signals in the main thread only, so in other threads no signal is seen.
     """
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a person may have meant by a name that does not exist. Imports nothing that imports jax."""
+"""Suggests what the user may have meant by a name that does not exist. Imports nothing that imports jax."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def nearest(word: str, names: Iterable[str], num: int = 1) -> list[str]:
-    """The names that look most like the word, the best first; none where none does."""
+    """The names most similar to the word, the best first; empty if none is similar."""
     return difflib.get_close_matches(word, list(names), n=num)
 
 
 def absent_field(config: Mapping[str, Any], name: str) -> tuple[str, str] | None:
-    """For a field, by its name with dots, that a dict or a ConfigDict does not have: which one, and what is there.
+    """For a field that a dict or a ConfigDict does not have: the first missing name, and which names there are.
 
-    None if it has the field.
+    name: with dots, such as "training.steps". Returns None if the field exists.
     """
     here: Any = config
     root = "config"

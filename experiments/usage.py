@@ -1,10 +1,10 @@
-"""--help: what most people need of the command line on one screen. --helpfull has the rest."""
+"""--help: the part of the command line that most people need, on one screen. --helpfull has the rest."""
 
 import textwrap
 
 from absl import flags
 
-# The order is that of the text. All others are for several processes, for planning, or of the libraries.
+# The flags to show, in this order. All others are for several processes, for planning, or from libraries.
 MATTER = ("mode", "config", "workdir", "step", "num", "sampler", "steps", "label", "scale", "against")
 EXAMPLES = (
     ("python -m experiments.main", "train the digits, no download"),
@@ -18,7 +18,7 @@ EXAMPLES = (
 
 
 def text(values: flags.FlagValues) -> str:
-    """The screen, with the flags' own help."""
+    """The text of the screen, with the help text of each flag."""
     wide = max(len(command) for command, _ in EXAMPLES) + 2
     lines = [
         "Train, evaluate and sample any system of configs/. A workdir that holds a run is taken up where it stopped.",

@@ -1,7 +1,7 @@
 """A training's log at Weights & Biases, beside metrics.jsonl and TensorBoard: --config.logging.wandb=True.
 
-The project is $WANDB_PROJECT, or else diffjax. wandb's own variables say the rest: WANDB_MODE=offline writes to the
-workdir alone, for `wandb sync` later. A run that goes on goes on there, too: wandb.json keeps its name.
+The project is $WANDB_PROJECT, or diffjax. wandb's own variables set the rest: WANDB_MODE=offline writes only to the
+workdir, for `wandb sync` later. A run that resumes also continues its log there: wandb.json keeps its id.
 """
 
 import json
@@ -22,7 +22,7 @@ def check() -> None:
 
 
 class WandbLog:
-    """Metrics and pictures of a training in `workdir`, whose configuration is `saved`."""
+    """Logs the metrics and pictures of a training in `workdir`. `saved` is its configuration."""
 
     def __init__(self, workdir: Path, saved: Mapping[str, Any]):
         with needs_wandb():
@@ -37,7 +37,7 @@ class WandbLog:
                 id=_identity(workdir),
                 resume="allow",
                 config=dict(saved),
-                settings=wandb.Settings(console="off"),  # it would take the progress line for hundreds of lines
+                settings=wandb.Settings(console="off"),  # it would log the progress bar as hundreds of lines
             )
         except wandb.Error as error:
             reason = " ".join(str(error).split()).rstrip(".")
@@ -45,7 +45,7 @@ class WandbLog:
                 f"logging.wandb = True, but Weights & Biases cannot begin ({reason}); log in by `wandb login`, or set"
                 " WANDB_MODE=offline"
             ) from None
-        # Steps of our own: those of wandb must rise, and a run that was killed repeats some.
+        # Our own step axis: wandb's steps must increase, but a run that was killed repeats some.
         self._run.define_metric("*", step_metric="step")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

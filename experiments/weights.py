@@ -1,12 +1,12 @@
-"""What `python -m diffjax.nets.published IN OUT` does: others' weights to a workdir, a run's weights to others.
+"""`python -m diffjax.nets.published IN OUT`: imports published weights to a workdir, and exports a run's weights.
 
     IN a workdir          OUT.safetensors    a file of its EMA weights, see `weights_file`, and README.md beside it
                           OUT                a folder of diffusers, of a run of `ddpm` with a U-Net
     IN others' weights    OUT                a workdir, whose checkpoint 0 holds them: for --mode=sample and eval,
                                              for init_from and teachers
 
-What IN does not say of the chain comes from --config, --schedule and --steps. Its data are unknown without --config, so
-that nothing is measured on other data than meant, or trained on. OUT must not exist.
+What IN does not say about the chain comes from --config, --schedule and --steps. Without --config the data are unknown,
+so nothing is measured or trained on the wrong data. OUT must not exist.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from experiments.workdir import read_config
 from experiments.writer import claimed
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-UNKNOWN = "unknown"  # the name of data that IN does not say
+UNKNOWN = "unknown"  # the name of the data if IN does not say it
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def convert(source: Path, target: Path, options: argparse.Namespace) -> list[str]:
-    """Does what the two places ask for; what to tell of it."""
+    """Converts `source` to `target`, each of the kind that its path shows. Returns lines for the screen."""
     if (source / "config.json").is_file() and "system" in read_config(source, "IN"):
         if target.suffix == weights_file.SUFFIX:
             return to_file(open_saved(source, "IN"), target, options.step)
@@ -85,7 +85,7 @@ def convert(source: Path, target: Path, options: argparse.Namespace) -> list[str
 
 
 def to_file(run: Run, target: Path, step: int | None) -> list[str]:
-    """The EMA weights in one file, and a model card beside it."""
+    """Writes the EMA weights to one file, with a model card beside it."""
     card = target.with_name("README.md")
     if card.exists():
         raise InputError(f"{card} exists, where the model card goes; put OUT into a folder of its own")
@@ -99,10 +99,10 @@ def to_file(run: Run, target: Path, step: int | None) -> list[str]:
 
 
 def to_folder(run: Run, target: Path, step: int | None) -> list[str]:
-    """The EMA weights as diffusers has them.
+    """Writes the EMA weights as a folder of diffusers.
 
     Raises:
-        InputError: it is no run of `ddpm` with a U-Net, or one that diffusers has no like of.
+        InputError: if it is not a run of `ddpm` with a U-Net, or if diffusers has no such network.
     """
     config = read_config(run.directory)
     if run.system != "ddpm" or config.net.get("name", "unet") != "unet":
@@ -120,13 +120,13 @@ def to_folder(run: Run, target: Path, step: int | None) -> list[str]:
 
 
 def of_file(source: Path, target: Path) -> list[str]:
-    """A workdir of a file of ours."""
+    """Makes a workdir from a file that `to_file` wrote."""
     found = weights_file.read(source, "IN")
     return _begun(open_run(found.config, target), found.params, f"the weights of step {found.step}")
 
 
 def of_others(found: Found, source: Path, target: Path, options: argparse.Namespace) -> list[str]:
-    """A workdir of others' weights."""
+    """Makes a workdir from others' weights."""
     config = config_for(found, source, options)
     num_steps = config.diffusion.num_steps
     return _begun(open_run(config, target), lambda like: found.params(like, num_steps), found.what)
@@ -136,7 +136,7 @@ def config_for(found: Found, source: Path, options: argparse.Namespace) -> Confi
     """The configuration of a run with these weights.
 
     Raises:
-        InputError: --config is no such configuration, or nobody says which chain the network was trained for.
+        InputError: if --config does not fit the weights, or if it is not known for which chain the network was trained.
     """
     height, width = found.published.size
     config = _config(options.config) if options.config else _default(height)
@@ -169,7 +169,7 @@ def config_for(found: Found, source: Path, options: argparse.Namespace) -> Confi
 
 
 def _begun(run: Run, params_of: Any, what: str) -> list[str]:
-    """The workdir of a run that begins with these parameters. Nothing is written if they do not fit."""
+    """Makes the workdir of a run that starts with these parameters. Nothing is written if they do not fit."""
     like = jax.eval_shape(run.model.init, jax.random.key(0))
     params = params_of(like)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -182,7 +182,7 @@ def _begun(run: Run, params_of: Any, what: str) -> list[str]:
 
 
 def _default(height: int) -> ConfigDict:
-    """DDPM's, of small or of large images, of unknown data."""
+    """DDPM's configuration for small or for large images, with unknown data."""
     config = _config(str(CONFIGS / ("cifar10.py" if height <= 32 else "celebahq256.py")))
     config.data.name = UNKNOWN
     return config

@@ -1,9 +1,9 @@
-"""One file with a run's EMA weights, which says what they are of: safetensors, whose metadata hold the configuration.
+"""One safetensors file with a run's EMA weights. Its metadata hold the run's configuration.
 
-    metadata    format: diffjax; system, config (JSON, as config.json has it), step, ema_width
-    tensors     by their place in the system's parameters, such as down_0_block_0/conv1/kernel, in our axes
+    metadata    format: diffjax; system, config (JSON, as in config.json), step, ema_width
+    tensors     named by their place in the system's parameters, such as down_0_block_0/conv1/kernel, with our axes
 
-Fields that name places of one machine are empty there, and the mesh is the default. Reading executes nothing.
+Fields that name places on one machine are empty in the file, and the mesh is the default. Reading executes nothing.
 """
 
 import json
@@ -31,7 +31,7 @@ PLACES = ("init_from", "data.dir", "distillation.teacher", "evaluation.quality")
 
 
 class WeightsFile(NamedTuple):
-    """What a file holds. `field` is what errors call it."""
+    """The content of a file. `field` is the file's name in error messages."""
 
     path: Path
     config: ConfigDict
@@ -40,10 +40,10 @@ class WeightsFile(NamedTuple):
     field: str
 
     def params(self, like: Any) -> Any:
-        """The weights as a tree like `like`, the system's parameters or their shapes.
+        """The weights as a tree like `like`, which is the system's parameters or their shapes.
 
         Raises:
-            InputError: the file has other parameters.
+            InputError: if the file has other parameters.
         """
         wanted = dict(zip(names(like), jax.tree.leaves(like), strict=True))
         if differ := sorted(wanted.keys() ^ self.tensors.keys()):
@@ -57,7 +57,7 @@ class WeightsFile(NamedTuple):
 
 
 def write(path: Path, config: ConfigDict, params: Any, step: int, ema_width: float) -> None:
-    """Writes whole or not at all."""
+    """Writes the whole file or nothing."""
     with needs_weights():
         from safetensors.numpy import save_file
     saved = plain(portable(config))
@@ -74,10 +74,10 @@ def write(path: Path, config: ConfigDict, params: Any, step: int, ema_width: flo
 
 
 def read(path: str | Path, field: str) -> WeightsFile:
-    """The file that `write` wrote.
+    """Reads a file that `write` wrote.
 
     Raises:
-        InputError: it is missing, damaged, or without a configuration.
+        InputError: if it is missing, damaged, or without a configuration.
     """
     file = local(path, field)
     if not file.is_file():
@@ -96,7 +96,7 @@ def read(path: str | Path, field: str) -> WeightsFile:
 
 
 def metadata_of(file: Path) -> dict[str, str]:
-    """What stands beside the tensors. Raises `InputError` if the file is damaged."""
+    """The metadata of a safetensors file. Raises `InputError` if the file is damaged."""
     with needs_weights():
         from safetensors import SafetensorError, safe_open
     try:
@@ -107,7 +107,7 @@ def metadata_of(file: Path) -> dict[str, str]:
 
 
 def portable(config: ConfigDict) -> ConfigDict:
-    """The configuration without what belongs to one machine."""
+    """The configuration without the settings of one machine."""
     config = ConfigDict(config.to_dict())
     for place in PLACES:
         *sections, field = place.split(".")

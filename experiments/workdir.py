@@ -1,11 +1,11 @@
 """A run's directory: config.json, checkpoints/, metrics.jsonl, samples/, eval.json, report.html, TensorBoard's events.
 
-A directory belongs to one configuration. What may change between two visits is where the data lies and how far, how
-often and with which sampler one looks; anything else is another run and wants another directory. One training at a time
-writes to it.
+A directory belongs to one configuration. When a run continues, only the fields in `FREE` may change, such as the place
+of the data, the number of steps, and how to evaluate and sample. Any other change is another run and needs another
+directory. Only one training at a time writes to a directory.
 
-All JSON is strict (RFC 8259), which has no numbers beyond the finite ones. In a report or a log they are null. In
-config.json they are the strings "NaN", "Infinity" and "-Infinity", because null is Python's None there.
+All JSON is strict (RFC 8259), so numbers must be finite. In a report or a log, other numbers are null. In config.json
+they are the strings "NaN", "Infinity" and "-Infinity", because there null is Python's None.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ with needs_run():
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where nothing keeps a second training away
+except ImportError:  # on Windows, where nothing prevents a second training
     fcntl = None  # type: ignore[assignment]
 
-# Fields, or sections, that may differ from those the run began with: they do not change what is trained.
+# Fields and sections that may change when a run continues: they do not change what is trained.
 FREE = (
     "data.dir", "evaluation", "guidance", "logging", "mesh", "parallel", "sampling", "training.steps",
     "training.log_every", "training.eval_every", "training.save_every", "training.keep_every", "training.accumulate",
     "training.on_bad_step", "training.grad_limit", "training.data_timeout",
 )  # fmt: skip
-# What a field was in runs that are older than it, as JSON has it.
+# The values, in JSON, of fields that are newer than some runs: what those runs did before the field existed.
 YOUNGER = {
     "data.num_test": 0,
     "data.num_train": 0,
@@ -50,7 +50,7 @@ YOUNGER = {
     "guidance.limit": 0.0,
     "init_from": "",
     "logging.wandb": False,
-    "net.name": "unet",  # of images; other networks always had one, or have none
+    "net.name": "unet",  # for images; other networks have always had a name, or have none
     "sde.learned_uncertainty": False,
     "sde.sigma_data": 0.0,
     "sde.time_mean": -1.2,
@@ -69,13 +69,13 @@ def default(config_path: str) -> Path:
 
 @contextlib.contextmanager
 def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator[None]:
-    """Makes the directory, keeps other trainings out of it while the context lasts, and writes config.json.
+    """Makes the directory, locks it against other trainings while the context lasts, and writes config.json.
 
-    Without `writes` it only looks whether it could.
+    If `writes` is False, it only checks the configuration.
 
     Raises:
-        InputError: if another training is at work there, or if the directory holds a run of another configuration,
-            naming the fields; nothing is touched then.
+        InputError: if another training is running there, or if the directory holds a run of another configuration. The
+            message names the fields that differ. In both cases nothing is changed.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -105,7 +105,7 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
 
 
 def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:
-    """The configuration a run was made with; `field` is what errors call the directory.
+    """The configuration of a run. `field` is the directory's name in error messages.
 
     Raises:
         InputError: if there is no run in this directory, or its config.json is damaged.
@@ -124,10 +124,10 @@ def from_plain(saved: dict[str, Any]) -> ConfigDict:
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as config.json has it: tuples are lists, and numbers that are not finite are strings.
+    """The configuration in the form of config.json: tuples are lists, and numbers that are not finite are strings.
 
     Raises:
-        InputError: if it has a value that JSON cannot say.
+        InputError: if it has a value that JSON cannot represent.
     """
     try:
         return json.loads(config.to_json(), parse_constant=str)
@@ -139,7 +139,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all: a reader never sees half a file. Two processes may write at once."""
+    """Writes the whole file or nothing: a reader never sees half a file. Two processes may write at once."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(_dumps(value, indent=2) + "\n")
     part.replace(path)
@@ -149,7 +149,7 @@ def read_metrics(workdir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """metrics.jsonl: name -> (steps, values), both (num,); nan for a value that was not finite.
 
     Raises:
-        InputError: if there is no such file, for nothing was trained there.
+        InputError: if there is no such file, because nothing was trained there.
     """
     path = workdir / "metrics.jsonl"
     if not path.exists():
@@ -166,20 +166,20 @@ def read_metrics(workdir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def worth_a_curve(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Those that have several values, and not the same one all the time."""
+    """The metrics whose values change."""
     return {name: curve for name, curve in metrics.items() if len(set(curve[1].tolist())) > 1}
 
 
 class Log:
-    """Metrics to metrics.jsonl and to TensorBoard, pictures to TensorBoard.
+    """Writes metrics to metrics.jsonl and TensorBoard, and pictures to TensorBoard.
 
-    A run that goes on from step `start` continues its own log. Lines up to that step stay. Later ones, of a run that
-    was killed after its last checkpoint, are dropped, since their steps will come again.
+    A run that resumes at step `start` continues its own log. Lines up to that step stay. Later lines are from a run
+    that was killed after its last checkpoint. They are dropped, because their steps will be repeated.
     """
 
     def __init__(self, workdir: Path, start: int):
         with needs_run():
-            from tensorboardX import SummaryWriter  # a second, which a refused run need not wait for
+            from tensorboardX import SummaryWriter  # takes a second, which a refused run need not wait
 
         path = workdir / "metrics.jsonl"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
@@ -193,7 +193,7 @@ class Log:
         self._events = SummaryWriter(str(workdir), purge_step=start + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes a line, unless the log holds one of this step and these names: a finished run evaluates again."""
+        """Writes a line, unless the log has one of this step and names: a finished run may evaluate again."""
         line = {"step": step, **values}
         if step == self._start and line.keys() in self._there:
             return
@@ -202,7 +202,7 @@ class Log:
             self._events.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, path: Path) -> None:
-        """path: of a PNG, or of a GIF, of which the first frame is taken."""
+        """path: a PNG or a GIF. Of a GIF the first frame is used."""
         with Image.open(path) as picture:
             self._events.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
@@ -212,7 +212,7 @@ class Log:
 
 
 def _lock(workdir: Path, file: TextIO) -> None:
-    """Locks the file until it is closed, at the latest when the process ends, however it ends."""
+    """Locks the file until it is closed. The end of the process also unlocks it, even after a crash."""
     if fcntl is None:
         return
     try:
@@ -243,7 +243,7 @@ def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
-        return np.inf  # the half line that a kill left behind
+        return np.inf  # an incomplete line, after the process was killed
 
 
 def _dumps(value: Any, **options: Any) -> str:
@@ -259,7 +259,7 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def _as_written(value: Any) -> Any:
-    """What `plain` made strings of is numbers again, and lists are tuples."""
+    """Undoes the changes of `plain`: strings for numbers become numbers, and lists become tuples."""
     if isinstance(value, dict):
         return {name: _as_written(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a run writes to its directory and says on the screen. On processes other than the first, nothing."""
+"""Writes the files of a run and prints to the screen. Only the first process does so; the others are silent."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ with needs_run():
 
 
 class Writer:
-    """Of the first process. Logs are open from `begin` to `close`."""
+    """The writer of the first process. Logs are open from `begin` to `close`."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -27,10 +27,10 @@ class Writer:
 
     def say(self, *lines: str) -> None:
         for line in lines:
-            tqdm.write(line)  # above the progress of a training, if there is one
+            tqdm.write(line)  # above the progress bar, if there is one
 
     def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None:
-        """Opens the logs of a training that goes on from `step` and has the configuration `saved`."""
+        """Opens the logs of a training that continues from `step`. `saved` is its configuration."""
         self._logs.append(Log(self._directory, step))
         if wandb:
             self._logs.append(WandbLog(self._directory, saved))
@@ -40,7 +40,7 @@ class Writer:
             log.scalars(step, dict(values))
 
     def samples(self, step: int, figure: Figure) -> Path:
-        """Samples drawn during training, for samples/ and the logs."""
+        """Writes samples drawn during training to samples/ and the logs."""
         path = self.figure(f"step_{step:08d}", figure)
         for log in self._logs:
             log.image(step, "samples", path)
@@ -50,7 +50,7 @@ class Writer:
         return pictures.write(self._directory / "samples" / name, figure)
 
     def figures(self, step: int, drawn: Callable[[], Mapping[str, Figure]]) -> None:
-        """Figures that are only computed where they are written, for samples/ and the logs."""
+        """Writes figures to samples/ and the logs. `drawn` computes them; silent processes do not call it."""
         for name, figure in drawn().items():
             path = self.figure(name, figure)
             for log in self._logs:
@@ -63,7 +63,7 @@ class Writer:
         write_json(self._directory / name, report)
 
     def page(self, told: Sequence[str]) -> None:
-        """The run on one page, of what has been written; `told` is what the screen says of its numbers."""
+        """Writes the page of the run from its files. `told` are the lines that the screen shows about its numbers."""
         page.write(self._directory, told)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Writer:
 
 
 class Silent(Writer):
-    """Of all other processes."""
+    """The writer of all other processes."""
 
     def say(self, *lines: str) -> None: ...
     def begin(self, step: int, saved: Mapping[str, Any], wandb: bool = False) -> None: ...
@@ -89,13 +89,13 @@ class Silent(Writer):
 
 
 def writer_of(directory: Path) -> Writer:
-    """That of this process."""
+    """The writer of this process."""
     return Writer(directory) if jax.process_index() == 0 else Silent(directory)
 
 
 @contextlib.contextmanager
 def claimed(directory: Path, saved: dict[str, Any]) -> Iterator[Writer]:
-    """The writer of a training, which keeps others out of the directory meanwhile, see `workdir.claim`."""
+    """The writer of a training. While it is open, no other training can use the directory, see `workdir.claim`."""
     writer = writer_of(directory)
     with claim(directory, saved, writes=not isinstance(writer, Silent)), contextlib.closing(writer):
         yield writer

@@ -1,11 +1,11 @@
-"""What `Dataset.save_to_disk` of Hugging Face's `datasets` writes, read without that package.
+"""Reads sets saved by `Dataset.save_to_disk` of Hugging Face's `datasets`, without that package.
 
     DIR/state.json         {"_data_files": [{"filename": "data-00000-of-00001.arrow"}, ...], ...}
     DIR/dataset_info.json  {"features": {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [...]}}}
     DIR/data-*.arrow       Arrow IPC streams; an image is {"bytes": its file, "path": its name}
-    DIR/dataset_dict.json  of several splits, {"splits": ["train", "test"]}, each in a directory of its own
+    DIR/dataset_dict.json  if there are several splits: {"splits": ["train", "test"]}, each in its own directory
 
-The files are mapped into memory, so that an image is read when it is asked for.
+The files are memory-mapped, so an image is read on demand.
 """
 
 import io
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def read(config: Any, directory: Path, training: Path, part: Part) -> Dataset:
-    """The examples of a saved set: its first column of images, or else its one column of numbers; labels if it has any.
+    """The examples of a saved set, and its labels if there are any.
 
-    Labels are the first column of classes, or of whole numbers called `label` or the like.
+    The examples are the first column of images. Without one, they are the only column of numbers. The labels are the
+    first column of type ClassLabel. Without one, they are a column of whole numbers called `label` or similar.
 
-    Raises `InputError` if the directory is no saved set, or has no such column.
+    Raises `InputError` if the directory is not a saved set, or has no such column.
     """
     features = _features(directory)
     table, facts = _table(directory)
@@ -76,7 +77,7 @@ def _features(directory: Path) -> dict[str, Any]:
 
 
 def _table(directory: Path) -> tuple["pa.Table", list]:
-    """The rows, and what they depend on."""
+    """The rows, and the names, sizes and times of the files they come from."""
     with needs_run():
         import pyarrow as pa
 
@@ -100,7 +101,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _labels(name: str, table: "pa.Table", column: str) -> np.ndarray:
-    """-1 where there is none."""
+    """The labels in a column, -1 for an empty cell."""
     values = [-1 if value is None else value for value in table.column(column).to_pylist()]
     return as_labels(name, np.array(values))
 

@@ -1,9 +1,9 @@
 """Decoded image sets on disk, so that a set is decoded once per machine.
 
-One uncompressed .npz a set, in $DIFFJAX_CACHE or ~/.cache/diffjax. Its name holds a hash of everything the arrays
+Each set is one uncompressed .npz in $DIFFJAX_CACHE or ~/.cache/diffjax. Its name holds a hash of everything the arrays
 depend on, so an entry is never stale. Its zip container holds a CRC-32 of each array, which numpy checks on reading, so
-damage is noticed. It is written under a temporary name and renamed, so there is never half a file. The cache can only
-save time: whatever fails here, the set is decoded again.
+damage is noticed. It is written under a temporary name and then renamed, so a file is always complete. The cache can
+only save time: if anything fails here, the set is decoded again.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Arrays = tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " m"]]  # images,
 def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:
     """(images, labels) from the cache, or from make(), which is then cached.
 
-    title: opens the file's name, for people. facts: everything the arrays depend on, as JSON values.
+    title: the readable beginning of the file's name. facts: everything the arrays depend on, as JSON values.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = _directory() / f"{title.replace('/', '_')}-{digest[:32]}.npz"
@@ -35,7 +35,7 @@ def cached(title: str, facts: dict, make: Callable[[], Arrays]) -> Arrays:
             # Opened here, because numpy leaves a damaged file that it has opened itself open.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return arrays["images"], arrays["labels"]
-        except Exception as error:  # a damaged file fails in many ways, and they all have one cure
+        except Exception as error:  # a damaged file fails in many ways, all with the same remedy
             logging.getLogger(__name__).warning("Decoding again, as cache file %s is damaged: %s", path, error)
     images, labels = make()
     try:

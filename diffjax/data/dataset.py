@@ -1,8 +1,8 @@
-"""What a source of data gives: a finite set of examples that is read a whole batch at a time.
+"""The type of every data set: a finite set of examples, read one whole batch at a time.
 
-An example is a vector (20,) or an image (H, W, C), of integer values 0 .. levels - 1 as uint8 or, where `levels` is 0,
-of real values as float32. A batch gather is the unit because it is what is fast: one fancy index over a uint8 array
-reads about a million small images a second, a hundred times what a loop over examples does.
+An example is a vector such as (20,) or an image (H, W, C). Its values are integers 0 .. levels - 1 as uint8, or real
+numbers as float32 if `levels` is 0. Examples are gathered by batch because that is fast: one fancy index into a uint8
+array reads about a million small images a second, a hundred times as many as a loop over examples.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
 
-AT_ONCE = 1024  # examples, where a whole set is read and forgotten
+AT_ONCE = 1024  # examples read at a time in a pass over a whole set
 UNKNOWN = -1  # the label of an example whose class is not known
 
 
@@ -24,15 +24,15 @@ class Dataset:
     """A set of examples of one shape.
 
     name: what the configuration calls it.
-    shape: of one example: (H, W, C) of an image, (2,) of a point in the plane.
+    shape: the shape of one example: (H, W, C) for an image, (2,) for a point in the plane.
     levels: the number of values an element can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for bits,
         and 0 for real values.
     size: the number of examples, also `len(dataset)`.
     gather: indices (n,) -> dict(image=(n, *shape), label=int32 (n,)). `image` is the example itself, whatever its
-        shape: uint8, or float32 if levels is 0. A label is a class from 0 on, or -1 where it is not known. A set
-        without labels gives zeros. `pairs.with_source` adds the examples of another set.
-    highest_label: no label is above it; None where that is not known without reading all of them.
-    note: what a person should know of it, in one line: what was left out or changed. A run says it when it begins.
+        shape: uint8, or float32 if levels is 0. A label is a class 0, 1, 2, ..., or -1 if the class is not known. A
+        set without labels gives zeros. `pairs.with_source` adds the examples of another set.
+    highest_label: an upper bound of the labels; None if it is not known without reading all labels.
+    note: one line for the user, for example what was left out or changed. A run prints it at the start.
 
     Raises `InputError` if the set is empty.
     """
@@ -60,18 +60,19 @@ def from_arrays(
     levels: int = 256,
     note: str = "",
 ) -> Dataset:
-    """A Dataset over arrays in memory, labelled zero if there are no labels; the values are checked here, once.
+    """A Dataset over arrays in memory. Its values are checked once, here. Without labels, all labels are 0.
 
-    name: what errors call it.
-    examples: images (n, H, W, C) or vectors (n, d), raw levels 0 .. levels - 1 as integers of any type; or, if levels
-        is 0, real numbers as floats of any type, which become float32.
-    labels: classes, -1 where one is not known.
+    name: the name of the set in error messages.
+    examples: images (n, H, W, C) or vectors (n, d). The values are raw levels 0 .. levels - 1, as integers of any type.
+        If levels is 0, they are real numbers, as floats of any type, and become float32.
+    labels: classes, -1 if a class is not known.
     note: see `Dataset`.
 
-    `data.split` holds a part of it out.
+    `data.split` divides it into a training and a test part.
 
-    Raises `InputError` if the examples are not (n, ...) of integers (floats if levels is 0), have a value outside
-    0 .. levels - 1 (that is not finite), or differ in number from the labels, or a label is no class (see `as_labels`).
+    Raises `InputError` if the examples are not an array (n, ...) of integers (floats if levels is 0), if a value lies
+    outside 0 .. levels - 1 (is not finite if levels is 0), if there are more or fewer labels than examples, or if a
+    label is not a class (see `as_labels`).
     """
     examples = np.asarray(examples)
     if examples.dtype.kind not in ("biu" if levels else "f") or examples.ndim < 2:
@@ -89,7 +90,7 @@ def from_arrays(
     for extreme in (int(examples.max()), int(examples.min())) if levels and examples.size else ():
         if not 0 <= extreme < levels:
             raise InputError(f"Dataset {name!r} has the value {extreme}, outside 0 .. {levels - 1}: fix its levels.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and said below
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, an error below
         examples = examples.astype(np.uint8 if levels else np.float32, copy=False)
     if not levels and not (finite := np.isfinite(examples)).all():
         raise InputError(f"Dataset {name!r} has {finite.size - finite.sum()} NaN or infinite values: remove them.")
@@ -103,9 +104,10 @@ def from_arrays(
 
 
 def as_labels(name: str, labels: ArrayLike) -> Int32[np.ndarray, " n"]:
-    """The labels (n,) of the set `name`, of any type of number, as int32.
+    """Labels (n,) of any numeric type, as int32. `name` is the name of the set in error messages.
 
-    Raises `InputError` if one is no whole number, is below -1, which stands for "not known", or does not fit int32.
+    Raises `InputError` if a label is not a whole number, is below -1 (-1 stands for "not known"), or does not fit
+    int32.
     """
     values = np.asarray(labels)
     if values.dtype.kind not in "biuf":
@@ -124,10 +126,10 @@ def as_labels(name: str, labels: ArrayLike) -> Int32[np.ndarray, " n"]:
 
 
 def mean_and_std(dataset: Dataset) -> tuple[float, float]:
-    """The mean and the standard deviation of all elements of all examples of a set of levels.
+    """The mean and the standard deviation over all elements of all examples. The set must have levels.
 
-    They come from counts of the levels in exact arithmetic, so every machine finds the same.
-    Raises `InputError` if the set has no levels, or all elements are the same.
+    Both are computed from counts of the levels in exact arithmetic, so every machine gets the same result.
+    Raises `InputError` if the set has no levels, or if all elements are equal.
     """
     if not dataset.levels:
         raise InputError(f"Dataset {dataset.name!r} has real values, not levels: standardise them beforehand.")

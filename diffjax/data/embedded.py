@@ -1,7 +1,7 @@
 """Sets that need no download: scikit-learn's digits, the toys of toys.py and the textures of textures.py.
 
-Whatever is drawn is drawn with fixed seeds, one for the training part and one for the test part, so the same
-configuration always gives the same arrays.
+Random sets use fixed seeds, one for the training part and one for the test part. So the same configuration always gives
+the same arrays.
 """
 
 import inspect
@@ -23,16 +23,17 @@ from diffjax.extras import needs_run
 def load_embedded(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the embedded set `config.name`, one of `EMBEDDED`.
 
-    config.shape: of one example: (2,) of "swiss_roll" and "two_moons", (20,) of "heartbeat", (size, size, 1) of
-        "dead_leaves", (height, width, 1) of "gravel", "grass" and "brick".
+    config.shape: the shape of one example: (2,) for "swiss_roll", "two_moons" and "correlated", (len(means[0]),) for
+        "mixture", (20,) for "heartbeat", (20, 2) for "stomach_cancer", (size, size, 1) for "dead_leaves",
+        (height, width, 1) for "gravel", "grass" and "brick".
     config.train_split, config.test_split: "", or absent.
-    config.num_train, config.num_test: how many examples to draw; of all sets but "digits".
-    config.noise: of "swiss_roll" and "two_moons", as in `toys.swiss_roll`.
-    config.sigmas: of "correlated", as in `toys.correlated`; (2,) is its shape, (20, 2) that of "stomach_cancer", of
-        which every example is the same table: a batch of n asks for n draws of whatever is to be drawn given it.
-    config.weights, config.means, config.std: of "mixture", as in `toys.mixture`; its shape is (len(means[0]),).
-    config.example: of "given", the one example, of which all are copies, as those of "stomach_cancer" are.
-    config.radii: of "dead_leaves", the smallest and the largest in pixels.
+    config.num_train, config.num_test: how many examples to draw. Needed by all sets except "digits".
+    config.noise: for "swiss_roll" and "two_moons", see `toys.swiss_roll`.
+    config.sigmas: for "correlated", see `toys.correlated`.
+    config.weights, config.means, config.std: for "mixture", see `toys.mixture`.
+    config.example: for "given", the example. All examples are copies of it. In the same way all examples of
+        "stomach_cancer" are the same table. So a batch of n asks for n draws from a posterior given that example.
+    config.radii: for "dead_leaves", the smallest and the largest radius in pixels.
 
     Raises `InputError` if a field that the set needs is missing or wrong.
     """
@@ -47,7 +48,7 @@ def load_embedded(config: Any, split: str) -> Dataset:
 def _digits(config: Any, split: str) -> Dataset:
     """1797 handwritten digits of 8 x 8 with values 0 .. 16: a fixed random 1500 to train on, the other 297 to test."""
     with needs_run():
-        # `sklearn.datasets.load_digits` reads the same file, but its import would take two seconds of every start.
+        # `sklearn.datasets.load_digits` reads the same file, but importing it would add two seconds to every start.
         file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
     order = permutation(0, 0, len(table))
@@ -101,7 +102,7 @@ def _dead_leaves(config: Any, split: str) -> Dataset:
     num, radii = _num(config, split), config.get("radii")
     if not isinstance(radii, tuple | list) or len(radii) != 2 or not all(type(r) in (int, float) for r in radii):
         raise InputError(f"data.radii={radii!r} must be two numbers, the smallest and the largest radius in pixels.")
-    # Another generator makes other images, and so another entry of the cache.
+    # The generator's source is part of the key: a changed generator makes other images and needs another cache entry.
     facts = {"set": [size, num, split, *radii], "made_by": [inspect.getsource(toys), np.__version__]}
 
     def make() -> Arrays:
@@ -124,7 +125,7 @@ def _image_shape(config: Any) -> tuple[int, int, int]:
 
 
 def _floats(config: Any, name: str) -> Float64[np.ndarray, "..."]:
-    """The numbers of a field that the set needs."""
+    """The numbers in a field. Raises `InputError` if it is missing or has anything but finite numbers."""
     if name not in config:
         raise InputError(f"data.{name} is missing: {config.name!r} needs it.")
     try:

@@ -1,8 +1,8 @@
 """A folder of image files: whole images, or random crops.
 
-Files are read in the order of their paths, in sub-folders too. If there are sub-folders, those directly in the folder
-are classes, numbered in the order of their names, whatever lies how deep in them; an image beside them has no known
-class. What kinds of files are read, and how, says `image_files.converted`.
+Files are read in the order of their paths, sub-folders included. Each sub-folder directly in the folder is a class,
+with all images in it at any depth. Classes are numbered in the order of their names. If there are classes, an image
+that lies directly in the folder has no known class. See `image_files.converted` for the file types.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ from diffjax.data.image_files import SUFFIXES
 from diffjax.data.pictures import BROKEN, Files, Part, as_bits, image_shape, of_files, told
 from diffjax.errors import InputError
 
-PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")  # no classes, but parts of a set
-CROPPED = 2**32  # bytes of images that crops are taken of, which are held in memory
+PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")  # not classes, but splits
+CROPPED = 2**32  # the most bytes of images that may be held in memory to take crops from
 
 
 def read(config: Any, directory: Path, training: Path, part: Part) -> Dataset:
-    """The images of a folder, whole. `training`: the folder that says which classes there are.
+    """The whole images of a folder. `training` is the folder that defines the classes.
 
-    Raises `InputError` if there is none, or there are classes that `training` has not.
+    Raises `InputError` if there is no image, or a class that `training` does not have.
     """
     files = _files(directory)
     classes = _classes(training, _files(training) if training != directory else files)
@@ -39,12 +39,12 @@ def read(config: Any, directory: Path, training: Path, part: Part) -> Dataset:
 
 
 def crops(config: Any, directory: Path, split: str) -> Dataset:
-    """config.num_train or config.num_test random crops of all images, at their own size, see textures.py; no labels.
+    """config.num_train or config.num_test random crops of the images, without labels and without resizing.
 
-    They are for textures and the like, of which a few large images are enough: the upper 3/4 of each gives the training
-    crops and the rest those to test with. All images are held in memory while the crops are taken.
+    They are for textures and similar data, where a few large images are enough. Training crops come from the upper 3/4
+    of each image, test crops from the rest, see textures.py. All images are held in memory while crops are taken.
 
-    Raises `InputError` if there is no image, one is too small, or all are too large to be held.
+    Raises `InputError` if there is no image, if one is too small, or if they are too large together for memory.
     """
     height, width, channels = image_shape(config)
     num = config.get(f"num_{split}")
@@ -87,13 +87,13 @@ def _as_files(directory: Path, paths: list[Path], classes: tuple[str, ...], labe
 def _facts(path: Path) -> list:
     try:
         found = path.stat()
-    except OSError:  # a link to nowhere, which is counted with what cannot be read
+    except OSError:  # a broken link, counted as a file that cannot be read
         return [str(path)]
     return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _files(directory: Path) -> list[Path]:
-    """The image files of a folder, of which there is at least one."""
+    """The image files of a folder, at least one."""
     if not directory.is_dir():
         raise InputError(f"data.dir={str(directory)!r} is no directory: name one of {', '.join(SUFFIXES)} files.")
     files = image_files.listed(directory)
@@ -105,7 +105,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _classes(directory: Path, files: list[Path]) -> tuple[str, ...]:
-    """The sub-folders with images. Raises `InputError` if they are the parts of a set."""
+    """The names of the sub-folders with images. Raises `InputError` if these are splits such as train and test."""
     names = sorted({parts[0] for path in files if len(parts := path.relative_to(directory).parts) > 1})
     if len(names) > 1 and all(name in PARTS for name in names) and any(name.startswith("train") for name in names):
         train, test = next(n for n in names if n.startswith("train")), next(n for n in names if n[:5] != "train")

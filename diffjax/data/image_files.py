@@ -1,11 +1,11 @@
-"""Image files as 8-bit pixels, or a sentence why not: nothing is cut, merged or guessed in silence.
+"""Reads image files as 8-bit pixels, or raises an error that says why not. No information is lost in silence.
 
 `read` takes grey and colour images of at most 8 bits a channel, palettes, and alpha channels that are opaque
 everywhere. It refuses more bits (PIL would cut them to 8), transparency, CMYK and other colour spaces (there is more
-than one way to make RGB of them), several frames, and what is damaged or too large.
+than one way to convert them to RGB), several frames, and files that are damaged or too large.
 
-`converted` is for a person's own files. It takes those too, one way each, and says what it did (`CHANGES`). It refuses
-what is damaged or too large, and numbers of 32 bits, whose white is not known.
+`converted` is for the user's own files. It also takes all of these, converts each in one fixed way, and reports what it
+did (`CHANGES`). It refuses files that are damaged or too large, and 32-bit values, because their white is not known.
 """
 
 import functools
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 PLAIN = ("1", "L", "P", "RGB")
 ALPHA = ("LA", "PA", "RGBA")
-DEEP = re.compile(r";16$|;16[BLN]$|;32")  # of PIL's raw modes; its "BGR;16" has five or six bits a channel
+DEEP = re.compile(r";16$|;16[BLN]$|;32")  # matches PIL's raw modes; its "BGR;16" has five or six bits a channel
 OPAQUE = (255, 255)
-ORIENTATION = 0x0112  # of EXIF
-FRAMES = ("MPO",)  # whose further frames are previews and depths of the first
+ORIENTATION = 0x0112  # an EXIF tag
+FRAMES = ("MPO",)  # formats whose further frames are previews and depth maps of the first
 SMALLER = "make it smaller, or cut it into parts"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 CHANGES = {
@@ -45,10 +45,11 @@ CHANGES = {
 
 
 def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = False) -> "Image.Image":
-    """The image in a file: grey ("L") if channels is 1, colour ("RGB") if it is 3; `name` is what errors call it.
+    """The image in a file: grey ("L") if channels is 1, colour ("RGB") if it is 3.
 
-    upright: turned as the EXIF orientation says, which is how a viewer shows it.
-    Raises `InputError` for whatever the module's docstring refuses.
+    name: its name in error messages.
+    upright: turn it as the EXIF orientation says, as an image viewer does.
+    Raises `InputError` for all that `read` refuses, see the module's docstring.
     """
     with _opened(source, name) as file:
         _check(file, name)
@@ -61,9 +62,9 @@ def read(source: Path | BinaryIO, name: str, channels: int, upright: bool = Fals
 
 
 def converted(source: Path | BinaryIO, name: str, channels: int) -> tuple["Image.Image", set[str]]:
-    """The image as `read` has it, turned upright, and which of `CHANGES` that took.
+    """The image in the form that `read` returns, turned upright, and the `CHANGES` that were made to it.
 
-    Raises `InputError` for what is damaged, too large or of 32 bits.
+    Raises `InputError` if the file is damaged or too large, or has 32-bit values.
     """
     with needs_run():
         from PIL import Image
@@ -85,14 +86,14 @@ def converted(source: Path | BinaryIO, name: str, channels: int) -> tuple["Image
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         elif image.mode not in PLAIN:
             changes.add("colours")
-            image = image.convert("RGB")  # not every colour space has a way to grey
+            image = image.convert("RGB")  # PIL cannot convert every colour space to grey directly
         return image.convert("L" if channels == 1 else "RGB"), changes
 
 
 def fit(image: "Image.Image", shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
-    """Pixels of a given shape. An image of another size is cropped about its centre and resized (bicubic, antialiased).
+    """The pixels in a given shape. An image of another size is centre-cropped and resized (bicubic, antialiased).
 
-    shape: (height, width, channels), the channels those of the image.
+    shape: (height, width, channels). The number of channels must be the image's.
     """
     if image.size != (shape[1], shape[0]):
         with needs_run():
@@ -103,14 +104,15 @@ def fit(image: "Image.Image", shape: tuple[int, int, int]) -> UInt8[np.ndarray, 
 
 
 def listed(directory: Path) -> list[Path]:
-    """The image files of a directory and of the directories in it, in the order of their paths, the same everywhere.
+    """The image files in a directory and its sub-directories, sorted by path. The order is the same on every machine.
 
-    Hidden ones, whose names begin with a dot, are passed over. Links to directories are followed, to each place once.
+    Hidden files and directories (names that begin with a dot) are skipped. Links to directories are followed, but each
+    directory is read once.
     """
     found, seen = [], set()
     for root, directories, names in os.walk(directory, followlinks=True):
         place = os.path.realpath(root)
-        # Sorted: of two ways to a place the first is taken, on every machine.
+        # Sorted, so that every machine reaches a directory by the same path if there are two.
         directories[:] = [] if place in seen else sorted(d for d in directories if not d.startswith((".", "__MACOSX")))
         if place not in seen:
             found += [Path(root, name) for name in names if not name.startswith(".")]
@@ -120,7 +122,7 @@ def listed(directory: Path) -> list[Path]:
 
 
 def in_threads(fill: Callable[[Int64[np.ndarray, " n"]], None], num: int) -> None:
-    """Calls `fill` with parts of 0 .. num - 1, as many as there are cores: PIL decodes in parallel."""
+    """Divides 0 .. num - 1 into one part for each core and calls `fill` on the parts in parallel threads."""
     list(_pool().map(fill, np.array_split(np.arange(num), _cores())))
 
 
@@ -173,7 +175,7 @@ def _eight_bits(image: "Image.Image", kind: str | None, name: str) -> "Image.Ima
 
 
 def _check(image: "ImageFile.ImageFile", name: str) -> None:
-    """What the header says, before any pixel is decoded."""
+    """Checks the header, before any pixel is decoded."""
     _check_size(image, name)
     if kind := _deep(image):
         raise InputError(f"{name} has more than 8 bits a channel ({kind}): convert it to 8 bits.")
@@ -193,10 +195,10 @@ def _check_size(image: "ImageFile.ImageFile", name: str) -> None:
 
 
 def _deep(image: "ImageFile.ImageFile") -> str:
-    """What an image of more than 8 bits a channel has, in PIL's words; "" of others."""
+    """PIL's name for the pixel format if it has more than 8 bits a channel; otherwise ""."""
     arguments = [part for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else [tile[3]])]
     raw = [part for part in arguments if isinstance(part, str)]
-    # The one format whose largest value is a number: PIL scales what is above 255 down.
+    # PPM is the one format that states its largest value as a number. PIL scales values above 255 down.
     above = image.format == "PPM" and any(isinstance(part, int) and part > 255 for part in arguments)
     if above or image.mode.startswith(("I", "F")) or any(map(DEEP.search, raw)):
         return raw[0] if raw else image.mode

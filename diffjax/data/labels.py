@@ -1,8 +1,8 @@
-"""A set of which few labels are known, as semi-supervised learning has it (Kingma et al. 2014, section 4).
+"""Sets with few known labels, for semi-supervised learning (Kingma et al. 2014, section 4).
 
-Of N examples, n keep their labels, as many of each class; a seed chooses them. With example i then comes the labelled
-one l[perm(i) mod n], for l the labelled examples and perm one fixed permutation of 0 .. N - 1: in an epoch each of them
-is seen N/n times, within 1, whatever the batches are and however they are divided among devices.
+Of N examples, n keep their labels, equally many in each class. A seed chooses them. Each example i comes with a
+labelled companion, l[perm(i) mod n]. Here l are the labelled examples and perm is one fixed permutation of 0 .. N - 1.
+So in an epoch each labelled example is seen N/n times, within 1, for any batches and any number of devices.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 from diffjax.randomness import check_seed
 
-CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" of their own, lest a run's seed give the order of its batches
+CHOICE, COMPANIONS = 2**63, 2**63 + 1  # "epochs" that training never reaches: independent of the batch order
 
 
 def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Dataset:
     """The same examples, `num` of them with labels, each with a labelled companion.
 
-    Its batches are dict(image, label, labelled_image, labelled_label), each (n, ...): `label` is -1 where it is hidden,
-    and entry j of the latter two is the companion of example j.
+    Its batches are dict(image, label, labelled_image, labelled_label), each (n, ...). `label` is -1 where it is hidden.
+    Entry j of `labelled_image` and `labelled_label` is the companion of example j.
 
-    Raises `InputError` if `num` is no multiple of `num_classes` or larger than the set, or a label is none of 0 ..
-    num_classes - 1, or a class has fewer than num / num_classes examples.
+    Raises `InputError` if `num` is not a multiple of `num_classes` or is larger than the set, if a label is not in
+    0 .. num_classes - 1, or if a class has fewer than num / num_classes examples.
     """
     if not isinstance(num_classes, int) or num_classes < 2:
         raise InputError(f"data.num_classes={num_classes!r} must be an integer of at least 2: data.labelled needs it.")
@@ -52,7 +52,7 @@ def hide_labels(dataset: Dataset, num: int, num_classes: int, seed: int) -> Data
 
 
 def all_labels(dataset: Dataset) -> Int32[np.ndarray, " n"]:
-    """The labels of the whole set, of which the images are read and forgotten."""
+    """The labels of the whole set. The images are read, too, but not kept."""
     firsts = range(0, len(dataset), AT_ONCE)
     return np.concatenate(
         [dataset.gather(np.arange(first, min(first + AT_ONCE, len(dataset))))["label"] for first in firsts]
@@ -60,9 +60,9 @@ def all_labels(dataset: Dataset) -> Int32[np.ndarray, " n"]:
 
 
 def check_classes(dataset: Dataset, field: str, num_classes: int) -> None:
-    """Raises `InputError` if a label is not below `num_classes`, which the configuration's `field` says.
+    """Raises `InputError` if a label is not below `num_classes`. `field` is the name of that configuration field.
 
-    That none is below -1, which stands for "not known", is a property of every `Dataset`.
+    Every `Dataset` guarantees that no label is below -1, which stands for "not known".
     """
     if (highest := _highest(dataset)) >= num_classes:
         raise InputError(
@@ -81,7 +81,7 @@ def check_labelled(dataset: Dataset, field: str, num_classes: int) -> None:
 
 
 def surplus(dataset: Dataset, field: str, num_classes: int) -> str:
-    """What is to be said if no example has the last of `num_classes` classes; "" otherwise."""
+    """A warning if no example has the last of `num_classes` classes; "" otherwise."""
     if dataset.highest_label is None or dataset.highest_label >= num_classes - 1:
         return ""
     return (
@@ -95,7 +95,7 @@ def _highest(dataset: Dataset) -> int:
 
 
 def check_labels(name: str, labels: Int32[np.ndarray, " n"], num_classes: int) -> None:
-    """Raises `InputError` if they are all the same, which is what a set without labels has, or one is no class."""
+    """Raises `InputError` if all labels are equal, as in a set without labels, or if one is not a class."""
     if (labels == labels[0]).all():
         raise InputError(f"data.labelled: {name!r} has no labels, or one class only: choose a set with labels.")
     outside = labels[(labels < 0) | (labels >= num_classes)]
@@ -109,7 +109,7 @@ def check_labels(name: str, labels: Int32[np.ndarray, " n"], num_classes: int) -
 
 
 def _choose(labels: np.ndarray, per_class: int, num_classes: int, seed: int) -> Bool[np.ndarray, " n"]:
-    """The first of each class in an order that the seed gives."""
+    """True for the first `per_class` examples of each class, in a random order that the seed gives."""
     order = permutation(seed, CHOICE, len(labels))
     known = np.zeros(len(labels), bool)
     for label in range(num_classes):

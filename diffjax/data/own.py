@@ -1,12 +1,12 @@
-"""A person's own data: a folder of images, arrays in a file, a table of numbers, a folder of Hugging Face's `datasets`.
+"""The user's own data: a folder of images, arrays in a file, a table of numbers, a folder of Hugging Face's `datasets`.
 
-The two parts come about in one of two ways, the same for all kinds.
+All kinds are divided into a training and a test part in one of two ways.
 
 - data.train_split and data.test_split name two places in data.dir: sub-folders, files, or splits that `datasets` saved.
-- Both are empty: data.test_fraction of the examples are held out, chosen by data.split_seed.
+- If both are empty, data.test_fraction of the examples are held out. data.split_seed chooses which ones.
 
-The examples have a fixed order: files that of their paths, rows their own. What a run sees depends on that order and on
-the number of examples, so nothing may be added to the data of a run that is to go on.
+The examples have a fixed order: files are sorted by path, rows keep their order. The batches of a run depend on this
+order and on the number of examples. So do not add data while you still want to resume a run.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,20 @@ from diffjax.paths import local
 
 
 def load_own(config: Any, split: str) -> Dataset:
-    """The "train" or "test" part of data that lie in `config.dir`, of a kind in `OWN`.
+    """The "train" or "test" part of the data in `config.dir`, of a kind in `OWN`.
 
     config.name: "folder", see folders.py; "npz", "npy" or "csv", see tables.py; "huggingface", see arrow.py.
-    config.dir: the folder, or the file. Where a folder holds one file of the kind, the folder will do.
-    config.shape: of an example. Images in files are cropped about their centre and resized to it.
-    config.levels: of arrays and tables: how many values an element takes, 0 for real numbers.
-    config.train_split, config.test_split: the parts' places in config.dir; or both "", or absent.
-    config.test_fraction, config.split_seed: how many are held out otherwise, and which ones; 0.1 and 0 if absent.
-    config.in_memory: of images in files: keep all pixels in memory (also if absent), or decode each image when it is
-        asked for, as one does of a set of above 1 GiB in any case.
-    config.num_train, config.num_test: of "folder", if not 0: take so many random crops instead, see `folders.crops`.
+    config.dir: the folder or the file. A folder with exactly one file of the kind stands for that file.
+    config.shape: the shape of an example. Images in files are centre-cropped and resized to it.
+    config.levels: for arrays and tables: how many values an element takes, 0 for real numbers.
+    config.train_split, config.test_split: the places of the two parts in config.dir; or both "", or absent.
+    config.test_fraction, config.split_seed: used if the splits are empty: the fraction to hold out (default 0.1), and
+        the seed that chooses the examples (default 0).
+    config.in_memory: for images in files: keep all pixels in memory (the default), or decode each image on demand. A
+        set of more than 1 GiB is always decoded on demand.
+    config.num_train, config.num_test: for "folder", if not 0: take that many random crops instead, see `folders.crops`.
 
-    Raises `InputError` if the data cannot be had, in one sentence that says what to change.
+    Raises `InputError` if the data cannot be loaded, in one sentence that says what to change.
     """
     if not isinstance(given := config.get("dir"), str) or not given:
         raise InputError(f"data.dir={given!r} must be the directory or the file of the set {config.name!r}.")
@@ -68,7 +69,7 @@ def load_own(config: Any, split: str) -> Dataset:
     return OWN[config.name](config, place, place, part)
 
 
-# (the section `data`, the place of this part, that of the training part, which of the examples to take) -> Dataset
+# (the section `data`, the place of this part, the place of the training part, which examples to take) -> Dataset
 OWN: dict[str, Callable[[Any, Path, Path, Part], Dataset]] = {
     "folder": folders.read,
     "npz": tables.read_npz,

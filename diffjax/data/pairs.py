@@ -1,4 +1,4 @@
-"""Two sets as one: to each example of the one belongs an example of the other, from which a flow comes to it."""
+"""Two sets as one: each example comes with an example of a second set, the starting point of a flow that ends in it."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ from diffjax.errors import InputError
 
 
 def with_source(dataset: Dataset, source: Dataset) -> Dataset:
-    """The set, with the example i mod n of `source`, which has n, as "source" beside example i.
+    """The set, with "source" added to its batches: example i gets example i mod n of `source`, n being its size.
 
-    Sets of pairs are as long as one another and in the same order. Of two sets that have nothing to do with each other
-    the order says nothing, and a coupling (`interpolants.couplings`) pairs the examples of a batch anew.
+    For sets of pairs, give both the same length and the same order. If the two sets are unrelated, their order has no
+    meaning, and a coupling (`interpolants.couplings`) pairs the examples of each batch anew.
 
-    Raises `InputError` if their examples differ in shape or levels.
+    Raises `InputError` if the examples of the two sets differ in shape or levels.
     """
     for name, ours, theirs in (("shape", dataset.shape, source.shape), ("levels", dataset.levels, source.levels)):
         if ours != theirs:

@@ -1,4 +1,4 @@
-"""A set in two parts, one to train on and one that is held out, chosen by a seed and the number of examples alone."""
+"""Divides a set into a training and a held-out part. The division depends only on a seed and the number of examples."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ from diffjax.data.pipeline import permutation
 from diffjax.errors import InputError
 from diffjax.randomness import check_seed
 
-HELD_OUT = 2**63 + 2  # an "epoch" of its own, as those of labels.py
+HELD_OUT = 2**63 + 2  # an "epoch" number that no training epoch uses, as in labels.py
 
 
 def held_out(num: int, fraction: float, seed: int) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """The numbers of the examples to train on and of those to test with, both in ascending order, at least one of each.
+    """The indices of the training and of the test examples. Both are in ascending order and not empty.
 
-    Raises `InputError` unless 0 < fraction < 1, there are two examples and the seed is at least 0 and below 2^32.
+    Raises `InputError` unless 0 < fraction < 1, there are at least two examples, and 0 <= seed < 2^32.
     """
     if type(fraction) not in (int, float) or not 0 < fraction < 1:
         raise InputError(f"data.test_fraction={fraction!r} must be a number between 0 and 1, as 0.1, both excluded.")
@@ -32,9 +32,10 @@ def held_out(num: int, fraction: float, seed: int) -> tuple[Int64[np.ndarray, " 
 
 
 def split(dataset: Dataset, fraction: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """The set without, and the set of the held-out examples.
+    """The training part and the held-out part of a set.
 
-    fraction: of the examples that are held out, rounded to at least one. seed: which ones.
+    fraction: the fraction of examples to hold out, rounded, but at least one example.
+    seed: chooses which ones.
     Raises `InputError` as `held_out` does.
     """
 

@@ -1,7 +1,7 @@
-"""A set of images in files or records of a person's own: read once whole, what cannot be read left out and counted.
+"""The user's own images, in files or records. All are read once; those that cannot be read are left out and counted.
 
-Reading all at the beginning is what makes the set's size known, and the rest of a run safe from a broken file. What was
-found is kept in the cache (cache.py), so that the next run begins at once.
+Reading all of them first gives the size of the set, and no broken file can stop the run later. The result is kept in
+the cache (cache.py), so the next run begins at once.
 """
 
 import functools
@@ -19,22 +19,22 @@ from diffjax.data.image_files import CHANGES
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
 
-READER = 1  # raised whenever the same files come to give other pixels, so that no cache entry is stale
-IN_MEMORY = 2**30  # bytes of pixels; a larger set is decoded as it is asked for
+READER = 1  # raise it when a code change gives other pixels for the same files: old cache entries are then unused
+IN_MEMORY = 2**30  # bytes of pixels; the images of a larger set are decoded on demand
 BROKEN = -1
 NAMED = 3  # how many broken files are named
-Part = Callable[[int], Int64[np.ndarray, " n"] | slice]  # of so many examples, the numbers of those to take
+Part = Callable[[int], Int64[np.ndarray, " n"] | slice]  # number of examples -> indices to take
 
 
 class Files(NamedTuple):
     """Encoded images.
 
-    title    what errors call the whole: folder '/data/cats'
-    opened   number -> what PIL opens
-    called   number -> what errors call it
-    labels   (n,) classes from 0 on, -1 where it is not known
-    classes  their names; empty: there are none, and all labels are 0
-    facts    all that pixels depend on but their shape, as JSON values
+    title    the name of the set in error messages, such as folder '/data/cats'
+    opened   index -> what PIL opens
+    called   index -> the image's name in error messages
+    labels   (n,) classes from 0 on, -1 if not known
+    classes  the names of the classes; if empty, there are no classes and all labels are 0
+    facts    everything the pixels depend on except their shape, as JSON values
     """
 
     title: str
@@ -46,16 +46,16 @@ class Files(NamedTuple):
 
 
 def of_files(config: Any, files: Files, part: Part) -> Dataset:
-    """The images that can be read, those of a part, cropped and resized to config.shape, see `image_files.fit`.
+    """One part of the images that can be read, cropped and resized to config.shape, see `image_files.fit`.
 
-    Raises `InputError` if config.shape is no image's, or no file can be read.
+    Raises `InputError` if config.shape is not the shape of an image, or if no file can be read.
     """
     shape = image_shape(config)
     num = len(files.labels)
     in_memory = config.get("in_memory", True) and num * int(np.prod(shape)) <= IN_MEMORY
     facts = {"files": files.facts, "shape": shape, "reader": READER, "in_memory": in_memory}
     images, found = cached(f"{config.name}-{Path(config.dir).name}", facts, lambda: _read_all(files, shape, in_memory))
-    # What can be read by now was not the file's fault, but the disk's.
+    # A file that the cache calls broken but that can be read now was not at fault, the disk was: read all again.
     if not all(_reason(files, i) for i in np.flatnonzero(found == BROKEN).tolist()):
         images, found = _read_all(files, shape, in_memory)
     readable = np.flatnonzero(found != BROKEN)
@@ -83,7 +83,7 @@ def of_files(config: Any, files: Files, part: Part) -> Dataset:
 
 
 def image_shape(config: Any) -> tuple[int, int, int]:
-    """config.shape. Raises `InputError` if it is not that of a grey image or one in colour."""
+    """config.shape. Raises `InputError` if it is not the shape of a grey or a colour image."""
     shape = tuple(config.shape)
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise InputError(f"data.shape={shape} must be (height, width, 1 or 3) for the set {config.name!r}.")
@@ -91,12 +91,12 @@ def image_shape(config: Any) -> tuple[int, int, int]:
 
 
 def as_bits(changes: set[str]) -> int:
-    """One number for some of `CHANGES`."""
+    """A subset of `CHANGES` as one number, a bit for each."""
     return sum(1 << bit for bit, name in enumerate(CHANGES) if name in changes)
 
 
 def told(files: Files, found: Int32[np.ndarray, " n"]) -> str:
-    """What became of the files, in one line."""
+    """One line for the user: how many images there are, what was changed and what was left out."""
     broken = np.flatnonzero(found == BROKEN)
     said = [f"{files.title}: {len(found) - len(broken)} images"]
     if files.classes:
@@ -114,7 +114,7 @@ def told(files: Files, found: Int32[np.ndarray, " n"]) -> str:
 
 
 def _reason(files: Files, number: int) -> str:
-    """Why it cannot be read; "" if it can."""
+    """Why the image cannot be read; "" if it can."""
     try:
         image_files.converted(files.opened(number), "", 1)
     except InputError as error:
@@ -130,7 +130,7 @@ def _read(files: Files, number: int, shape: tuple[int, int, int]) -> tuple[np.nd
 
 
 def _read_all(files: Files, shape: tuple[int, int, int], in_memory: bool) -> Arrays:
-    """The pixels of all that can be read, or none of them; and of each file, BROKEN, or a bit for each change."""
+    """The pixels of all readable images (none unless in_memory); and for each file BROKEN, or a bit for each change."""
     with needs_run():
         from tqdm import tqdm
 

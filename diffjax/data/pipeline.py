@@ -1,14 +1,15 @@
-"""The order in which examples are seen: a pure function of (seed, step), on any number of processes.
+"""The order in which examples are seen: a pure function of (seed, step), for any number of processes.
 
-Training. An epoch has B = n // batch_size batches, the remainder is dropped, and global batch `step` is
+Training. An epoch of n examples has B = n // batch_size batches; the remainder is dropped. Global batch `step` is
 
     e, k = divmod(step, B),    indices = permutation(seed, e, n)[k batch_size : (k + 1) batch_size].
 
-Process p of m gathers the p-th contiguous m-th of these indices. Nothing is carried from batch to batch, so a run that
-resumes at a step, on any number of processes, sees what an uninterrupted run sees. grain supplies the prefetching and
-an iterator whose state is the step.
+These indices are divided into m contiguous parts, and process p of m gathers the p-th part. No state is carried from
+batch to batch. So a run that resumes at a step, on any number of processes, sees the same examples as an uninterrupted
+run. grain supplies the prefetching and an iterator whose state is the step.
 
-Evaluation. Batches of 0, 1, 2, ... in order; the last is filled up with repeats whose mask is zero.
+Evaluation. The batches have the examples 0, 1, 2, ... in order. The last batch is filled up with repeats whose mask is
+zero.
 """
 
 import functools
@@ -31,11 +32,11 @@ Batch = dict[str, np.ndarray]
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int64[np.ndarray, " n"]:
-    """A uniform permutation of 0 .. n - 1 that depends on (seed, epoch, n) only, both at least 0.
+    """A uniform permutation of 0 .. n - 1 that depends on (seed, epoch, n) only. seed and epoch must be at least 0.
 
-    It sorts raw Philox words because numpy keeps a bit generator's stream for ever but may change what
-    `Generator.permutation` makes of it, and a run must resume after an upgrade. Two equal 64-bit words, which would
-    bias the order, have probability below n² / 2⁶⁵.
+    It sorts raw Philox words, because a run must resume after an upgrade of numpy: numpy never changes the stream of a
+    bit generator, but may change how `Generator.permutation` uses it. Two equal 64-bit words would bias the order. The
+    probability of that is below n² / 2⁶⁵.
     """
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
     return np.argsort(words, kind="stable")
@@ -46,13 +47,13 @@ def batches(
 ) -> "grain.DatasetIterator[Batch]":
     """Endless training batches dict(image=(batch_size / process_count, *shape), label=int32 (same,)).
 
-    start: the global step of the first batch. The iterator's `get_state()` and `set_state(state)` hold the global step
-    too, so a state may be handed to an iterator with another start or process count.
-    Raises `InputError` for a batch that is larger than the set or does not divide among the processes, and for a seed
-    that is not at least 0 and below 2^32.
+    start: the global step of the first batch. The iterator's state, see `get_state()` and `set_state(state)`, is also
+    the global step. So an iterator with another start or process count can take it over.
+    Raises `InputError` if the batch is larger than the set or does not divide among the processes, and unless
+    0 <= seed < 2^32.
     """
     with needs_run():
-        import grain  # about a second: not for those who only load a set or read its errors
+        import grain  # takes about a second, so only where it is needed
 
     local = _local_size(batch_size, process_index, process_count)
     if batch_size > len(dataset):
@@ -71,7 +72,7 @@ def batches(
         first = k * batch_size + process_index * local
         return dataset.gather(order(e)[first : first + local])
 
-    # One thread gathers ahead while the device computes; a lazy source decodes each batch in threads of its own.
+    # One thread gathers ahead while the device computes. A lazy source decodes each batch in its own threads.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     iterator = iter(grain.MapDataset.range(sys.maxsize).map(batch).to_iter_dataset(options))
     iterator.set_state({"next_index": start})
@@ -81,8 +82,8 @@ def batches(
 def epoch(dataset: Dataset, batch_size: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
     """Evaluation batches in order, each example once: dict(image, label, mask), each (batch_size / process_count, ...).
 
-    mask: float32, 1 for an example and 0 for the repeats of the last one that fill the last batch. Every process gets
-    the same number of batches, and batch_size may exceed the set.
+    mask: float32, 1 for an example, and 0 for the repeats of the last example that fill the last batch. Every process
+    gets the same number of batches. batch_size may be larger than the set.
     Raises `InputError` for a batch that does not divide among the processes.
     """
     local = _local_size(batch_size, process_index, process_count)

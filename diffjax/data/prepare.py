@@ -1,9 +1,9 @@
 """python -m diffjax.data.prepare NAME [--dir=DIR]: download a TFDS set and write it as array_record.
 python -m diffjax.data.prepare --from-tfrecord=DIR/NAME/VERSION --dir=OTHER: rewrite a set prepared with TensorFlow.
 
-The records of the two formats are the same bytes, so the second needs no TensorFlow; the first needs it for most sets,
-because TFDS unpacks archives and encodes images with it. Reading what this command writes never does. LSUN needs an
-environment of its own, which this command describes.
+The first command needs TensorFlow for most sets, because TFDS unpacks archives and encodes images with it. The second
+needs no TensorFlow: the records of both formats are the same bytes. Reading the result never needs TensorFlow. LSUN
+needs its own environment, which this command describes.
 """
 
 import argparse
@@ -33,9 +33,10 @@ LSUN = (
 
 
 def download(name: str, directory: Path) -> Path:
-    """Download and prepare a TFDS set as array_record; its directory, at once if that is already there.
+    """Downloads and prepares a TFDS set as array_record, unless it is already prepared. Returns its directory.
 
-    Raises `InputError` if the name is unknown, or if files to be placed by hand, TensorFlow or the network are missing.
+    Raises `InputError` if the name is unknown, if TensorFlow or the network is missing, or if files are missing that
+    you must download by hand.
     """
     if (path := find_prepared(directory, name)) is not None:
         return path
@@ -66,10 +67,10 @@ def download(name: str, directory: Path) -> Path:
 
 
 def from_tfrecord(source: Path, directory: Path) -> Path:
-    """Write the set prepared as tfrecord in `source` as array_record under `directory`; the new set's directory.
+    """Converts a set in `source` from tfrecord to array_record, under `directory`. Returns the new set's directory.
 
-    The new directory appears complete or not at all, and `source` is only read.
-    Raises `InputError` if source is no such set or is damaged, or if the new directory exists.
+    The new directory appears complete or not at all. `source` is only read.
+    Raises `InputError` if source is not a set in tfrecord or is damaged, or if the new directory exists.
     """
     with needs_run():
         from tqdm import tqdm
@@ -121,7 +122,7 @@ def _convert(source: Path, target: Path) -> int:
 
 
 def _reach(url: str) -> None:
-    """One short look, because TFDS would retry for minutes."""
+    """Checks once that the host answers, because TFDS would retry for minutes. Raises `InputError`."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
     except urllib.error.HTTPError:

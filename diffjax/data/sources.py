@@ -1,10 +1,10 @@
-"""Where data come from: embedded sets (embedded.py), a person's own (own.py), and any TensorFlow Datasets images.
+"""Where data come from: embedded sets (embedded.py), the user's own (own.py), and images of TensorFlow Datasets (TFDS).
 
 A TFDS set lies in DIR/name[/config]/version as dataset_info.json, features.json and record files. Only the array_record
-format can be read without TensorFlow. What is on disk is decided by looking at these files, never by asking TFDS to
-prepare a set: offline it would retry for minutes. Nothing is downloaded here: see prepare.py.
+format can be read without TensorFlow. This module looks at these files to see what is on disk. It never asks TFDS to
+prepare a set: offline, TFDS would retry for minutes. Nothing is downloaded here, see prepare.py.
 
-A set held in memory is the lazy set decoded once, and cached (see cache.py).
+A set held in memory is decoded once from the lazy set, and then cached (see cache.py).
 """
 
 import difflib
@@ -30,28 +30,30 @@ from diffjax.errors import InputError
 from diffjax.extras import needs_run
 from diffjax.paths import local
 
-DECODER = 2  # raised whenever the same records come to give other images or labels, so that no cache entry is stale
+DECODER = 2  # raise it when a code change gives other arrays for the same records: old cache entries are then unused
 
 
 def load(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the set that config describes.
 
-    config.name: an embedded set such as "digits", whose fields `load_embedded` explains; a kind of data of a person's
-        own such as "folder", whose fields `load_own` explains; or a TFDS name such as "mnist", "celeb_a_hq/256",
-        "cifar10:3.0.2", with these fields:
+    config.name: one of three kinds. An embedded set such as "digits": `load_embedded` explains its fields. A kind of
+        your own data such as "folder": `load_own` explains its fields. Or a TFDS name such as "mnist",
+        "celeb_a_hq/256" or "cifar10:3.0.2", with the fields below.
     config.dir: where TFDS keeps prepared sets; "" or absent means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    config.shape: (H, W, C). A set in memory must have it; a lazy one, or one whose images differ in size, is
-        centre-cropped and resized to it.
+    config.shape: (H, W, C). If the set is held in memory, its images must have this shape. Lazy sets, and sets whose
+        images differ in size, are centre-cropped and resized to it.
     config.train_split, config.test_split: TFDS splits such as "train[:90%]".
-    config.in_memory: decode all of it now (small sets; also if absent) or each image when it is asked for (large ones).
-    config.binarized: if there and true, every pixel is 1 with a probability of its grey, level / (levels - 1), drawn
-        once and for all (Salakhutdinov and Murray 2008); held in memory.
-    config.labelled: if there and not 0, how many examples of the training part keep their labels, chosen by
-        config.label_seed; config.num_classes says how many classes there are. See `labels.hide_labels`.
-    config.source: if there and not empty, the description of another set, as this one is described, whose examples are
-        in the batches as "source". See `pairs.with_source`.
+    config.in_memory: decode the whole set now (the default, for small sets), or each image on demand (for large sets).
 
-    Raises `InputError` if any of these cannot be had, in one sentence that says what to change or run.
+    These fields are optional:
+    config.binarized: if true, every pixel becomes 1 with probability level / (levels - 1), its grey value. The bits are
+        drawn once (Salakhutdinov and Murray 2008) and held in memory.
+    config.labelled: if not 0, how many training examples keep their labels. config.label_seed chooses them, and
+        config.num_classes is the number of classes. See `labels.hide_labels`.
+    config.source: if not empty, the fields of another set, as described here. Its examples are in the batches as
+        "source". See `pairs.with_source`.
+
+    Raises `InputError` if the set cannot be loaded, in one sentence that says what to change or run.
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} must be 'train' or 'test'.")
@@ -118,9 +120,10 @@ def data_dir(given: str) -> Path:
 
 
 def find_prepared(directory: Path, name: str) -> Path | None:
-    """The newest version (or that of "name:version") which is prepared as array_record; None if nothing is prepared.
+    """The directory of the newest version that is prepared as array_record, or of the version in "name:version".
 
-    Raises `InputError` if the set is there in another format only, or its dataset_info.json cannot be read.
+    Returns None if no version is prepared. Raises `InputError` if the set is prepared in another format only, or if its
+    dataset_info.json cannot be read.
     """
     base, _, wanted = name.partition(":")
     formats = {}
@@ -143,7 +146,7 @@ def find_prepared(directory: Path, name: str) -> Path | None:
 
 
 def read_info(path: Path) -> dict:
-    """A dataset_info.json, with the fileFormat that TFDS left out before it had a second one."""
+    """A dataset_info.json. fileFormat is "tfrecord" if it is absent: TFDS left it out when that was the only format."""
     try:
         return {"fileFormat": "tfrecord"} | json.loads(path.read_text())
     except ValueError as error:
@@ -151,9 +154,9 @@ def read_info(path: Path) -> dict:
 
 
 def check_name(name: str) -> None:
-    """Raises `InputError` if TFDS knows no such set, or if the set has configs and the name has none of them."""
+    """Raises `InputError` if TFDS has no such set, or if the set has configs and the name does not give one of them."""
     with needs_run():
-        import tensorflow_datasets as tfds  # half a second, which a set already in the cache need not wait for
+        import tensorflow_datasets as tfds  # takes half a second, not needed for a set in the cache
 
     base, _, config = name.partition(":")[0].partition("/")
     known = tfds.list_builders(with_community_datasets=False)
@@ -173,7 +176,7 @@ def check_name(name: str) -> None:
 
 
 def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, int], resize: bool) -> Dataset:
-    """A prepared set, each image decoded when it is asked for. Without resize, images of one size must have `shape`."""
+    """A prepared set whose images are decoded on demand. Without resize, images of one size must have `shape`."""
     with needs_run():
         import tensorflow_datasets as tfds
 
@@ -190,7 +193,7 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
     label = features.get("label")
     _check_label(name, label)
     try:
-        # Undecoded: TFDS would decode one example at a time, at a quarter of the speed.
+        # Images stay encoded here: TFDS would decode one example at a time, at a quarter of the speed.
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         size = len(source)
     except (ValueError, AssertionError) as error:
@@ -231,16 +234,16 @@ def _lazy(path: Path, name: str, field: str, split: str, shape: tuple[int, int, 
 
 
 def decode_image(encoded: bytes, shape: tuple[int, int, int], name: str = "The image") -> UInt8[np.ndarray, "h w c"]:
-    """A PNG or JPEG as pixels; one of another size is cropped about its centre and resized (bicubic, antialiased).
+    """The pixels of a PNG or JPEG. An image of another size is centre-cropped and resized (bicubic, antialiased).
 
-    An EXIF orientation is ignored, as TensorFlow ignores it. name: what errors call it.
-    Raises `InputError` if it cannot be had as 8-bit pixels without loss, see image_files.py.
+    The EXIF orientation is ignored, as in TensorFlow. name: the image's name in error messages.
+    Raises `InputError` if the image cannot be read as 8-bit pixels without loss, see image_files.py.
     """
     return image_files.fit(image_files.read(io.BytesIO(encoded), name, shape[2]), shape)
 
 
 def _check_label(name: str, label: Any) -> None:
-    """Raises `InputError` unless a TFDS feature, None if the set has none, is one number an example."""
+    """Raises `InputError` unless the TFDS feature `label` is one number for each example, or None (no labels)."""
     with needs_run():
         import tensorflow_datasets as tfds
 

@@ -1,13 +1,14 @@
-"""Arrays and tables in files of a person's own: .npz, .npy, and numbers as text.
+"""The user's own arrays and tables in files: .npz, .npy, and numbers as text.
 
-npz   the examples are the array `images`, `image`, `examples`, `x` or `data`, or the only one beside the labels, which
-      are `labels`, `label`, `y`, `targets` or `classes`, or absent
-npy   the examples alone
-csv   an example a row, its elements in the order of data.shape; a first row of text names the columns, and one called
-      `label`, `labels`, `class` or `target` has the labels; between columns is a comma, a semicolon, a tab or spaces
+npz   The examples are the array `images`, `image`, `examples`, `x` or `data`, or the only array that is not labels.
+      The labels are the array `labels`, `label`, `y`, `targets` or `classes`, if there is one.
+npy   The examples, without labels.
+csv   One example in each row, its elements in the order of data.shape. If the first row is text, it names the columns.
+      A column `label`, `labels`, `class` or `target` has the labels. Columns are separated by a comma, a semicolon, a
+      tab or spaces.
 
-Nothing is scaled. Where data.levels is 0 models begin with noise of deviation 1, so that the elements should have
-deviations near 1; a set whose elements have not says so.
+Nothing is scaled. If data.levels is 0, models start from noise of standard deviation 1, so the elements should have
+standard deviations near 1. If they do not, the set's note says so.
 """
 
 import csv
@@ -26,14 +27,14 @@ EXAMPLES = ("images", "image", "examples", "x", "X", "data")
 LABELS = ("labels", "label", "y", "Y", "targets", "target", "classes", "class")
 LABEL_COLUMNS = ("label", "labels", "class", "target")
 SUFFIXES_OF_TEXT = (".csv", ".tsv", ".txt")
-FAR, NARROW, WIDE = 3.0, 0.1, 10.0  # a mean, and deviations, that are not those of standardised elements
+FAR, NARROW, WIDE = 3.0, 0.1, 10.0  # limits for the mean (FAR) and the standard deviation of standardised elements
 
 
 def read_npz(config: Any, path: Path, training: Path, part: Part) -> Dataset:
-    """The examples, and labels if there are any, of an .npz file.
+    """The examples of an .npz file, and its labels if there are any.
 
-    Raises `InputError` if it cannot be read, does not say which array has the examples, or these do not suit
-    config.shape and config.levels.
+    Raises `InputError` if the file cannot be read, if it is not clear which array has the examples, or if the examples
+    do not fit config.shape and config.levels.
     """
     file = _file(path, (".npz",))
     arrays = _loaded(file)
@@ -74,9 +75,9 @@ def read_csv(config: Any, path: Path, training: Path, part: Part) -> Dataset:
 
 
 def of_arrays(config: Any, called: str, examples: np.ndarray, labels: np.ndarray | None, part: Part) -> Dataset:
-    """Arrays of a file, called so by errors, as config.shape and config.levels have it.
+    """Arrays of a file as a Dataset of config.shape and config.levels. `called` is their name in error messages.
 
-    Raises `InputError` if they cannot be had so.
+    Raises `InputError` if they do not fit.
     """
     levels = config.get("levels", 256)
     examples = _valued(_shaped(examples, tuple(config.shape), called), levels, called)
@@ -87,7 +88,7 @@ def of_arrays(config: Any, called: str, examples: np.ndarray, labels: np.ndarray
 
 
 def name_of(wanted: Sequence[str], names: Sequence[str], otherwise: Sequence[str] = ()) -> str | None:
-    """The first of the wanted names that is there, or else the one that `otherwise` has alone."""
+    """The first wanted name that is in `names`; else the only name in `otherwise`; None if it has not exactly one."""
     there = [name for name in wanted if name in names]
     return there[0] if there else otherwise[0] if len(otherwise) == 1 else None
 
@@ -111,9 +112,9 @@ def _file(path: Path, suffixes: tuple[str, ...]) -> Path:
 
 
 def _loaded(file: Path) -> Any:
-    """What numpy finds there: an array, or arrays by name."""
+    """The content of a numpy file: one array, or arrays by name."""
     try:
-        # Opened here, because numpy leaves a damaged file that it has opened itself open.
+        # Opened here: if numpy opens a damaged file itself, it does not close it.
         with file.open("rb") as opened:
             found = np.load(opened, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
@@ -127,7 +128,7 @@ def _loaded(file: Path) -> Any:
 
 
 def _table(file: Path) -> tuple[list[str], np.ndarray]:
-    """The names of the columns, [] if they have none, and the rows."""
+    """The column names ([] if there are none) and the rows."""
     with file.open(newline="", encoding="utf-8-sig") as opened:
         lines = [line for line in opened if line.strip() and not line.startswith("#")]
     if not lines:
@@ -146,7 +147,7 @@ def _table(file: Path) -> tuple[list[str], np.ndarray]:
     try:
         return header, np.array(rows, np.float64)
     except ValueError:
-        pass  # said below, with the cell
+        pass  # the error below names the cell
     for number, row in enumerate(rows, start=1):
         for cell, value in enumerate(row):
             if not _is_number(value):
@@ -167,7 +168,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _shaped(examples: np.ndarray, shape: tuple[int, ...], called: str) -> np.ndarray:
-    """The examples, with an axis of one channel where it is left out."""
+    """The examples, with a channel axis of size 1 added if only that is missing."""
     if examples.ndim and (*examples.shape[1:], 1) == shape:
         examples = examples[..., None]
     theirs = examples.shape[1:]
@@ -186,7 +187,7 @@ def _shaped(examples: np.ndarray, shape: tuple[int, ...], called: str) -> np.nda
 
 
 def _valued(examples: np.ndarray, levels: int, called: str) -> np.ndarray:
-    """The same values as integers where there are levels, as floats where there are none."""
+    """The same values as integers if there are levels, otherwise as floats."""
     kind = examples.dtype.kind
     if kind not in "biuf":
         raise InputError(f"{called} has examples of type {examples.dtype}: save them as numbers, such as float32.")
@@ -203,8 +204,8 @@ def _valued(examples: np.ndarray, levels: int, called: str) -> np.ndarray:
 
 
 def _spread(examples: np.ndarray) -> str:
-    """What is to be said of real numbers that are not about standardised."""
-    with np.errstate(all="ignore"):  # what is not finite is said elsewhere
+    """A warning for the note if the real numbers are not about standardised; otherwise ""."""
+    with np.errstate(all="ignore"):  # `from_arrays` reports values that are not finite
         means, deviations = examples.mean(axis=0, dtype=np.float64), examples.std(axis=0, dtype=np.float64)
     if not np.isfinite(means).all() or not np.isfinite(deviations).all():
         return ""

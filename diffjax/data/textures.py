@@ -1,11 +1,11 @@
-"""Random crops of a few large images, in two parts without a common pixel.
+"""Random crops of a few large images. Training and test crops have no pixel in common.
 
-An image of height H gives its rows 0 .. ⌊3H/4⌋ - 1 to the training crops and the rest to the test crops. A crop takes
-one of the images with equal probability, then one of the crop's places in that image's part with equal probability, so
-crops overlap, and the same may come twice.
+Training crops come from the rows 0 .. ⌊3H/4⌋ - 1 of an image of height H, test crops from the other rows. Each crop
+first picks an image uniformly, then a place in that part of the image uniformly. So crops overlap, and a crop may come
+twice.
 
-gravel, grass and brick are photographs of 512 x 512 in scikit-image's wheel (CC0, from cc0textures.com). They stand in
-for the bark of Sohl-Dickstein et al. (2015): those images, of Lazebnik et al. (2005), come without a licence.
+gravel, grass and brick are photographs of 512 x 512 in scikit-image's wheel (CC0, from cc0textures.com). They replace
+the bark of Sohl-Dickstein et al. (2015), because those images (Lazebnik et al. 2005) come without a licence.
 """
 
 from collections.abc import Sequence

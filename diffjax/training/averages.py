@@ -1,23 +1,23 @@
-"""Power-function averages of the parameters, and any other width from stored ones (Karras et al. 2024, "EDM2").
+"""Power-function averages of the parameters, and averages of any width from stored ones (Karras et al. 2024, "EDM2").
 
-The average of exponent γ after t steps weighs the path θ(τ) of the parameters by a profile that grows with training:
+After t steps, the average of exponent γ weights the parameters θ(τ) by a profile p that grows with τ:
 
     θ̂_γ(t) = ∫ p(τ) θ(τ) dτ,    p(τ) = (γ + 1) τ^γ / t^(γ+1) on (0, t]                              section 3.1
     θ̂_γ(t) = β θ̂_γ(t - 1) + (1 - β) θ_t,    β = (1 - 1/t)^(γ+1),    t = 1, 2, ...
 
-The second line is the first, exactly, where θ(τ) = θ_k on (k - 1, k]. At t = 1 it forgets the initial parameters. The
-width of an average is the standard deviation of its profile as a share of training:
+The second line equals the first exactly if θ(τ) = θ_k on (k - 1, k]. At t = 1 it drops the initial parameters. The
+width of an average is the standard deviation of its profile, as a fraction of training:
 
-    width² = (γ + 1) / ((γ + 2)² (γ + 3)),    0 < width <= 12^(-1/2), which is γ = 0, the mean of all steps
+    width² = (γ + 1) / ((γ + 2)² (γ + 3)),    0 < width <= 12^(-1/2)
 
-Profiles p_i of stored averages, with their times t_i and exponents γ_i, make any other profile q by least squares
-(section 3.2, appendix C):
+The largest width is γ = 0, the mean of all steps. Any other profile q is approximated by the profiles p_i of stored
+averages, of times t_i and exponents γ_i. Their coefficients x_i come from least squares (section 3.2, appendix C):
 
     min_x |q - Σ x_i p_i|²,    Σ x_i = 1
     ∫ p_a p_b = (γ_a + 1)(γ_b + 1) / (γ_a + γ_b + 1) (t_a / t_b)^γ_b / t_b,    t_a <= t_b
 
-The paper has no constraint on the sum and needs none, because its networks do not depend on the scale of their weights.
-Others do: without it, a parameter that never moved would come back as Σ x_i times itself.
+The constraint on the sum is ours. The paper needs none, because its networks do not depend on the scale of their
+weights. Other networks do: without the constraint, a parameter that never moved would come back as Σ x_i times itself.
 """
 
 from typing import Any
@@ -33,9 +33,9 @@ WIDEST = 12**-0.5
 
 
 def exponent(width: float, name: str = "width") -> float:
-    """The γ >= 0 whose average has this width; `name` is what errors call it.
+    """The γ >= 0 whose average has this width. `name` is the width's name in error messages.
 
-    Raises `InputError` for a width that no γ >= 0 has.
+    Raises `InputError` if there is no such γ.
     """
     number = isinstance(width, int | float) and not isinstance(width, bool)
     if not (number and 1e-6 <= width <= WIDEST):
@@ -53,12 +53,12 @@ def exponent(width: float, name: str = "width") -> float:
 
 
 def share_of_step(gamma: float, t: Int[Array, ""] | int) -> Float[Array, ""]:
-    """1 - β of step number t = 1, 2, ...: the share of the step's parameters in the average after it."""
+    """1 - β at step t = 1, 2, ...: the weight of this step's parameters in the new average."""
     return -jnp.expm1((gamma + 1) * jnp.log1p(-1 / jnp.asarray(t)))
 
 
 def moved(average: Any, params: Any, share: Float[Array, ""]) -> Any:
-    """(1 - share) average + share params, of two trees, in the types of the first."""
+    """(1 - share) average + share params, for two trees. The result has the dtypes of `average`."""
     return jax.tree.map(
         lambda mean, new: mean + share.astype(mean.dtype) * (new.astype(mean.dtype) - mean), average, params
     )
@@ -75,17 +75,18 @@ def inner_product(t_a: Any, gamma_a: Any, t_b: Any, gamma_b: Any) -> Float64[np.
 def posthoc_coefficients(
     times: Any, gammas: Any, time: float, gamma: float
 ) -> tuple[Float64[np.ndarray, " stored"], float]:
-    """Coefficients x of stored averages, of sum 1, which make the average of `gamma` at `time`, and their error.
+    """Coefficients x of stored averages that approximate the average of `gamma` at `time`, and their error.
 
-    times, gammas: (stored,), of the stored averages. The error is |q - Σ x_i p_i| / |q|, which rounding keeps above
-    about 1e-8. Both are float64. Any path has |θ̂ - Σ x_i θ̂_i| <= |q - Σ x_i p_i| (Σ_k |θ_k - c|²)^(1/2), for every c.
+    times, gammas: (stored,), of the stored averages. The coefficients sum to 1. The error is |q - Σ x_i p_i| / |q|;
+    rounding keeps it above about 1e-8. Both are float64. For any path of the parameters and every c,
+    |θ̂ - Σ x_i θ̂_i| <= |q - Σ x_i p_i| (Σ_k |θ_k - c|²)^(1/2).
     """
     times, gammas = np.asarray(times, np.float64), np.asarray(gammas, np.float64)
     norms = inner_product(times, gammas, times, gammas) ** 0.5
     among = inner_product(times[:, None], gammas[:, None], times, gammas) / np.outer(norms, norms)
     square = inner_product(time, gamma, time, gamma)
     wanted = inner_product(times, gammas, time, gamma) / (norms * square**0.5)
-    # All profiles are made of length 1: y_i = x_i |p_i| / |q|. The last unknown is Lagrange's multiplier of the sum.
+    # All profiles are scaled to length 1: y_i = x_i |p_i| / |q|. The last unknown is the sum's Lagrange multiplier.
     x_of_y = square**0.5 / norms
     system = np.block([[among, x_of_y[:, None]], [x_of_y, np.zeros((1, 1))]])
     y = np.linalg.lstsq(system, np.append(wanted, 1), rcond=None)[0][:-1]

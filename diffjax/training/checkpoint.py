@@ -1,12 +1,12 @@
 """Checkpoints of a run: DIRECTORY/STEP/{state, meta}, written in the background by orbax, checked when they are read.
 
-A checkpoint is written under a temporary name and renamed when it is whole, so a directory whose name is a number is a
-finished checkpoint, whenever the process was killed; the half-written ones are removed by the next writer. What can
-still happen is that a disk loses or changes bytes. So `meta` also holds a checksum of every array of the state and one
-of itself, and a checkpoint that cannot be read, or is not what was written, is damaged: it is set aside in
-DIRECTORY-damaged, never deleted, and the one before is used. Nothing that is read is ever executed: it is JSON and
-numbers. Kept are the last two, and every one whose step is a multiple of `keep_every`; the older ones are deleted only
-when a newer one is finished.
+A checkpoint is written under a temporary name and renamed when it is complete. So a directory whose name is a number is
+a finished checkpoint, whenever the process was killed. The next writer removes half-written ones. A disk can still lose
+or change bytes. So `meta` also holds a checksum of every array of the state and a checksum of itself. A checkpoint is
+damaged if it cannot be read or differs from what was written. A damaged checkpoint is moved to DIRECTORY-damaged, never
+deleted, and the previous one is used. Reading never executes anything: the content is JSON and numbers. The last two
+checkpoints are kept, and every one whose step is a multiple of `keep_every`. Older ones are deleted only after a newer
+one is finished.
 """
 
 import contextlib
@@ -33,17 +33,18 @@ with needs_run():
     from etils import epath
     from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
-_ONCE = {"memory": "times"}  # what fields of the state were called in earlier checkpoints
+_ONCE = {"memory": "times"}  # field of the state -> its name in earlier checkpoints
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpointer:
-    """Saves and restores a state (a pytree of arrays) together with `meta` (what JSON can say; NaN comes back as None).
+    """Saves and restores a state (a pytree of arrays) together with `meta` (JSON values; NaN comes back as None).
 
-    Use as a context manager, or call `close`: both wait for a save under way. With several processes all of them must
-    make the same calls. `read_only` leaves the directory as it is, half-written checkpoints of a running training too.
+    Use it as a context manager, or call `close`: both wait for a running save. With several processes, all must make
+    the same calls. `read_only` changes nothing in the directory, not even the half-written checkpoints of a training
+    that is still running.
 
-    What could not be written is reported, as an `InputError`, by the next of `save`, `restore`, `wait` and `close`.
+    If a save fails, the next call of `save`, `restore`, `wait` or `close` raises an `InputError`.
     """
 
     def __init__(self, directory: str | Path, keep_every: int = 0, read_only: bool = False):
@@ -52,7 +53,7 @@ class Checkpointer:
             raise InputError(f"there are no checkpoints in {self.directory}: no such directory")
         self._read_only = read_only
         self._first = jax.process_index() == 0  # of several processes, the one that moves, removes and speaks
-        self._skipped: set[int] = set()  # damaged, and still there
+        self._skipped: set[int] = set()  # damaged checkpoints that were not moved
         self._saving: int | None = None
         self._reader = ocp.StandardCheckpointHandler()
         if not read_only and self._first:
@@ -63,11 +64,11 @@ class Checkpointer:
                 self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.directory,
-                # Named, so that a directory which this process has not yet saved to can be looked into.
+                # Handlers are given, so that the manager can also read a directory that it has not yet saved to.
                 item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=AnyPreservationPolicy(keep),
-                    cleanup_tmp_directories=False,  # it does so in a thread, which a short run does not wait for
+                    cleanup_tmp_directories=False,  # orbax does it in a thread, and a short run would not wait for it
                     lightweight_initialize=True,
                     create=False,
                     read_only=read_only,
@@ -88,7 +89,7 @@ class Checkpointer:
         self.close()
 
     def steps(self) -> list[int]:
-        """The steps of the finished checkpoints, ascending, without those that `restore` found damaged."""
+        """The steps of the finished checkpoints, ascending, without those found damaged by `restore`."""
         return sorted(set(self._manager.all_steps()) - self._skipped)
 
     def latest_step(self) -> int | None:
@@ -96,7 +97,7 @@ class Checkpointer:
         return max(self.steps(), default=None)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Starts a save and returns once the state may be donated. A step which is already saved is left as it is."""
+        """Starts a save, and returns when the state may be donated. Does nothing if this step is already saved."""
         self.wait()
         if step in self._manager.all_steps():
             return
@@ -109,14 +110,14 @@ class Checkpointer:
             raise self._not_written(error) from error
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """The state and the meta of a step; if `step` is None of the newest checkpoint that is not damaged.
+        """The state and the meta of a step. If `step` is None, of the newest checkpoint that is not damaged.
 
-        `abstract_state` is a tree of `ShapeDtypeStruct`, see `loop.abstract_state`; its shardings say where the arrays
-        go, which need not be where they were saved from. Damaged checkpoints newer than the one used are reported on
-        stderr and, unless `read_only`, moved to DIRECTORY-damaged.
+        `abstract_state` is a tree of `ShapeDtypeStruct`, see `loop.abstract_state`. Its shardings say where the arrays
+        go; they may differ from the shardings at the time of the save. Damaged checkpoints newer than the one used are
+        reported on stderr and, unless `read_only`, moved to DIRECTORY-damaged.
 
-        Raises `InputError` when there is no such step, when it is damaged, or all are, and when a checkpoint holds
-        other arrays than `abstract_state` asks for; nothing is moved then.
+        Raises `InputError` if there is no such step, if it is damaged, if all checkpoints are damaged, or if a
+        checkpoint holds other arrays than `abstract_state` asks for. In these cases nothing is moved.
         """
         self.wait()
         steps = self.steps()
@@ -132,7 +133,7 @@ class Checkpointer:
             else:
                 self._set_aside(problems, candidate)
                 return restored
-        # If there is one that does not fit and none that does, it is the configuration which is wrong.
+        # If one does not fit and none can be used, the configuration is wrong.
         for problem in problems.values():
             if isinstance(problem, InputError):
                 raise problem
@@ -154,12 +155,12 @@ class Checkpointer:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception):  # it can but repeat what has been reported
+            with contextlib.suppress(Exception):  # it can only repeat an error that is already reported
                 self._manager.close()
             self._until_closed.close()
 
     def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """Not through the manager: it would wait for the other processes where this one has failed."""
+        """Reads without the manager: that would wait for the other processes if this one has failed."""
         path = epath.Path(self.directory / str(step))
         problem = None
         try:
@@ -184,10 +185,10 @@ class Checkpointer:
         return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), state, abstract_state), meta
 
     def _as_saved(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, str]]:
-        """`abstract_state` with the types of the checkpoint, and {field: the name it has there}.
+        """`abstract_state` with the dtypes of the checkpoint, and {field: its name in the checkpoint}.
 
-        A field that is younger than the checkpoint is not there. Then it must be without arrays.
-        Raises `InputError` where it does not fit.
+        A field that was introduced after the checkpoint is absent. Then it must have no arrays.
+        Raises `InputError` if the checkpoint does not fit.
         """
         tree = self._reader.metadata(epath.Path(self.directory / str(step) / "state")).tree
         fields = getattr(abstract_state, "_fields", ())
@@ -244,7 +245,7 @@ class Checkpointer:
     def _not_written(self, error: Exception) -> InputError:
         with contextlib.suppress(Exception):
             self._remove_half_written()
-            self._manager.reload()  # those it meant to delete are still there
+            self._manager.reload()  # the checkpoints it planned to delete are still there
         earlier = ", ".join(str(step) for step in self.steps() if step != self._saving)
         code = _error_code(error)
         return InputError(
@@ -267,7 +268,7 @@ def _arrays(tree: Any) -> dict[str, Any]:
 
 
 def _renamed(arrays: dict[str, Any], there: dict[str, str]) -> dict[str, Any]:
-    """By their names of today: "memory/seen" for "times/seen"."""
+    """The arrays under their current names: "memory/seen" for "times/seen"."""
     now = {old: name for name, old in there.items()}
     parts = [name.split("/", 1) for name in arrays]
     return {
@@ -280,12 +281,12 @@ def _words(x: Any) -> str:
 
 
 def _fits(name: str, saved: Any, wanted: Any) -> bool:
-    """The mean and the moments of 16-bit parameters were once of that type, too: they fit, and become float32."""
+    """Whether the dtypes fit. Earlier checkpoints have 16-bit means and moments; these fit and become float32."""
     return saved == wanted or (is_narrow(saved) and wanted == np.float32 and not name.startswith("params"))
 
 
 def _error_code(error: BaseException) -> int | None:
-    """The operating system's error behind `error`, which may be a library's own that only quotes it."""
+    """The operating system's error code behind `error`, which may be a library's exception that only quotes it."""
     return next((code for code in errno.errorcode if os.strerror(code) in str(error)), None)
 
 

@@ -1,17 +1,17 @@
-"""Checksums of the values of arrays, whatever file they are kept in and however they are laid over devices.
+"""Checksums of the values of arrays. They do not depend on the file format, or on how arrays lie on devices.
 
-With b_i the bits of the word number i (of 32 bits; elements narrower than that are a word each, wider ones several) and
-f, g two scramblings of the words, each one to one:
+Let b_i be the i-th 32-bit word of an array. A narrower element is one word, a wider one several. Let f and g be two
+one-to-one scramblings of words. The checksums are
 
     c_1 = sum_i f(b_i ^ f(i))        mod 2^32
     c_2 = sum_i g(f(b_i ^ f(i)))     mod 2^32
 
-Whatever changes a single word changes both. Anything else escapes with probability 2^-64; exchanged words too, because
-f is not linear: b_i times a number that depends on i would not notice x and -x changing places, for x - (-x) is 2^31
-in the bits and the difference of two odd multipliers even. Integer sums do not depend on their order, so every device
-can sum what it holds.
+A change of a single word changes both sums. Any other change goes unnoticed with probability 2^-64. That holds for
+exchanged words, too, because f is not linear. (The linear choice, b_i times an odd number that depends on i, would not
+notice that x and -x change places: their bits differ by 2^31, and the difference of two odd numbers is even.) Integer
+sums do not depend on the order, so every device can sum its own part.
 
-Beside the arrays of a checkpoint they are written with what else it has to say, `meta`, and a checksum of that:
+A checkpoint stores the checksums together with its other data, `meta`, and a checksum of that:
 
     {"meta": ..., "state_checksums": {"params/w": [c_1, c_2], ...}, "meta_crc32": ...}
 """
@@ -32,13 +32,13 @@ _WRAPPING = {"meta", "state_checksums", "meta_crc32"}
 
 
 class Differs(Exception):
-    """What was read is not what was written; says what."""
+    """What was read is not what was written. The message says what differs."""
 
 
 def checksums(tree: Any) -> dict[str, list[int]]:
     """Two numbers below 2^32 for each array of `tree`, by the array's name such as "params/w"; see `names`.
 
-    The arrays stay where they are. With several processes all of them must make the call, and all get the same.
+    The arrays stay where they are. With several processes, all must make this call, and all get the same result.
     """
     parts = [_of_shards(jnp.asarray(_bits(x))) for x in jax.tree.leaves(tree)]
     sums = np.array([np.sum(jax.device_get(part), axis=0, dtype=np.uint32) for part in parts], np.uint32)
@@ -48,22 +48,22 @@ def checksums(tree: Any) -> dict[str, list[int]]:
 
 
 def names(tree: Any) -> list[str]:
-    """What the leaves of `tree` are called, in the order of `jax.tree.leaves`."""
+    """The names of the leaves of `tree`, in the order of `jax.tree.leaves`."""
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
 
 
 def wrap(meta: dict[str, Any], state_checksums: dict[str, list[int]]) -> dict[str, Any]:
-    """What is written of `meta`."""
-    # As it will be read: tuples as lists, the names of fields as strings. JSON has no number that is not finite.
+    """The JSON to write: `meta`, the checksums of the state, and a checksum of `meta`."""
+    # In the form that JSON gives back: tuples become lists, keys become strings, numbers that are not finite None.
     meta = json.loads(json.dumps(meta), parse_constant=lambda _: None)
     return {"meta": meta, "state_checksums": state_checksums, "meta_crc32": _crc32(meta)}
 
 
 def unwrap(saved: Any) -> tuple[dict[str, Any], dict[str, list[int]] | None]:
-    """The meta, and the checksums of the state: None in a checkpoint from before there were any."""
+    """The meta and the checksums of the state. These are None in a checkpoint from before there were checksums."""
     if not isinstance(saved, dict):
         raise Differs("its meta is not what was written")
-    if not saved.keys() & _WRAPPING:  # one damaged name is not taken for a checkpoint of that time
+    if not saved.keys() & _WRAPPING:  # no key at all: one damaged key must not look like an old checkpoint
         return saved, None
     if saved.keys() != _WRAPPING or _crc32(saved["meta"]) != saved["meta_crc32"]:
         raise Differs("its meta differs from its checksum")
@@ -90,7 +90,7 @@ def _of_shards(x: Array) -> list[Any]:
 
 @partial(jax.jit, static_argnums=2)
 def _checksum(part: Array, first: Words, shape: tuple[int, ...]) -> tuple[Words, Words]:
-    """Of the part of an array of `shape` whose first element has the indices `first`."""
+    """The sums over one part of an array of `shape`. The first element of the part has the indices `first`."""
     words = _words(part)
     index = jnp.zeros(words.shape, jnp.uint32)
     for axis, size in enumerate(words.shape):
@@ -99,7 +99,7 @@ def _checksum(part: Array, first: Words, shape: tuple[int, ...]) -> tuple[Words,
         index = index * jnp.uint32(size) + start + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     scrambled = _f(words ^ _f(index))
     zero = jnp.uint32(0)
-    # At once: two sums would make XLA keep what they share, an array as large as x.
+    # One reduction: with two, XLA would store their common input, an array as large as x.
     return jax.lax.reduce((scrambled, _g(scrambled)), (zero, zero), _add_both, tuple(range(words.ndim)))
 
 
@@ -125,7 +125,7 @@ def _g(x: Words) -> Words:
 
 
 def _scramble(x: Words, first: int, second: int) -> Words:
-    """One to one: a shift and an odd factor can each be undone."""
+    """One-to-one, because xor with a shift and multiplication by an odd number can be undone."""
     x = (x ^ (x >> 16)) * jnp.uint32(first)
     x = (x ^ (x >> 15)) * jnp.uint32(second)
     return x ^ (x >> 16)

@@ -1,4 +1,4 @@
-"""The numbers of a training run: the section `training` of an experiment's configuration, checked once at the door."""
+"""The settings of a training run: the section `training` of a configuration, checked once at the start."""
 
 import difflib
 import math
@@ -28,20 +28,20 @@ class TrainingConfig(NamedTuple):
     batch_size: int = 128  # examples a step, over all devices and processes
     learning_rate: float = 2e-4  # Adam's, after the warm-up
     warmup: int = 5_000  # steps of linear growth of the learning rate; 0 = none
-    decay: str = "constant"  # how the learning rate goes on: constant | cosine | inverse_sqrt
+    decay: str = "constant"  # the learning rate's schedule after the warm-up: constant | cosine | inverse_sqrt
     weight_decay: float = 0.0  # AdamW's; 0 = Adam
     grad_clip: float = 1.0  # largest global norm of the gradient; 0 = off
-    ema_decay: float = 0.9999  # of the running mean of the parameters; 0 = the mean is the parameters
-    ema_widths: tuple[float, ...] = ()  # of power-function averages kept beside that mean, see training.averages
+    ema_decay: float = 0.9999  # of the running mean (EMA) of the parameters; 0 = the EMA equals the parameters
+    ema_widths: tuple[float, ...] = ()  # widths of further, power-function averages, see training.averages
     flip: bool = False  # mirror each image left-right with probability 1/2
     seed: int = 0  # at least 0 and below 2^32
     log_every: int = 100
     eval_every: int = 10_000  # 0 = only at the end
     save_every: int = 5_000  # 0 = only at the end
-    keep_every: int = 100_000  # these checkpoints stay for ever, beside the last two; 0 = only the last two
-    accumulate: int = 1  # parts of a batch, gone through one after the other, of which a step's gradient is the mean
-    on_bad_step: str = "stop"  # or "skip": where the loss or the gradient is not finite, or above grad_limit
-    grad_limit: float = 0.0  # global norm above which a gradient has exploded; 0 = none, only what is not finite is bad
+    keep_every: int = 100_000  # these checkpoints are never deleted, nor are the last two; 0 = only the last two
+    accumulate: int = 1  # divide a batch into so many parts, process them in turn, and average their gradients
+    on_bad_step: str = "stop"  # or "skip": if the loss or the gradient is not finite, or above grad_limit
+    grad_limit: float = 0.0  # a step with a larger global gradient norm is bad; 0 = no limit
     data_timeout: float = 600.0  # seconds to wait for a batch before giving up
     parallel: str = "jit"  # "jit" over a mesh, or "pmap"
     mesh: Axes = DATA_PARALLEL  # see diffjax.mesh
@@ -99,7 +99,7 @@ def training_config(fields: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _parts(value: Any) -> dict[str, dict[str, Any]]:
-    """As plain dicts, whatever mappings they are."""
+    """Any mapping of mappings as plain dicts."""
     try:
         return {str(name): dict(part) for name, part in dict(value).items()}
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
 """Event loops that end quietly.
 
-Orbax reads and writes arrays in event loops of its own, and closes a loop at the first error. The reads and writes
-still under way then report to a closed loop, each with a traceback on stderr: dozens for one damaged file. A patient
-loop waits for them, for a minute at most, before it closes; one whose tasks are done closes as any other.
+Orbax reads and writes arrays in its own event loops, and closes a loop at the first error. The reads and writes that
+are still running then report to a closed loop, each with a traceback on stderr: dozens for one damaged file. A patient
+loop first waits for them, for at most a minute. If its tasks are done, it closes like any other loop.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ class _PatientLoop(asyncio.SelectorEventLoop):
             self.run_until_complete(asyncio.wait(pending, timeout=60))
             for task in pending:
                 if task.done() and not task.cancelled():
-                    task.exception()  # or it is logged as never looked at
+                    task.exception()  # otherwise asyncio logs that it was never retrieved
         super().close()
 
 
@@ -27,7 +27,7 @@ class _PatientLoops(asyncio.DefaultEventLoopPolicy):
 
 @contextlib.contextmanager
 def patient_loops() -> Iterator[None]:
-    """While it lasts, new event loops are patient ones."""
+    """A context in which new event loops are patient."""
     policy = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_PatientLoops())
     try:

@@ -1,7 +1,8 @@
-"""Batches from a thread of their own, waited for no longer than a time limit.
+"""Fetches batches in a thread, with a time limit.
 
-While the devices compute a step, the next batch is fetched. What the loop still waits is counted: a run whose input is
-the bottleneck can say so. A worker that hangs is noticed by the clock, since nothing can interrupt it.
+While the devices compute a step, the thread fetches the next batch. The time that the loop still has to wait is
+counted, so a run can report that its input is the bottleneck. Nothing can interrupt a worker that hangs; the time limit
+detects it.
 """
 
 import queue
@@ -22,7 +23,7 @@ class DataTimeout(InputError):
 
 
 class Feed:
-    """`next(batch_of_step)` with one batch fetched ahead; `waited` is the sum of seconds spent waiting."""
+    """Gives the batches in order, with one batch fetched ahead. `waited` is the total of seconds spent waiting."""
 
     def __init__(self, batches: Iterator[Batch], timeout: float):
         self.waited = 0.0
@@ -49,7 +50,7 @@ class Feed:
         return batch
 
     def close(self) -> None:
-        """Ends the thread, once its fetch under way is done."""
+        """Ends the thread after its current fetch."""
         self._closed = True
         self._wanted.release()
 
@@ -60,6 +61,6 @@ class Feed:
                 return
             try:
                 self._fetched.put(next(batches, None))
-            except BaseException as error:  # it belongs to the thread that waits for the batch
+            except BaseException as error:  # `get` raises it, in the thread that waits for the batch
                 self._fetched.put(error)
                 return

@@ -1,12 +1,12 @@
 """The training loop: restore if there is something to restore, step, log, save, evaluate.
 
-Steps are counted by finished updates: after step n (n = 1, 2, ...) `state.step == n`, the checkpoint called n holds
+A step number counts finished updates. After step n (n = 1, 2, ...) `state.step == n`, the checkpoint called n holds
 that state, and the next batch is the first of `make_batches(n)`. A run is a function of its configuration and its data:
-one which is killed and started again goes through the same states, bit for bit, as one which is not.
+a run that is killed and started again goes through the same states, bit for bit, as an uninterrupted run.
 
 The host runs one step ahead of the devices, and the data one batch ahead of the host. Metrics stay on the device until
-the next multiple of `log_every`, but are always looked at before a save or an evaluation: nothing that is not finite is
-ever saved.
+the next multiple of `log_every`. They are also checked before every save and every evaluation, so a state with values
+that are not finite is never saved.
 """
 
 import time
@@ -33,7 +33,7 @@ from diffjax.training.step import make_step
 
 
 class TrainingStopped(Exception):
-    """`stop` asked for it: the state after `step` steps is saved, and the same call goes on from there."""
+    """`stop` ended the training. The state after `step` steps is saved, and the same call continues from there."""
 
     def __init__(self, step: int, directory: Path):
         super().__init__(f"stopped after step {step}, which is saved in {directory}; start again to go on")
@@ -58,27 +58,28 @@ def train(
     model         needs `init`, `loss` and `memory`, see `Trainable`
     config        the section `training` of a configuration, see `TrainingConfig`
     make_batches  `make_batches(n)` iterates over the batches of the steps n + 1, n + 2, ...: dicts of numpy arrays,
-                  this process's part of the global batch; it must not write again to arrays it has handed out
+                  this process's part of the global batch; it must not modify an array after it has yielded it
     directory     of the checkpoints, nothing else is written
-    meta          JSON saved with each checkpoint, beside `step` and `examples_seen`; the configuration, say
-    on_start      called once, before the first step, with the number of the step that the run goes on from; at first 0
+    meta          JSON saved with each checkpoint beside `step` and `examples_seen`, such as the configuration
+    on_start      called once before the first step, with the step that the run continues from: 0 in a new run
     on_log        called every `log_every` steps with the mean `loss` and `grad_norm` since the last call,
                   the `learning_rate`, `images_per_second` (evaluations and the compiling first step not counted),
                   `input_wait`, the fraction of that time spent waiting for data, and `skipped`, the number of bad
                   steps; the first time also `first_step_seconds`, from the call to the end of the first step
-    on_eval       called every `eval_every` steps and at the end, with the state, which lies as `config.mesh` says;
-                  it must not keep the state, whose memory the next step reuses
-    stop          asked after each step, with its number, whether to save and leave; all processes must answer alike
+    on_eval       called every `eval_every` steps and at the end, with the state, placed as `config.mesh` says;
+                  it must not keep the state, because the next step reuses its memory
+    stop          called after each step with its number; if it returns True, the run saves and ends;
+                  all processes must get the same answer
     devices       all of them unless given
 
-    Returns the last state. Raises `TrainingDiverged`, `TrainingStopped`, and `InputError` for a bad configuration or
-    batch, or if no batch comes within `config.data_timeout` seconds.
+    Returns the last state. Raises `TrainingDiverged`, `TrainingStopped`, and `InputError` if the configuration or a
+    batch is wrong, or if no batch comes within `config.data_timeout` seconds.
     """
     began = time.perf_counter()
     config = training_config(config._asdict() if isinstance(config, TrainingConfig) else config)
     check_batch_size(config.batch_size, len(devices or jax.devices()), config.accumulate)
     layout = parallelize(make_step(model, optimizer(config), config), config.parallel, devices, config.mesh)
-    # By name: under "rbg" keys vmap does not draw per example, and the result would depend on the layout.
+    # Always threefry: with "rbg" keys vmap does not draw per example, and the result would depend on the layout.
     init_key, run_key = jax.random.split(jax.random.key(config.seed, impl="threefry2x32"))
     wanted = abstract_state(layout, model, config)
 
@@ -121,7 +122,7 @@ def train(
 
 
 def abstract_state(layout: Layout, model: Trainable, config: TrainingConfig) -> TrainState:
-    """The shapes of a run's state, each with its place in the layout: what to restore a checkpoint into."""
+    """The shapes of a run's state with their shardings in the layout. Checkpoints are restored into these."""
     shapes = jax.eval_shape(lambda key: init_state(key, model, optimizer(config), config.ema_widths), jax.random.key(0))
 
     def place(x: Any, sharding: Any) -> Any:
@@ -133,7 +134,7 @@ def abstract_state(layout: Layout, model: Trainable, config: TrainingConfig) -> 
 def _restored_or_new(
     checkpointer: Checkpointer, wanted: TrainState, model: Trainable, config: TrainingConfig, key: PRNGKeyArray
 ) -> tuple[TrainState, int]:
-    """The state to start from, of the newest checkpoint if there is one, and the number of examples it has seen."""
+    """The state to start from (the newest checkpoint if there is one), and the number of examples it has seen."""
     if checkpointer.latest_step() is None:
         places = jax.tree.map(lambda x: x.sharding, wanted)
         new = jax.jit(lambda key: init_state(key, model, optimizer(config), config.ema_widths), out_shardings=places)
@@ -170,7 +171,7 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def _ignore(step: int, logged: dict[str, float]) -> None:
-    """What is logged, where nobody listens."""
+    """The default `on_log`."""
 
 
 def _due(step: int, every: int) -> bool:

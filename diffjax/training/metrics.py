@@ -1,4 +1,4 @@
-"""The metrics of a run between two lines of its log, and the end of one that diverges."""
+"""Collects the metrics between two lines of the log, and stops a run that diverges."""
 
 import math
 import time
@@ -34,7 +34,7 @@ class TrainingDiverged(InputError):
 
 
 class Metrics:
-    """Metrics since the last log: on the device until `check` or `take`, which stop at, or tell of, a bad step."""
+    """The metrics since the last log. They stay on the device until `check` or `take`, which also find bad steps."""
 
     def __init__(
         self, config: TrainingConfig, checkpointer: Checkpointer, feed: Feed, say: Callable[[str], None], began: float
@@ -59,7 +59,7 @@ class Metrics:
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         self._pending.append((step, metrics))
         if len(self._pending) > 1:
-            # Wait for the step before this one: the devices stay busy, and no more than two batches are in flight.
+            # Wait for the previous step: the devices stay busy, and at most two batches are in flight.
             jax.block_until_ready(self._pending[-2][1])
         elif self._compiling and not self._seconds:
             jax.block_until_ready(metrics)
@@ -70,7 +70,7 @@ class Metrics:
         self.restart_clock()
 
     def check(self) -> None:
-        """Fetches what is pending; raises `TrainingDiverged` at the first bad step, or says that it was skipped."""
+        """Fetches the pending metrics. At a bad step, raises `TrainingDiverged`, or reports that it was skipped."""
         fetched = jax.device_get([metrics for _, metrics in self._pending])
         for (step, _), metrics in zip(self._pending, fetched, strict=True):
             if metrics["good"]:

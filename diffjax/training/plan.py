@@ -1,18 +1,18 @@
-"""What a training step takes of each device of a mesh, before anything lies on it: by shapes, and by its program.
+"""Plans the memory of a training step on each device of a mesh, without allocating anything. There are two ways.
 
-By shapes, `costs` adds up
+From shapes: `costs` adds up
 
     state        parameters, their running means, the optimiser's moments, as the layout divides them
     batch        the device's share
-    gathered     the whole parameters, where the state is divided and they are computed with whole
-    gradients    of the whole parameters, and their sum, of 32 bits at least, where parts of a batch are accumulated
-    activations  what the loss keeps for the way back, of one part of the device's share
-    recomputed   what the largest part under remat keeps while its own way back is gone
+    gathered     the whole parameters, if the state is divided: the loss needs them whole
+    gradients    of the whole parameters; if a batch is accumulated in parts, also their sum in at least 32 bits
+    activations  what the loss keeps for the backward pass, for one part of the device's share
+    recomputed   what the largest block under remat keeps during its own backward pass
 
-The last two are what JAX's derivative keeps, each array once and neither parameters nor batch again: it knows of remat
-and of bfloat16, not of what a compiler recomputes or fuses. They grow with the batch as a + b n.
+The last two count the arrays that JAX keeps for the derivative, each once, without parameters and batch. They take
+account of remat and bfloat16, but not of what a compiler recomputes or fuses. For batch size n they grow as a + b n.
 
-By its program, `compile_step` reads from the compiler's own account what the step needs, and which collectives it has.
+From the compiled program: `compile_step` reads the memory and the collectives of the step from the compiler's report.
 """
 
 import re
@@ -37,11 +37,11 @@ _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+\(.
 
 
 class Costs(NamedTuple):
-    """Bytes of one device; see above."""
+    """Bytes on one device, see the module's docstring."""
 
     parameters: int
-    ema: int  # and the averages of training.ema_widths
-    optimizer: int  # its moments, and what stands beside them: the step, what the system remembers
+    ema: int  # with the averages of training.ema_widths
+    optimizer: int  # its moments, with the step number and the system's memory
     batch: int
     gathered: int
     gradients: int
@@ -50,11 +50,11 @@ class Costs(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Bytes of one device, of a compiled step; `collectives` maps a kind to (how many, bytes)."""
+    """Bytes on one device for a compiled step. `collectives` maps a kind to (how many, bytes)."""
 
     arguments: int
     outputs: int
-    aliased: int  # outputs that lie where donated arguments lay
+    aliased: int  # outputs that reuse the memory of donated arguments
     temporary: int
     code: int
     collectives: dict[str, tuple[int, int]]
@@ -65,11 +65,11 @@ class Program(NamedTuple):
 
 
 class OutOfMemory(Exception):
-    """The compiler, which knows its device, found that the step does not fit."""
+    """The compiler found that the step does not fit on its device."""
 
 
 def abstract_batch(mesh: Mesh, shape: tuple[int, ...], levels: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `data.batches` gives of a set of such examples, `size` over all devices."""
+    """The shapes of a batch of `data.batches`. `size` is the number of examples over all devices."""
     place = divided(mesh)
     image = jax.ShapeDtypeStruct((size, *shape), jnp.uint8 if levels else jnp.float32, sharding=place)
     return {"image": image, "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=place)}
@@ -114,12 +114,12 @@ def costs(
 
 
 def bytes_of(tree: Any) -> int:
-    """Bytes which the largest of the devices holds of a tree of arrays or shapes, each with its sharding."""
+    """The largest number of bytes that a device holds of a tree of arrays or shapes, each with its sharding."""
     return sum(prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def saved_bytes(fn: Callable[..., Any], params: Any, *rest: Any) -> int:
-    """Bytes that the gradient of `fn(params, *rest)` by its first argument keeps, besides the arguments themselves."""
+    """Bytes kept for the gradient of `fn(params, *rest)` with respect to `params`, without the arguments themselves."""
 
     def way_back(params: Any, *rest: Any) -> Any:
         return jax.vjp(lambda p: fn(p, *rest), params)[1]
@@ -130,7 +130,7 @@ def saved_bytes(fn: Callable[..., Any], params: Any, *rest: Any) -> int:
 
 
 def compile_step(layout: Layout, state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> Program:
-    """The step compiled for the mesh's devices, of which none needs to be there. Raises `OutOfMemory`."""
+    """Compiles the step for the mesh's devices, which need not exist. Raises `OutOfMemory`."""
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole(layout.mesh))
     try:
@@ -151,13 +151,13 @@ def compile_step(layout: Layout, state: TrainState, batch: dict[str, jax.ShapeDt
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-    """{kind: (how many, bytes)} of a compiled program's text; what a loop repeats is counted once.
+    """{kind: (how many, bytes)} from a compiled program's text. A collective in a loop is counted once.
 
-    The bytes are what goes into a collective on one device or what comes out, whichever is more. One that was split, to
-    run beside other work, has several instructions with one channel, and counts once.
+    The bytes are the input or the output of a collective on one device, whichever is larger. An asynchronous collective
+    is split into several instructions with the same channel, and also counts once.
     """
     found: dict[str, dict[str, int]] = {}
-    sizes: dict[str, int] = {}  # of what has been computed: an operand stands before its use, in the same computation
+    sizes: dict[str, int] = {}  # bytes by name: an operand stands before its use, in the same computation
     for line in program.splitlines():
         instruction = _INSTRUCTION.match(line)
         if not instruction:
@@ -169,7 +169,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
             continue
         kind, start = operation.groups()
         into = sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.-]+)", call.split("), ")[0]))
-        # What only starts has its operands among its results; an all-reduce has not, and is as large as they are.
+        # A "-start" has its operands among its results. An all-reduce has not: its result is as large as they are.
         out = sizes[name] - into if start else sizes[name]
         channel = re.search(r"channel_id=(\d+)", call)
         found.setdefault(kind, {})[channel.group(1) if channel else name] = max(into, out)
@@ -177,10 +177,10 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
 
 
 def largest(peak: Callable[[int], float], memory: float, least: float, first: int = 1) -> int:
-    """The largest n with peak(n) <= memory, 0 if there is none, for a `peak` that grows, nearly linearly from `least`.
+    """The largest n with peak(n) <= memory; 0 if there is none. `peak` must increase, and peak(0) = `least`.
 
-    It looks at the answer and at the next n, so it is right however far from linear `peak` is; that only costs calls,
-    of which three or four are usual. `first` is where to begin.
+    `peak` should be nearly linear. The answer is right even if it is not, because the answer n and the next n are both
+    tested; but the search then needs more calls than the usual three or four. `first` is the first n to try.
     """
     known: dict[int, float] = {0: least}
     low, high = 0, None
@@ -199,7 +199,7 @@ def largest(peak: Callable[[int], float], memory: float, least: float, first: in
 
 
 def _remats(jaxpr: Any) -> Iterator[Any]:
-    """The parts of a program, as programs, that are under remat, wherever they stand."""
+    """The blocks of a program that are under remat, at any depth, each as a program."""
     for equation in jaxpr.eqns:
         for inner in jaxprs_in_params(equation.params):
             if equation.primitive.name in ("remat2", "checkpoint"):
@@ -209,7 +209,7 @@ def _remats(jaxpr: Any) -> Iterator[Any]:
 
 
 def _inside(jaxpr: Any) -> int:
-    """What the gradient of one of them keeps."""
+    """Bytes kept for the gradient of one such block."""
     inputs = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in jaxpr.invars]
     moving = [jnp.issubdtype(x.dtype, jnp.inexact) for x in inputs]
 

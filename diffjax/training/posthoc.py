@@ -1,4 +1,4 @@
-"""Averages of any width from the checkpoints of a run that kept some: see `diffjax.training.averages`."""
+"""Averages of any width, made from the averages in the checkpoints of a run: see `diffjax.training.averages`."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from diffjax.training.averages import exponent, posthoc_coefficients
 from diffjax.training.checkpoint import Checkpointer
 from diffjax.training.state import TrainState
 
-FARTHEST = 0.5  # of a profile made of others to the one that is wanted, whose length is 1
+FARTHEST = 0.5  # the largest error allowed: distance to the wanted profile, as a share of its length
 
 
 class PostHoc(NamedTuple):
@@ -25,8 +25,8 @@ def post_hoc(
 ) -> PostHoc:
     """The average of `width` after `step` steps, from the averages of `widths` in all checkpoints up to that step.
 
-    wanted: the shapes and places of a state, see `loop.abstract_state`. One state is in memory at a time.
-    Raises `InputError` if there are none, or too few to come near to the average, before any is read.
+    wanted: the shapes and shardings of a state, see `loop.abstract_state`. One state is in memory at a time.
+    Raises `InputError` before any state is read, if there are no averages, or too few for a good approximation.
     """
     name = f"evaluation.ema_width = {width!r}"
     if not widths:

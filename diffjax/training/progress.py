@@ -1,9 +1,9 @@
-"""The line that shows how far a training is, and how long it still takes.
+"""The progress line of a training: how far it is, and how much time is left.
 
-The time left is made of what this run has measured: the mean time of a step, and for each evaluation that is still to
-come, the last one included, the mean time of one. The first step compiles and does not count, nor does the first
-evaluation where there are others. Before the first evaluation the line says that it speaks of steps alone. What the
-caller measures after training is not in it.
+The time left is estimated from this run: the mean time of a step for each remaining step, and the mean time of an
+evaluation for each remaining evaluation, the last one included. The first step compiles and does not count. Nor does
+the first evaluation, if there are others. Before the first evaluation, the line says that it counts only steps. It does
+not include what the caller measures after training.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ LINE = "training {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {left
 
 
 class TimeLeft:
-    """What remains of a training from the step `start`. `clock` gives seconds.
+    """The time left of a training that began at the step `start`. `clock` gives seconds.
 
     evaluates: whether there are evaluations, at multiples of `config.eval_every` and at the end
     """
@@ -36,7 +36,7 @@ class TimeLeft:
         self._first = start + 1
         self._compiled: float | None = None
         self._evaluations: list[float] = []
-        self._since: float | None = None  # of an evaluation that goes on
+        self._since: float | None = None  # start of the evaluation that is running now
 
     def stepped(self, step: int) -> None:
         if step == self._first:
@@ -50,7 +50,7 @@ class TimeLeft:
         self._evaluations.append(self._clock() - began)
 
     def seconds(self, step: int) -> float | None:
-        """After so many steps; None where it is not known, for no step was measured."""
+        """Seconds left after this step; None if no step was measured yet."""
         if self._compiled is None or step <= self._first:
             return None
         now = self._clock() if self._since is None else self._since
@@ -67,7 +67,7 @@ class TimeLeft:
         return f"left {tqdm.format_interval(seconds)}{alone}"
 
     def _to_come(self, step: int) -> int:
-        """Evaluations after this step: those on the way, and the last."""
+        """The number of evaluations after this step, with the final one."""
         if not self._evaluates:
             return 0
         every, last = self._config.eval_every, self._config.steps
@@ -75,18 +75,18 @@ class TimeLeft:
 
 
 class Bar(tqdm):
-    """The progress of a run on stderr; of several processes the first alone shows it, and speaks."""
+    """The progress bar on stderr. With several processes only the first prints anything."""
 
     def __init__(self, config: TrainingConfig, start: int, evaluates: bool):
         self.time_left = TimeLeft(config, start, evaluates)
-        # Elsewhere than on a terminal or in a notebook, which rewrite the line, one now and then is enough.
+        # A terminal and a notebook rewrite the line. Elsewhere each update is a new line, so they come less often.
         interval = 0.5 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
         silent = jax.process_index() != 0
         super().__init__(total=config.steps, initial=start, mininterval=interval, bar_format=LINE, disable=silent)
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What the line may name."""
+        """The values that `LINE` can use."""
         return super().format_dict | {"left": self.time_left.told(self.n)}
 
     def stepped(self, step: int) -> None:

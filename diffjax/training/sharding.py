@@ -1,13 +1,13 @@
-"""One training step on many devices: the state laid out over a mesh, the batch divided between all devices.
+"""One training step on many devices: the state lies on a mesh, and the batch is divided between all devices.
 
     devices            d0        d1        ...
     batch              b[0:k]    b[k:2k]   ...        k = batch / number of devices
     state, jit         as `shardings` says: divided along the axis "model", whole along "data" (see diffjax.mesh)
     state, pmap        whole     whole     ...
 
-`jit` compiles the step for the whole mesh and finds the collectives by itself; `pmap` runs it once per device, and the
-step calls `pmean` by name. Both are called alike, through the functions of a `Layout`. A fetched state has one form in
-either mode: arrays over the mesh, without a device axis. Checkpoints and evaluation see only that.
+`jit` compiles the step for the whole mesh and finds the collectives itself. `pmap` runs the step once per device, and
+the step calls `pmean` by name. Both are used in the same way, through the functions of a `Layout`. In both modes a
+fetched state has the same form: arrays over the mesh, without a device axis. Checkpoints and evaluation see only this.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ SMALLEST = 2**10  # elements: dividing a smaller array costs more in messages th
 
 
 class Layout(NamedTuple):
-    """How to place, run and fetch. `run` donates its state: the one passed in must not be used again."""
+    """How to place, run and fetch. `run` donates its state: do not use the state that you passed in again."""
 
     mesh: Mesh
-    shardings: Callable[[Any], Any]  # shapes of a state -> where a fetched one lies: initialise or restore into this
+    shardings: Callable[[Any], Any]  # shapes of a state -> shardings of a fetched one; initialise or restore into them
     place_state: Callable[[Any], Any]  # a fetched state -> what `run` takes
     place_batch: Callable[[Any], Any]  # this process's part of the batch (numpy) -> what `run` takes
     run: Callable[[Any, Any, Any], tuple[Any, Any]]  # (state, key, batch) -> (state, metrics)
@@ -43,8 +43,8 @@ def parallelize(
     """Lays `step(state, key, batch, axis_name=None, gather=None)` over `devices` (all of them unless given).
 
     With several processes, process p feeds the p-th contiguous part of the global batch.
-    Raises `InputError` for an unknown mode, axes that do not fit the devices or, under "pmap", divide the state, and
-    from `place_batch` for a batch which the devices cannot share equally.
+    Raises `InputError` if the mode is unknown, if the axes do not fit the devices, or if they divide the state under
+    "pmap". `place_batch` raises it if the batch cannot be divided equally between the devices.
     """
     mesh = make_mesh(axes, devices)
     if mode == "jit":
@@ -76,7 +76,7 @@ def _by_jit(step: Step, mesh: Mesh) -> Layout:
 
 
 def _by_pmap(step: Step, mesh: Mesh) -> Layout:
-    # pmap takes and returns the arrays of this process only, with a leading axis over its devices.
+    # pmap takes and returns only the arrays of this process, with a leading axis over its devices.
     local = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     split_local = NamedSharding(Mesh(np.array(local), ("data",)), P("data"))
     replicated = whole(mesh)
@@ -124,7 +124,7 @@ def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None
 
 
 def _shardings(mesh: Mesh, state: Any) -> Any:
-    """Each array divided along "model" by its longest axis that can be, if it is worth it; else whole."""
+    """Divides each array along "model", at its longest axis that is divisible. Small arrays stay whole."""
     parts = mesh.shape["model"]
 
     def of(x: Any) -> NamedSharding:
@@ -138,7 +138,7 @@ def _shardings(mesh: Mesh, state: Any) -> Any:
 
 
 def _gather(mesh: Mesh, params: Any) -> Any:
-    """`gather`, whose gradient each device is asked only for its part of: a reduce-scatter, not an all-reduce."""
+    """`gather` with a gradient that leaves each device only its part: a reduce-scatter, not an all-reduce."""
 
     @jax.custom_vjp
     def gathered(params: Any) -> Any:

@@ -1,23 +1,24 @@
-"""What a training run carries from step to step, and the optimiser that moves it.
+"""The state of a training run, and the optimiser that updates it.
 
-With n = 0, 1, ... the number of updates made so far, an update is
+Let n = 0, 1, ... be the number of updates made so far. The next update is
 
     g      <- g min(1, c / |g|)                                  clip by the global norm c
     params <- params - lr_n (Adam(g) + weight_decay params)      Kingma & Ba 2015; beta = (0.9, 0.999), eps = 1e-8;
                                                                  with the decay, Loshchilov & Hutter 2019
-    lr_n   =  learning_rate min(1, (n + 1) / warmup) decay_n     linear warm-up; the first step already moves; a part
-                                                                 of the parameters may have an lr and a beta of its own
+    lr_n   =  learning_rate min(1, (n + 1) / warmup) decay_n     linear warm-up; already lr_0 is above 0; parts of
+                                                                 the parameters may have their own lr and beta
     decay_n = 1                                                  "constant"
               (1 + cos(π m / (steps - warmup))) / 2              "cosine", m = n - warmup steps after the warm-up
               √(warmup / max(n + 1, warmup))                     "inverse_sqrt" (Vaswani et al. 2017, section 5.3)
     ema    <- d_n ema + (1 - d_n) params                         d_n = min(ema_decay, (1 + n) / (10 + n))
-    and an average of its own for each of `ema_widths`           see diffjax.training.averages
+    and one more average for each of `ema_widths`                see diffjax.training.averages
 
-The means, the optimiser's moments and the arithmetic are in float32 at least, whatever type the parameters have. In 16
-bits (1 - d) (params - ema) is lost beside ema, whose neighbours are 2^-8 or 2^-11 apart, and so is g^2 beside its mean.
+The averages, the optimiser's moments and the arithmetic have at least float32, whatever type the parameters have. In 16
+bits, neighbouring numbers are a relative 2^-8 or 2^-11 apart. Then (1 - d) (params - ema) would be rounded away when
+added to ema, and so would g^2 when added to its mean.
 
-The warm-up of the decay is TensorFlow's `ExponentialMovingAverage(num_updates)`: without it the mean would remember the
-random initial parameters for 1 / (1 - ema_decay) steps.
+The warm-up of ema's decay d_n is that of TensorFlow's `ExponentialMovingAverage(num_updates)`. Without it the mean
+would remember the random initial parameters for 1 / (1 - ema_decay) steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,11 +39,11 @@ with needs_run():
 
 
 class Trainable(Protocol):
-    """What training needs of a system.
+    """What training needs from a system.
 
     init(key) -> params
-    loss(params, keys, batch) -> (batch,), what training descends; keys is one key for each example
-    memory: what it carries from step to step, which the loss finds as batch["memory"]; None if there is nothing
+    loss(params, keys, batch) -> (batch,), the loss to minimise; keys has one key for each example
+    memory: what the system carries from step to step; the loss finds it in batch["memory"]; None if there is nothing
     """
 
     @property
@@ -56,14 +57,14 @@ class Trainable(Protocol):
 
 
 class TrainState(NamedTuple):
-    """A pytree of arrays: all that a checkpoint must hold for the run to go on as if it had never stopped."""
+    """A pytree of arrays: everything a checkpoint needs so that the run can continue as if it had never stopped."""
 
     step: Int[Array, ""]  # updates made so far
     params: Any
-    ema: Any  # the running mean of params, float32 at least: what one evaluates and samples from
+    ema: Any  # the running mean of params, at least float32: use it to evaluate and to sample
     opt_state: Any
     memory: Any  # what the system carries beside its parameters, None if there is nothing
-    averages: tuple[Any, ...] = ()  # as ema, one for each of training.ema_widths
+    averages: tuple[Any, ...] = ()  # like ema, one for each of training.ema_widths
 
 
 def init_state(
@@ -71,7 +72,7 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, with an average for each of the `widths`.
 
-    `ema`, `averages` and `memory` hold copies of parameters, since all will be donated.
+    `ema`, `averages` and `memory` hold copies of the parameters, because all of them will be donated.
     """
     params = model.init(key)
     wide = widened(params)
@@ -86,7 +87,7 @@ def init_state(
 
 
 def learning_rate(config: TrainingConfig, step: Int[Array, ""] | int, part: Part | None = None) -> Float[Array, ""]:
-    """The learning rate of the update which follows `step` updates, of a part or of all that have none of their own."""
+    """The learning rate of the update after `step` updates, for `part`, or for parts without their own settings."""
     peak, warmup, *_ = part or part_of(config)
     n, warmup = jnp.asarray(step), max(warmup, 1)
     rate = peak * jnp.minimum(1.0, (n + 1) / warmup)
@@ -98,17 +99,17 @@ def learning_rate(config: TrainingConfig, step: Int[Array, ""] | int, part: Part
 
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """Clipping by the global norm (`grad_clip`, 0 = off), then Adam, with settings of their own for `config.parts`.
+    """Clipping by the global norm (`grad_clip`, 0 = off), then Adam. `config.parts` may have their own settings.
 
-    The norm is that of the gradient of all parts together. A frozen part has no gradient and no moments.
-    `init` raises `InputError` where the parameters have no part of such a name.
+    The norm is of the gradient of all parts together. A frozen part has no gradient and no moments.
+    `init` raises `InputError` if `config.parts` names a part that the parameters do not have.
     """
     clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
     return optax.chain(clip, _by_part(config) if config.parts else _adam(config, part_of(config)))
 
 
 def part_of(config: TrainingConfig, name: str = "") -> Part:
-    """The settings of the part of the parameters of that name: its own where it has some, else those of the run."""
+    """The settings of the part `name` of the parameters: its own fields, and the run's for all others."""
     return Part(config.learning_rate, config.warmup)._replace(**config.parts.get(name, {}))
 
 
@@ -124,7 +125,7 @@ def _adam(config: TrainingConfig, part: Part) -> optax.GradientTransformation:
 
 
 def _by_part(config: TrainingConfig) -> optax.GradientTransformation:
-    """Each top-level part of the parameters moved by itself."""
+    """An optimiser that updates each top-level part of the parameters separately."""
 
     def init(params: Any) -> dict[str, Any]:
         check_parts(config, params)
@@ -150,13 +151,13 @@ def check_parts(config: TrainingConfig, params: Any) -> None:
 
 
 def without_frozen(config: TrainingConfig, params: Any) -> Any:
-    """`params` whose gradient leaves out the frozen parts, those of learning rate 0."""
+    """`params` with no gradient through the frozen parts (learning rate 0)."""
     frozen = [name for name in config.parts if part_of(config, name).learning_rate == 0]
     return {**params, **jax.lax.stop_gradient({name: params[name] for name in frozen})} if frozen else params
 
 
 def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, params: Any) -> Any:
-    """The running mean after the update number `step` (counted from 0) has given `params`."""
+    """The running mean after update number `step` (counted from 0), which has given `params`."""
     step = jnp.asarray(step)
     decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
     return moved(ema, params, 1 - decay)
@@ -165,13 +166,13 @@ def update_ema(config: TrainingConfig, step: Int[Array, ""] | int, ema: Any, par
 def update_averages(
     config: TrainingConfig, step: Int[Array, ""] | int, averages: tuple[Any, ...], params: Any
 ) -> tuple[Any, ...]:
-    """The same of the averages of `config.ema_widths`."""
+    """The same for the averages of `config.ema_widths`."""
     shares = [share_of_step(exponent(width), step + 1) for width in config.ema_widths]
     return tuple(moved(average, params, share) for average, share in zip(averages, shares, strict=True))
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """params + updates, added in the updates' type, in the type of the parameters."""
+    """params + updates, added in the updates' dtype and returned in the parameters' dtype."""
     return jax.tree.map(lambda p, u: (p.astype(u.dtype) + u).astype(p.dtype), params, updates)
 
 
@@ -181,5 +182,5 @@ def widened(tree: Any) -> Any:
 
 
 def is_narrow(dtype: Any) -> bool:
-    """Whether it is a floating type of fewer than 32 bits."""
+    """Whether `dtype` is a floating type of fewer than 32 bits."""
     return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4

@@ -1,17 +1,18 @@
-"""One training step: a pure function of (state, key, batch), the same whatever devices the batch lies on.
+"""One training step: a pure function of (state, key, batch). The result does not depend on the devices of the batch.
 
-The randomness of example i of step n is `fold_in(key_n, i)`, key_n derived from `fold_in(key, n)` and i the example's
+Example i of step n uses the key `fold_in(key_n, i)`. key_n is derived from `fold_in(key, n)`, and i is the example's
 place in the *global* batch. So dropout, noise, times and flips do not depend on how many devices or processes share the
-batch, and a resumed run draws what the uninterrupted one would have drawn. The loss gets these keys, one per example.
-(Calling it under `vmap` on batches of one would serve any loss, but costs 13% of a small U-Net's step on CPU.)
+batch, and a resumed run draws the same as an uninterrupted one. The loss gets these keys, one per example. (Calling the
+loss under `vmap` on batches of one would work for any loss, but costs 13% of a small U-Net's step on CPU.)
 
-What a system remembers from step to step (`diffjax.memory`) is drawn from, and updated, for the global batch.
+A system's memory from step to step (`diffjax.memory`) is sampled and updated for the global batch as a whole.
 
-With `accumulate` = a > 1, a parts of the batch are gone through one after the other and their gradients averaged: the
-same step with the memory of a batch a times smaller. Part j has the examples j, j + a, ... of each device, none moves.
+With `accumulate` = a > 1, the batch is divided into a parts, which are processed one after the other. Their gradients
+are averaged. This is the same step with the memory of a batch a times smaller. Part j has the examples j, j + a, ... of
+each device, so no example moves between devices.
 
-A step is bad if its loss or gradient is not finite, or the gradient's norm is above `grad_limit`. Where `on_bad_step`
-is "skip", such a step leaves all but its own number as it was.
+A step is bad if its loss or gradient is not finite, or if the gradient's norm is above `grad_limit`. If `on_bad_step`
+is "skip", a bad step changes nothing in the state but the step number.
 """
 
 from collections.abc import Callable
@@ -49,9 +50,9 @@ def make_step(model: Trainable, tx: optax.GradientTransformation, config: Traini
 
     `key` is the run's key, the same at every step. `batch` is a dict of arrays with a leading batch axis: the global
     batch, or, inside `pmap` with `axis_name`, the device's share of it. `metrics` are device scalars: `loss` (weighted
-    mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`,
-    and `good`, a boolean, see above.
-    `gather` is put between parameters and memory as the state holds them, and the loss, where a mesh divides the state.
+    mean over the global batch, in the model's units), `grad_norm` (before clipping), `learning_rate`, and the boolean
+    `good`, which is False for a bad step (see the module's docstring). If a mesh divides the state, `gather` makes the
+    parameters and the memory whole before the loss uses them.
     """
     memory = model.memory
 
@@ -96,7 +97,7 @@ def make_step(model: Trainable, tx: optax.GradientTransformation, config: Traini
         params = apply_updates(state.params, updates)
         new_memory = None
         if memory is not None:
-            # Not one of what `split` makes, whatever `jax_threefry_partitionable` says.
+            # Differs from all keys that `split` makes, for either value of `jax_threefry_partitionable`.
             update_key = jax.random.fold_in(step_key, 4)
             new_memory = memory.update(state.memory, update_key, params, batch | drawn, losses)
         new_state = TrainState(
@@ -120,11 +121,11 @@ def make_step(model: Trainable, tx: optax.GradientTransformation, config: Traini
 
 
 def _accumulated(loss_and_grad: Callable, parts: int, params: Any, batch: Any) -> Any:
-    """((loss, losses), grads) of the batch, `parts` parts of it at a time; the gradients are of 32 bits at least."""
+    """((loss, losses), grads) of the batch, computed in `parts` parts. The gradients have at least 32 bits."""
     if parts == 1:
         value, grads = loss_and_grad(params, batch)
         return value, widened(grads)
-    # (n, ...) -> (n / parts, parts, ...): the leading axis, which devices share, keeps its order.
+    # (n, ...) -> (n / parts, parts, ...): the leading axis, which is divided over devices, keeps its order.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total, part):

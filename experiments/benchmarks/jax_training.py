@@ -1,9 +1,9 @@
-"""One variant of the training step, in a process of its own, so that its peak memory is its own.
+"""Runs one variant of the training step in its own process, so that its peak memory can be measured.
 
     python -m experiments.benchmarks.jax_training CONFIG BATCH VARIANT        asked by `training.py`
 
-A variant is "as configured", "not donated" or "remat". Besides training steps, as `experiments.main` runs them, the
-worker multiplies matrices: what the machine can do at most, measured at the same moment.
+A variant is "as configured", "not donated" or "remat". The worker runs training steps as `experiments.main` does. It
+also multiplies matrices, to measure at the same moment the most that the machine can do.
 """
 
 from experiments.platform import set_cpu_flags
@@ -60,7 +60,7 @@ class Worker:
         jax.block_until_ready((self.state, metrics))
 
     def multiply(self, batch: int, count: int) -> None:
-        # Made here and dropped, so that the matrices do not count in the memory of a training step for long.
+        # Made here and dropped at the end, so that the matrices hardly count in the memory of a training step.
         a = jnp.ones((SIDE, SIDE))
         for _ in range(count):
             a = _product(a)

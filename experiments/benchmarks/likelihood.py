@@ -1,14 +1,15 @@
-"""log p by the probability flow: diffjax, against the solver on the host that papers' code uses, on the same network.
+"""log p by the probability flow: diffjax against the host-side solver of the papers' code, on the same network.
 
     python -m experiments.benchmarks.likelihood [--rounds=5] [--batch=16]
 
-The other side is written as in the code of Song et al. 2021 (github.com/yang-song/score_sde, likelihood.py):
-scipy.integrate.solve_ivp, RK45, over one flat vector of all images and their log-determinants, around two jitted
-functions, the drift and the gradient of its product with the probes. Both sides have rtol = atol = 1e-5, the same
-probes, the VP process and the network of `configs/digits.py`, whose parameters are all moved away from where they
-start, many of them at zero, so that there is a flow to follow. Every round runs both, one after the other; everything
-is compiled before. Printed: images a second, medians, evaluations of the network, the median over rounds of the ratio
-of rates, above 1 where diffjax is faster, and how far each result is from the other side's at a tolerance of 1e-6.
+The other side follows the code of Song et al. 2021 (github.com/yang-song/score_sde, likelihood.py). It calls
+scipy.integrate.solve_ivp, RK45, with one flat vector of all images and their log-determinants. Two functions are
+jitted: the drift, and the gradient of its product with the probes. Both sides have rtol = atol = 1e-5, the same probes,
+the VP process and the network of `configs/digits.py`. Many parameters of a new network are zero, so all are perturbed:
+then there is a flow to follow. Everything is compiled first. Every round runs both sides, one after the other.
+
+Printed: images a second (medians), evaluations of the network, the median over rounds of the ratio of rates (above 1 if
+diffjax is faster), and the difference of each result from the other side's at a tolerance of 1e-6.
 """
 
 from experiments.platform import set_cpu_flags
@@ -32,7 +33,7 @@ from diffjax import bounds, predictions, processes, schedules, sde  # noqa: E402
 from diffjax.nets.unet import UNet  # noqa: E402
 from diffjax.predictions import Predict  # noqa: E402
 
-SPREAD = 0.05  # of what is added to every parameter
+SPREAD = 0.05  # standard deviation of the perturbation of every parameter
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "runs of each side", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 16, "images", lower_bound=1)
@@ -49,7 +50,7 @@ def network() -> Predict:
     keys = jax.random.split(jax.random.key(1), len(leaves))
     drawn = [leaf + SPREAD * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     params = jax.tree.unflatten(tree, drawn)
-    # Not 999 t: untrained weights on so fast a sinusoid shake the flow as no trained network does.
+    # Not 999 t: with untrained weights such fast sinusoids make the flow rougher than that of any trained network.
     return predictions.eps(lambda x, t: net.apply({"params": params}, x, 100.0 * t))
 
 

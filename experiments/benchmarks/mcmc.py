@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.mcmc [--rounds=5]
 
-Every round runs all sides on a target, one after the other, so that a change of the machine's speed meets all alike;
-everything is compiled before. Printed: gradient evaluations a second and effective samples a second (of the slowest
-dimension, `diffjax.mcmc.ess`), medians, and the median over rounds of the ratio of rates diffjax / other, above 1 where
-diffjax is faster. numpyro's calls have a fixed cost, so that it has two rows: per call, and marginal, which is
-the difference of a long and a short run; with trajectory_length=None, or it would choose its number of steps itself.
+Everything is compiled first. Every round runs all sides on a target, one after the other, so a change of the machine's
+speed affects all alike. Printed: gradient evaluations a second and effective samples a second (of the slowest
+dimension, `diffjax.mcmc.ess`), as medians, and the median over rounds of the ratio of rates diffjax / other, above 1 if
+diffjax is faster. numpyro's calls have a fixed cost, so it has two rows: per call, and marginal (the difference of a
+long and a short run). It gets trajectory_length=None, otherwise it would choose its number of steps itself.
 """
 
 import statistics
@@ -28,7 +28,7 @@ try:
 except ImportError:
     numpyro = None
 
-SHORT = 10  # a short run has this part of the steps of a long one
+SHORT = 10  # a long run has this many times the steps of a short one
 ESS_CHAINS = 100
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "runs of each side on each target", lower_bound=1)
@@ -49,7 +49,7 @@ class Target(NamedTuple):
 
 
 def targets() -> list[Target]:
-    """Trajectories of ε L = 1 to 1.5 standard deviations or less: far from resonance at π."""
+    """The targets. Trajectories have ε L = 1 to 1.5 standard deviations or less: far from the resonance at π."""
     scales = jnp.linspace(0.5, 1.5, 100)
     means = 1.5 * jax.random.normal(jax.random.key(0), (4, 10))
 
@@ -80,7 +80,7 @@ def scanned(kernel: Kernel, start: Array, num_steps: int) -> Side:
     def chain(key: Array, position: Array) -> Array:
         return run(kernel, key, position, num_steps)[0].position
 
-    if len(start) == 1:  # as a user would: vmap over one chain makes both branches of a cond run
+    if len(start) == 1:  # no vmap over one chain, as a user would write it: vmap runs both branches of a cond
         return jax.jit(lambda key: chain(key, start[0])[None])
     return jax.jit(lambda key: jax.vmap(chain)(jax.random.split(key, len(start)), start))
 

@@ -1,16 +1,17 @@
-"""Test error against the number of labels: the models of Kingma et al. 2014, and what needs no deep generative model.
+"""Test error against the number of labels: the models of Kingma et al. 2014, and baselines without a generative model.
 
     python -m experiments.benchmarks.semi_supervised --out=DIR [--labels=100,600 --seeds=5 --models=m1m2,m2]
         [--config=configs/ssl_digits.py] [--config.training.steps=3000]
 
-A run is one of `experiments.main`, in a directory of its own below --out, with the seed as data.label_seed and
-training.seed. One whose eval.json is there is not run again: a table can be stopped, resumed and widened, and made of
-several calls, with fields of --config for one model each. M1 does not look at labels: it is trained once a seed, and M2
-of its codes begins with it, for any number of labels. Minutes of what stands on M1 are without M1's.
+Each run is one of `experiments.main`, in its own directory below --out, with the seed as data.label_seed and
+training.seed. A run that has an eval.json is not repeated. So you can stop, resume and extend a table, or make it with
+several calls, each with other fields of --config for one model. M1 does not use labels: it is trained once for each
+seed, and M2 on its codes starts from it for any number of labels. The minutes of models on M1 do not include M1's.
 
-The baselines are scikit-learn's and see the same labelled images, their pixels or M1's codes: linear support vector
-machines, ones with Gaussian kernels, and the latter with self-training, which stands for the paper's transductive ones:
-in ten rounds, --unlabelled images get the labels that the machine gives them, each class as many, the surest first.
+The baselines are support vector machines of scikit-learn. They see the same labelled images, as pixels or as M1's
+codes. There are linear machines, machines with Gaussian kernels, and the latter with self-training, in place of the
+paper's transductive machines. In self-training, --unlabelled images get the machine's own labels in ten rounds, equally
+many in each class, the most certain first.
 
 Printed: error on the whole test set in %, mean ± standard error over seeds, minutes a run, and the paper's error.
 Written to --out: errors.csv, a line for each seed, and errors.png.
@@ -32,7 +33,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.platform import set_cpu_flags
 
-PAPER = {  # table 1: MNIST; of M1 with a transductive support vector machine
+PAPER = {  # table 1: MNIST; M1 with a transductive support vector machine
     "M1 + M2": {100: 3.33, 600: 2.59, 1000: 2.40, 3000: 2.18},
     "M2": {100: 11.97, 600: 4.94, 1000: 3.60, 3000: 3.92},
     "M1 + self-training SVM": {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49},
@@ -88,7 +89,7 @@ def configured(model: str, labels: int, seed: int) -> ConfigDict:
 
 
 def train(config: ConfigDict, workdir: Path) -> dict:
-    """The report of a run, made now unless it is there."""
+    """The report of a run. Trains the run unless the report exists."""
     from experiments import run
 
     if not (workdir / "eval.json").exists():
@@ -138,7 +139,7 @@ def codes(config: ConfigDict, workdir: Path) -> Split:
 
 
 def machines(name: str, split: Split, labels: int, seed: int) -> Iterator[Result]:
-    """The support vector machines of the labelled examples, and the one of its own labels, too."""
+    """The support vector machines trained on the labelled examples, and the one with self-training."""
     from sklearn.svm import SVC, LinearSVC
 
     known, hidden = np.flatnonzero(split.train_labels >= 0), np.flatnonzero(split.train_labels < 0)

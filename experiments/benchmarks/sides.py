@@ -1,8 +1,8 @@
-"""Two workers, jax and PyTorch, each in a process that stays warm, asked in turn.
+"""Compares two workers, jax and PyTorch. Each is a process that stays warm, and they run in turn.
 
-Every round asks both, one after the other, so that a change of the machine's speed meets both alike. Printed: the
-median time of each, and the median over rounds of the ratio jax / PyTorch, below 1 where jax is faster. PyTorch gets an
-environment of its own, made on the first run.
+Every round runs both, one after the other, so a change of the machine's speed affects both alike. Printed: the median
+time of each, and the median over rounds of the ratio jax / PyTorch, below 1 if jax is faster. PyTorch has its own
+environment, made on the first run.
 """
 
 import json
@@ -49,7 +49,7 @@ class Side:
 
 
 def compare(name: str, jobs: Sequence[tuple[str, int, int]], rounds: int, directory: str) -> None:
-    """Runs the modules jax_`name` and torch_`name`. A job is its name, its batch size, and the steps a measurement."""
+    """Runs the modules jax_`name` and torch_`name`. A job is (name, batch size, steps in one measurement)."""
     sides = {"jax": Side(sys.executable, f"jax_{name}"), "torch": Side(torch_python(Path(directory)), f"torch_{name}")}
     print("job      batch   jax s/step (images/s)   torch s/step (images/s)   jax / torch: median (least .. most)")
     for job, batch, count in jobs:

@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.soak [--minutes=30] [--config=FILE]
 
-The resident memory of `experiments.main` is read every second, from the first evaluation on. A line through it has a
-slope whose standard error is that of a line through the means of ten blocks: neighbouring seconds are not independent.
+The resident memory of `experiments.main` is read every second, from the first evaluation on. A line is fitted to it.
+Neighbouring seconds are not independent, so the standard error of the slope is that of a line through the means of ten
+blocks.
 """
 
 import json
@@ -61,7 +62,7 @@ def main(_: list[str]) -> None:
 
 
 def _resident(pid: int) -> int:
-    """Bytes."""
+    """The resident memory in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

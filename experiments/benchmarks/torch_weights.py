@@ -1,9 +1,9 @@
-"""The side in diffusers of weights.py: networks with random weights, in an environment without jax.
+"""The diffusers side of weights.py: networks with random weights, in an environment without jax.
 
     python -m experiments.benchmarks.torch_weights write NAMES DIR    DIR/NAME/theirs, a pipeline, and theirs.npz
     python -m experiments.benchmarks.torch_weights read NAMES DIR     DIR/NAME/ours, which we wrote: ours.npz
 
-NAMES are with commas between them.
+NAMES are separated by commas.
 """
 
 import sys
@@ -18,7 +18,7 @@ DDPM = dict(norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shi
 
 
 def blocks(attention: str) -> dict:
-    """An "A" for each resolution with attention, from the finest."""
+    """The types of blocks. attention: an "A" for each resolution with attention, from the finest."""
     down = tuple("AttnDownBlock2D" if a == "A" else "DownBlock2D" for a in attention)
     up = tuple("AttnUpBlock2D" if a == "A" else "UpBlock2D" for a in reversed(attention))
     return {"down_block_types": down, "up_block_types": up}
@@ -37,11 +37,11 @@ MODELS = {
     "cifar10": dict(sample_size=32, block_out_channels=(128, 256, 256, 256), **DDPM, **blocks("-A--")),
     "celebahq256": dict(sample_size=256, block_out_channels=(128, 128, 256, 256, 512, 512), **DDPM, **blocks("----A-")),
 }
-STEPS = {"celebahq256": 0}  # of DDIM; 50 of the others
+STEPS = {"celebahq256": 0}  # of DDIM; 50 for all others
 
 
 def random_net(name: str) -> UNet2DModel:
-    """Weights of fan-in scale, also where diffusers begins with zeros or ones."""
+    """A network with random weights of fan-in scale, also where diffusers starts with zeros or ones."""
     net = UNet2DModel(**MODELS[name])
     with torch.no_grad():
         for parameter in net.parameters():
@@ -53,7 +53,7 @@ def random_net(name: str) -> UNet2DModel:
 
 @torch.inference_mode()
 def outputs(net: UNet2DModel, name: str) -> dict[str, np.ndarray]:
-    """Of two images at two times, and what DDIM makes of one of them as x_1; channels last."""
+    """The network's outputs for two images at two times, and DDIM's sample from one of them as x_1; channels last."""
     size = MODELS[name]["sample_size"]
     x, t = torch.randn(2, 3, size, size), torch.tensor([3, 700])
     found = {"x": x, "t": t, "out": net(x, t).sample}
@@ -62,7 +62,7 @@ def outputs(net: UNet2DModel, name: str) -> dict[str, np.ndarray]:
         scheduler.set_timesteps(steps)
         sample = x[:1]
         for step in scheduler.timesteps:
-            # eps is made anew after x_0 was clipped, as in the original code of DDIM.
+            # eps is recomputed after x_0 was clipped, as in the original code of DDIM.
             sample = scheduler.step(net(sample, step).sample, step, sample, use_clipped_model_output=True).prev_sample
         found |= {"timesteps": scheduler.timesteps, "sample": sample}
     return {key: (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).numpy() for key, value in found.items()}

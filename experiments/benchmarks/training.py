@@ -1,13 +1,14 @@
-"""What a training step costs on this machine, and what a run costs besides its steps.
+"""Measures the cost of a training step on this machine, and the cost of a run besides its steps.
 
     python -m experiments.benchmarks.training [--config=FILE] [--batch=N] [--rounds=6] [--steps=400]
 
-Steps: as configured, with the state not donated, and with remat, each in a process that stays warm, asked in turn with
-a product of matrices: images/s, the fraction of the matrices' FLOP/s that the step reaches (its FLOPs counted in the
-program as written, without what remat repeats), and the peak memory of the process.
+Steps: three variants (as configured, state not donated, remat), each in a process that stays warm. They run in turn,
+each with a product of matrices. Printed: images/s, the step's FLOP/s as a fraction of the product's (the step's FLOPs
+are counted in the program as written, without what remat repeats), and the peak memory of the process.
 
-Runs: `experiments.main` twice with an empty compilation cache, then with the one the first filled: seconds from the
-start of training to the end of the first step, images/s, and the fraction of the time spent waiting for data.
+Runs: `experiments.main` runs twice, first with an empty compilation cache, then with the cache of the first run.
+Printed: seconds from the start of training to the end of the first step, images/s, and the fraction of the time spent
+waiting for data.
 """
 
 import json

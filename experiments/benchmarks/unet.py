@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.unet [--rounds=6] [--venv=DIR]
 
 Both sides train (noise, forward, backward, clipping, Adam, running mean; dropout 0.1) and denoise (network, ancestral
-step); how they are set side by side: sides.py.
+step). See sides.py for how they are compared.
 """
 
 import os

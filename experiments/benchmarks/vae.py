@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.vae [--rounds=15] [--venv=DIR]
 
-Both sides train on the same bits: draw of z, ELBO, backward, Adam, running mean of the weights; how they are set side
-by side: sides.py.
+Both sides train on the same bits: draw of z, ELBO, backward, Adam, running mean of the weights. See sides.py for how
+they are compared.
 """
 
 from absl import app, flags

@@ -29,7 +29,7 @@ _VENV = flags.DEFINE_string("venv", VENV, "PyTorch's environment")
 
 
 def ours(run: Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What our network gives, by the names of theirs."""
+    """The outputs of our network, under the names of theirs."""
     _, params = restore_ema(run, None)
     config = read_config(run.directory)
     net = weights.networks.of_images(config.net, 3)
@@ -51,7 +51,7 @@ def ours(run: Run, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> str:
-    """The differences, in words; an error if they are too large."""
+    """The differences as text. Raises an error if they are too large."""
     told = []
     for name, limit in (("out", 1e-4), ("sample", 1e-3)):
         if name in a:

@@ -1,4 +1,4 @@
-"""The tables and figures of the results page, each a command."""
+"""The tables and figures of the results page, one command for each."""
 
 from experiments.platform import set_cpu_flags
 

@@ -1,4 +1,4 @@
-"""The picture at the top of README: pictures of this folder in rows.
+"""Makes the picture at the top of README: rows of pictures from this folder.
 
     python -m experiments.results.collage [PICTURE]
 
@@ -20,7 +20,7 @@ ROWS = (
 
 
 def row(names: tuple[str, ...]) -> Image.Image:
-    """Pictures side by side, of one height and WIDTH together."""
+    """Pictures side by side, with equal heights and a total width of WIDTH."""
     images = [Image.open(HERE / f"{name}.png").convert("RGB") for name in names]
     height = round((WIDTH - GAP * (len(images) - 1)) / sum(image.width / image.height for image in images))
     line, left = Image.new("RGB", (WIDTH, height), "white"), 0

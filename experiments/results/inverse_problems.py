@@ -1,9 +1,9 @@
-"""In-painting, super-resolution and deblurring of test images by a trained diffusion chain: methods side by side.
+"""Compares methods for in-painting, super-resolution and deblurring of test images by a trained diffusion chain.
 
     python -m experiments.results.inverse_problems RUN [--images=8 --steps=100 --particles=16 --noise=0.1 --zeta=1]
 
-RUN is a workdir of system "ddpm". Prints a Markdown table and writes RUN/samples/inverse_problems.png: the columns are
-images, once for each problem; the rows the image, what was measured, and a draw by each method.
+RUN is a workdir of system "ddpm". Prints a Markdown table and writes RUN/samples/inverse_problems.png. In the picture,
+the columns are images, repeated for each problem. The rows are the image, the measurement, and a draw by each method.
 """
 
 import argparse
@@ -41,7 +41,7 @@ METHODS = ("pseudoinverse-guided", "DPS", "twisted")  # the names of its fields
 
 
 def problems(shape: tuple[int, ...]) -> dict[str, tuple[operators.Operator, Any]]:
-    """A, and how A x is shown as an image of this shape."""
+    """The operators A of the problems, and how to show A x as an image of this shape."""
     height, width, _ = shape
     known = np.ones(shape, bool)
     known[height // 4 : height - height // 4, width // 4 : width - width // 4] = False
@@ -57,7 +57,7 @@ def problems(shape: tuple[int, ...]) -> dict[str, tuple[operators.Operator, Any]
 
 
 def draws(key: Array, run: Run, params: Any, apply: operators.Operator, y: Array, options: argparse.Namespace) -> Draws:
-    """Of images of which y (images, ...) is measured."""
+    """Draws of the images by each method, given their measurements y (images, ...)."""
     process, predict = run.model.kernels(params)
     variance, shape = run.saved["diffusion"]["variance"], run.test_set().shape
     times = samplers.spaced(process.schedule.times, options.steps)
@@ -65,7 +65,7 @@ def draws(key: Array, run: Run, params: Any, apply: operators.Operator, y: Array
     seen = conditioning.linear_operator(apply, y, options.noise, shape)
 
     def filtered(item: tuple[Array, Array]) -> Array:
-        """One of the particles, by their weights."""
+        """One of the particles, drawn by their weights."""
         filter_key, choice_key = jax.random.split(item[0])
         one = conditioning.linear_operator(apply, item[1], options.noise, shape)
         twist = conditioning.expected(process, predict, one, "isotropic")

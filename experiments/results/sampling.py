@@ -1,16 +1,18 @@
-"""Tables of one trained network under many ways to sample from it, each judged by a classifier that has seen no sample.
+"""Tables that compare many ways to sample from one trained network. A classifier that has seen no sample judges them.
 
     python -m experiments.results.sampling solvers RUN CLASSIFIER
     python -m experiments.results.sampling guidance RUN CLASSIFIER [WORSE]
     python -m experiments.results.sampling few RUN CLASSIFIER
     python -m experiments.results.sampling configured RUN CLASSIFIER
 
-RUN is the workdir of a diffusion of images, for guidance of configs/cfg_digits.py and its like. CLASSIFIER is that of a
-run of configs/classifier_digits.py on the same data, and WORSE that of a shorter training of RUN, for autoguidance
-(Karras et al. 2024b). `few` is of any system that samples in steps: 1, 2, 4 and 8 evaluations, and as many as its
-configuration has; `configured` is the last alone. Columns: the Frechet distance of the classifier's features to those
-of the training images, precision and recall by them (recall is diversity), for guidance how many samples are read as
-the class asked for, and seconds.
+RUN is the workdir of a diffusion of images; for `guidance`, a run of configs/cfg_digits.py or a similar one. CLASSIFIER
+is the workdir of a run of configs/classifier_digits.py on the same data. WORSE is the workdir of a shorter training of
+RUN, for autoguidance (Karras et al. 2024b). `few` works for any system that samples in steps: it takes 1, 2, 4 and 8
+evaluations, and the number in the run's configuration. `configured` is that last row alone.
+
+Columns: the Frechet distance between the classifier's features of samples and of training images, precision and recall
+by these features (recall is diversity), for guidance how many samples are classified as the class asked for, and
+seconds.
 """
 
 import functools
@@ -38,7 +40,7 @@ NUM, SEED = 1000, 0
 EVALUATIONS = (5, 10, 20, 50)
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)
 FEW = (1, 2, 4, 8)
-TWICE = ("heun", "dpmpp_2s")  # evaluations a step, but for the last
+TWICE = ("heun", "dpmpp_2s")  # two evaluations in each step except the last
 SOLVERS = (
     "ancestral",
     "euler_maruyama",
@@ -59,7 +61,7 @@ FEW_BY |= dict.fromkeys(("flow_matching", "reflow"), ("euler",))
 
 
 class Judge:
-    """A classifier's features of the training images, and what they say of samples."""
+    """Judges samples by a classifier's features of the training images."""
 
     def __init__(self, run: Any, params: Any, classifier: str):
         trained = trained_of(run, params)
@@ -83,7 +85,7 @@ class Judge:
 
 
 def drawn(config: ConfigDict, params: Any) -> tuple[Any, float]:
-    """NUM samples of the configuration's model, and the seconds that they took, without compilation."""
+    """NUM samples of the configuration's model, and the seconds they took, without compilation."""
     key = jax.random.key(SEED)
     sample = jax.jit(zoo.make(config).sample, static_argnums=2).lower(params, key, NUM).compile()  # type: ignore[arg-type]
     began = time.perf_counter()
@@ -126,7 +128,7 @@ def configured(config: ConfigDict, params: Any, judge: Judge) -> Iterator[list[s
     samples, seconds = drawn(config, params)
     evaluations = 2 * steps - 1 if name in TWICE else steps
     if "guidance" in config and config.guidance.scale not in (0, 1):
-        evaluations *= 2  # told the class, and not
+        evaluations *= 2  # one with and one without the class
     yield [config.system, name, str(evaluations), *judge.row(samples), f"{seconds:.2f}"]
 
 
@@ -157,7 +159,7 @@ def guidance(config: ConfigDict, params: Any, judge: Judge, worse: Any = None) -
 
 
 def autoguided(config: ConfigDict, params: Any, worse: Any) -> Callable[[float], np.ndarray]:
-    """scale -> NUM samples of all classes in turn, guided by the same model's worse parameters."""
+    """scale -> NUM samples of all classes in turn, guided by the model with worse parameters."""
     num_classes = config.net.num_classes
 
     @functools.partial(jax.jit, static_argnums=0)

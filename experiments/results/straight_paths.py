@@ -1,9 +1,9 @@
-"""One picture of the paths of several flows in the plane, and a film of each: curved and straight ones side by side.
+"""A picture of the paths of several flows in the plane, and a film of each, to compare curved and straight paths.
 
     python -m experiments.results.straight_paths PICTURE RUN[,RUN...] [RUN[,RUN...] ...]
 
 PICTURE is a path without suffix. Every further argument is a row of the picture: workdirs of runs of flow_matching or
-reflow on data of the plane. All paths of a row begin at the same points, and a title has the flow's straightness S.
+reflow on data in the plane. All paths of a row start at the same points. Each title has the flow's straightness S.
 """
 
 import sys
@@ -26,7 +26,7 @@ SHOWN, NUM = 60, 4000  # paths, points of a film
 
 
 def title(run: Run) -> str:
-    """What the run is of."""
+    """The title of a run's panel."""
     matching = run.saved["matching"]
     if run.system == "reflow":
         return "reflow"
@@ -37,7 +37,7 @@ def title(run: Run) -> str:
 
 
 def panel(directory: str) -> tuple[list[Paths | Points], np.ndarray]:
-    """The paths over the flow's ends, and the frames of its film."""
+    """The paths, drawn over the flow's end points, and the frames of its film."""
     run = open_saved(directory)
     if run.system not in ("flow_matching", "reflow") or run.test_set().shape != (2,):
         raise InputError(f"{directory!r} is no run of flow_matching or reflow on data of the plane")
@@ -53,7 +53,7 @@ def panel(directory: str) -> tuple[list[Paths | Points], np.ndarray]:
 
 
 def side_by_side(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Films (frames, 1, H, W, 1) as one, each pixel as two by two."""
+    """Films (frames, 1, H, W, 1) side by side in one film. Each pixel becomes two by two."""
     wide, blank = max(map(len, rows)), np.full_like(rows[0][0], -1)
     lines = [np.concatenate(row + (wide - len(row)) * [blank], axis=3) for row in rows]
     return np.concatenate(lines, axis=2).repeat(2, 2).repeat(2, 3)

@@ -1,9 +1,9 @@
-"""One table of runs: bits/dim beside measures of their samples, as Markdown, from the runs' eval.json alone.
+"""A Markdown table of runs, made from their eval.json only: bits/dim, and measures of their samples.
 
     python -m experiments.results.table RUN [RUN ...]
 
-Each run was evaluated with --config.evaluation.quality=... by the same features. The last row is what two halves of the
-data have of each other: samples as good as the data would reach about that. Further runs are further rows.
+Each run must be evaluated with --config.evaluation.quality=..., all by the same features. Each run is a row. The last
+row compares two halves of the data: samples as good as the data would reach about these values.
 """
 
 import json
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def features_of(report: Mapping[str, Any]) -> str:
-    """What the numbers of a report are called; pixels only if there is nothing else.
+    """The name of the features in a report; pixels only if there are no others.
 
     Raises `SystemExit` with a sentence if the samples were not measured.
     """
@@ -34,7 +34,7 @@ def features_of(report: Mapping[str, Any]) -> str:
 
 
 def row(name: str, report: Mapping[str, Any], floor: bool = False) -> list[str]:
-    """The cells of a run, or of the halves of its data."""
+    """The cells for a run, or for the halves of its data."""
     features = features_of(report)
     bits = "" if floor or "bits_per_dim" not in report else _number(report["bits_per_dim"], report["standard_error"])
     cells = [name, bits]
@@ -52,7 +52,7 @@ def _number(value: float | None, error: float | None) -> str:
 
 
 def table(runs: Sequence[Path]) -> str:
-    """The table. All runs must have been measured by the same features, and as many samples and examples."""
+    """The table. All runs must be measured with the same features and the same numbers of samples and examples."""
     reports = []
     for run in runs:
         path = run / "eval.json"
