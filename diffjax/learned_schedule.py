@@ -84,7 +84,7 @@ def learned(gamma_0: ArrayLike, gamma_1: ArrayLike, interior: Interior) -> Learn
         interior: the parameters of u, as `interior` makes them.
 
     Raises:
-        InputError: if both ends are concrete, unless gamma_0 < gamma_1 and both are finite.
+        InputError: for concrete ends, unless gamma_0 < gamma_1 and both are finite.
     """
     if not any(isinstance(end, jax.core.Tracer) for end in (gamma_0, gamma_1)):
         low, high = np.asarray(gamma_0), np.asarray(gamma_1)
@@ -120,9 +120,9 @@ def least_variance(
     t: Float[Array, " batch"],
     cost: Callable[[Array, Array], Array],
 ) -> Float[Array, " batch"]:
-    """cost(gamma(t), gamma'(t)). Its gradient in the interior of the schedule is the gradient of the squared cost.
+    """cost(gamma(t), gamma'(t)), but the interior of the schedule gets the gradient of the squared cost.
 
-    Its gradient in everything else, gamma_0 and gamma_1 included, is the gradient of the cost.
+    Everything else, gamma_0 and gamma_1 included, gets the gradient of the cost.
 
     Args:
         t: a time for each example, uniform on [0, 1].
@@ -143,7 +143,7 @@ def _squared(u: Array, slope: Array) -> tuple[Array, Array, Array]:
 
 @jax.custom_vjp
 def _linked(cost: Array, link: Array) -> Array:
-    """The cost l itself. In the backward pass the link gets 2 l, the derivative of l² in l."""
+    """The cost l itself. In the backward pass the link gets 2 l, the derivative of l² with respect to l."""
     return cost
 
 

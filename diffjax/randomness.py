@@ -63,7 +63,7 @@ def logistic(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Flo
 
     def draw(k: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         word = jax.random.bits(k, shape, f"uint{num}")
-        # One bit for the side, the rest for the smaller of u and 1 - u: in the tails it is small, and floats are fine.
+        # One bit for the side, the rest for the smaller of u and 1 - u: small in the tails, where floats are dense.
         u = ((word >> 1).astype(f"float{num}") + 0.5) * 2.0**-num
         size = jnp.log1p(-u) - jnp.log(u)
         return jnp.where(word % 2 == 0, size, -size).astype(dtype)

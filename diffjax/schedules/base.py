@@ -5,8 +5,8 @@ A variance-preserving schedule is one increasing function, the integrated rate L
     alpha = exp(-L/2),   sigma = sqrt(-expm1(-L)),   log_snr = log(alpha²/sigma²) = -log(expm1(L)).
 
 None of these cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.) Where L = 0, sigma is 0
-and log_snr is infinite for any rate, so their gradients in the schedule are 0 there. (Their gradients in t are also 0,
-instead of infinite.)
+and log_snr is infinite for any rate, so their gradients with respect to the schedule are 0 there. (Those with respect
+to t are also 0, instead of infinite.)
 """
 
 from typing import Protocol
