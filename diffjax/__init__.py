@@ -1,7 +1,7 @@
 """diffjax: diffusion, score-based and variational latent-variable models as pure functions over arrays.
 
-The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax networks, `diffjax.training` and
-`diffjax.data` the machinery of a run; each is imported by who needs it, `diffjax.evaluation` by its first use.
+The modules imported here are mathematics on jax alone. `diffjax.zoo` adds Flax networks; `diffjax.training` and
+`diffjax.data` add what a training run needs. Import these yourself. `diffjax.evaluation` is imported at its first use.
 """
 
 import importlib

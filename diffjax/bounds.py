@@ -6,7 +6,7 @@ Diffusion (Sohl-Dickstein et al. 2015; Ho et al. 2020, eq. 5), on a grid 0 = t_0
                 + Σ_{i=2..T} E KL(q(x_{t_{i-1}} | x_{t_i}, x_0) ‖ p(x_{t_{i-1}} | x_{t_i}))     L_{i-1}, diffusion
                 + E -log p(x_0 | x_{t_1})                                                       L_0, reconstruction
 
-One trajectory x_1..x_T ~ q(. | x_0) (Sohl-Dickstein et al. 2015, eq. 9), E log w being that bound again:
+The weight w of one trajectory x_1..x_T ~ q(. | x_0) (Sohl-Dickstein et al. 2015, eq. 9); -E log w is the bound above:
 
     p(x_0) = E w,    w = π(x_T) Π_{t=1..T} p(x_{t-1} | x_t) / q(x_t | x_{t-1})
 
@@ -63,19 +63,20 @@ def diffusion(
     decoder: Decoder | None = None,
     num_terms: int | None = None,
 ) -> DiffusionTerms:
-    """The bound of a diffusion model, one draw of x_t per term, as one scan: memory does not grow with T.
+    """The bound of a diffusion model, with one draw of x_t per term. It is one scan: memory does not grow with T.
 
     Args:
-        times: the grid from 0 to 1, in either order; `schedule.times` is the whole chain, any sub-sequence is a
-            shorter chain with its own, looser, bound.
+        times: the grid from 0 to 1, in either order. `schedule.times` is the whole chain. Any sub-sequence is a
+            shorter chain with a looser bound of its own.
         variance: of the reverse kernel, see `Gaussian.reverse`.
         decoder: (mean, variance) -> p(x_0 | x_{t_1}). None is the reverse kernel itself, for continuous data and bits;
-            `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1]. With "forward" its
-            variance is β̃ of the step above, as in the code of Ho et al. (whose linear chain has β̃_2 = 5.45e-5 there,
-            and β_1 = 1e-4 would cost 0.1 bits/dim); β if the grid has one step alone.
-        num_terms: None sums every L_1..L_{T-1}. A number draws that many, each example its own and one in each of
-            as many strata of the chain, scaled so that their sum is an unbiased estimate; `diffusion` and
-            `squared_error` then have that many rows (each entry at a time of its own). T-1 or more is None.
+            `distributions.DiscretizedNormal` gives log-probabilities of 8-bit pixels in [-1, 1]. With "forward", the
+            decoder gets the variance β̃ of the step above, as in the code of Ho et al. (Their linear chain has
+            β̃_2 = 5.45e-5 there; β_1 = 1e-4 would cost 0.1 bits/dim.) If the grid has only one step, it gets β.
+        num_terms: None sums all of L_1..L_{T-1}. A number draws that many terms for each example, one in each of as
+            many strata of the chain, and scales them so that their sum is an unbiased estimate. The rows of
+            `diffusion` are then these terms, each entry at a time of its own; `squared_error` has one row more.
+            T-1 or more is the same as None.
 
     Raises:
         InputError: if the grid has no step, or is not in [0, 1], or has one step and the process is Gaussian with a
@@ -155,7 +156,7 @@ def trajectory_log_weight(
     """log w of one trajectory x_1..x_T ~ q(. | x_0) for each example, in nats; one scan, which keeps one x_t at a time.
 
     E w = p(x_0) exactly, and E log w is minus the expected total of `diffusion` (Sohl-Dickstein et al. 2015, eq. 9).
-    In between, K trajectories give a lower bound on log p(x_0) that rises with K to log p(x_0) itself:
+    K trajectories give a lower bound between the two, which rises with K to log p(x_0):
 
         importance_weighted(jax.vmap(lambda key: trajectory_log_weight(process, predict, key, x0, times))(keys))
 
@@ -193,11 +194,11 @@ def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tupl
     """Progressive lossy coding: what x̂_0 costs and how good it is as x_1 .. x_{t_1} arrive (Ho et al. 2020, 4.3).
 
     Args:
-        terms: all of them (num_terms=None).
+        terms: from `diffusion` with num_terms=None.
 
     Returns:
-        Rate in bits per dimension and root-mean-square error in units of the data, both (T,), means over the batch;
-        entry i belongs to a receiver who has x_{t_{i+1}}, so both are ordered as the grid is.
+        Rate in bits per dimension and root-mean-square error in units of the data, both (T,), means over the batch.
+        Entry i is for a receiver who has x_{t_{i+1}}: both are in the order of the grid.
     """
     later = jnp.cumsum(terms.diffusion[::-1], axis=0)[::-1]
     rate = terms.prior + jnp.concatenate([later, jnp.zeros_like(later[:1])])
@@ -216,7 +217,7 @@ def importance_weighted(log_weights: Float[Array, "..."], axis: int = 0) -> Floa
 
 
 def least_steps(process: Process, variance: Variance) -> int:
-    """The steps that a chain must have: β̃ of its first is taken from its second."""
+    """The smallest number of steps of a chain. It is 2 where the first step takes its β̃ from the second."""
     return 1 if variance == "forward" or isinstance(process, Binomial) else 2
 
 
@@ -238,7 +239,7 @@ def _kernel(
     variance: Variance,
     decoder: Decoder | None,
 ) -> Distribution:
-    """p(x_s | x_t), to s = 0 as decoded."""
+    """p(x_s | x_t), or the distribution that the decoder makes of it."""
     kernel = process.reverse(prediction, xt, s, t, variance)
     if decoder is None:
         return kernel
@@ -254,7 +255,7 @@ def _prior(process: Process, x: Array) -> Distribution:
 
 
 def _same_type(x0: Array, xt: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-    """x_0 of its floating type, x_t of the same, and t too, (batch,), as networks want it."""
+    """x_0, x_t and t in the floating type of x_0, with t of shape (batch,), as networks take it."""
     x0 = as_float(x0)
     return x0, jnp.asarray(xt, x0.dtype), jnp.broadcast_to(jnp.asarray(t, x0.dtype), x0.shape[:1])
 

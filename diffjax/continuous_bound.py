@@ -5,11 +5,11 @@
     z_t = alpha x + sigma eps,   alpha² = sigmoid(-gamma),   sigma² = sigmoid(gamma),   gamma = -log SNR
     P(x | z_0) = Π_i softmax_v log N(z_0i; alpha_0 v, sigma_0²) at v = x_i,   v over the k levels
 
-It is the limit of `bounds.diffusion` for steps without end: KL(q(z_s | z_t, x) ‖ p(z_s | z_t)) of a short step is
+It is the limit of `bounds.diffusion` for infinitely many steps. For a short step, KL(q(z_s | z_t, x) ‖ p(z_s | z_t)) is
 ½ (SNR(s) - SNR(t)) ‖x - x̂‖², where dSNR = -SNR dgamma and SNR ‖x - x̂‖² = ‖eps - ê‖². The change of variable from t to
-gamma shows that the integral depends on gamma_0 and gamma_1 alone, if ê is a function of z and gamma (section 5.1).
+gamma shows that the integral depends only on gamma_0 and gamma_1, if ê is a function of z and gamma (section 5.1).
 
-The decoder P(x | z_0) has no parameters: a uniform prior of levels and the noise that is left at t = 0.
+The decoder P(x | z_0) has no parameters: it follows from a uniform prior over levels and the noise left at t = 0.
 """
 
 from collections.abc import Callable

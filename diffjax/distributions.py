@@ -1,23 +1,23 @@
 """Distributions, as pytrees of their parameters.
 
-`sample(key)`, `log_prob(x)`, `kl(other)`, `entropy()`, `mean` and `variance` are elementwise and in nats; summing
-over event axes is the caller's business, because only the caller knows which axes are events.
+`sample(key)`, `log_prob(x)`, `kl(other)`, `entropy()`, `mean` and `variance` are elementwise and in nats. The caller
+sums over event axes, because only the caller knows which axes are events.
 
     Normal               log N(x; m, v) = -½ [(x - m)²/v + log 2πv]
                          KL(m₁, v₁ ‖ m₂, v₂) = ½ [(m₁ - m₂)²/v₂ + g(v₁/v₂)],  g(u) = u - 1 - log u
     Gamma                log G(x; a, b) = a log b - log Γ(a) + (a - 1) log x - b x
                          KL(a₁, b₁ ‖ a₂, b₂) = a₂ g(a₁b₂/a₂b₁) + ½ g(a₂/a₁) + r(a₂) - r(a₁) - (a₂ - a₁) r'(a₁)
     DiscretizedNormal    Φ((x + w/2 - m)/√v) - Φ((x - w/2 - m)/√v), the outermost bins open (Ho et al. 2020, eq. 13)
-    DiscretizedLogistic  the same of σ((x ± w/2 - m)/s) (Kingma et al. 2016, section 5.2), from
+    DiscretizedLogistic  the same with σ((x ± w/2 - m)/s) (Kingma et al. 2016, section 5.2), from
 
         σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b))
 
-r is what Stirling's formula leaves of log Γ. `special` has g and r in forms that do not cancel: at every step of a
-diffusion the two variances almost agree, and a KL is a small difference of large numbers if written otherwise.
+r is the remainder of log Γ in Stirling's formula. `special` computes g and r without cancellation. This matters because
+the two variances are almost equal at every step of a diffusion: a naive KL is a small difference of large numbers.
 
-Outside the support log_prob is -inf, and its gradients are 0. Samples of Normal and Gamma (implicitly: Figurnov et al.
-2018) are differentiable in the parameters; those of the others, `DISCRETE`, are not. Parameters and x together say the
-type of what comes out (`dtypes`). A sample has the parameters' type.
+Outside the support log_prob is -inf, and its gradients are 0. Samples of Normal and Gamma are differentiable in the
+parameters (Gamma implicitly: Figurnov et al. 2018); samples of the others, `DISCRETE`, are not. Parameters and x
+together determine the floating type of a result (`dtypes`). A sample has the type of the parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -35,8 +35,8 @@ from diffjax.dtypes import alike, as_float, floating
 from diffjax.randomness import Keys
 from diffjax.special import LOG_2PI, excess, log1mexp, stirling, stirling_divergence, weigh
 
-LARGE = 1e4  # concentration from which a draw's derivative is that of its expansion
-NARROW = 0.1  # width of a bin in standard deviations below which its probability is a series
+LARGE = 1e4  # above this concentration, the derivative of a draw comes from an expansion
+NARROW = 0.1  # below this width in standard deviations, the probability of a bin comes from a series
 
 
 class Distribution(Protocol):
@@ -71,7 +71,7 @@ class Normal(NamedTuple):
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         x, mean, variance = alike(x, *self)
-        # The square last: of numbers below 1e-19, or above 1e19, it leaves single precision.
+        # Divide before squaring: the square of a number below 1e-19 or above 1e19 leaves single precision.
         return -0.5 * (((x - mean) / jnp.sqrt(variance)) ** 2 + jnp.log(variance) + LOG_2PI)
 
     def kl(self, other: "Normal") -> Float[Array, "*shape"]:
@@ -87,8 +87,8 @@ class Normal(NamedTuple):
 class Gamma(NamedTuple):
     """Gamma(concentration, rate), elementwise, on x > 0.
 
-    A draw that underflows, as those of concentrations below 0.1 may, is the least positive normal number. The density
-    is finite there, where at 0 it is not: log_prob(0) is its limit, and counts as outside for the gradients.
+    A draw that underflows, which may happen for concentrations below 0.1, becomes the smallest positive normal number.
+    The density is finite there, unlike at 0. log_prob(0) is a limit, and gradients treat 0 as outside the support.
     """
 
     concentration: Float[Array, "*#shape"]
@@ -137,10 +137,10 @@ class Gamma(NamedTuple):
 
 
 class Bernoulli(NamedTuple):
-    """B(sigmoid(logits)), elementwise, on {0, 1}. Logits keep probabilities next to 0 and 1 apart from 0 and 1.
+    """B(sigmoid(logits)), elementwise, on {0, 1}. With logits, probabilities close to 0 and 1 stay apart from 0 and 1.
 
-    Infinite logits are point masses. Between 0 and 1 log_prob is linear, minus the cross-entropy of grey x; beyond them
-    it is -inf.
+    Infinite logits are point masses. For grey x, between 0 and 1, log_prob is linear: minus the cross-entropy. Outside
+    of [0, 1] it is -inf.
     """
 
     logits: Float[Array, "*shape"]
@@ -181,8 +181,8 @@ class Bernoulli(NamedTuple):
 class _Discretized(ABC):
     """A law on the reals rounded to `num_bins` equidistant values from -1 to 1, both end bins open.
 
-    log_prob takes an x between two bins for the middle of a bin of its own, and is -inf beyond the outermost bins,
-    which reach from -1 - 1/(num_bins - 1) to 1 + 1/(num_bins - 1).
+    log_prob treats an x between two bins as the middle of a bin of its own. It is -inf beyond the outermost bins, which
+    reach from -1 - 1/(num_bins - 1) to 1 + 1/(num_bins - 1).
     """
 
     num_bins: int
@@ -195,7 +195,7 @@ class _Discretized(ABC):
     def log_prob(self, x: Array) -> Array: ...
 
     def _half(self) -> float:
-        """Of a bin's width."""
+        """Half the width of a bin."""
         return 1.0 / (self.num_bins - 1)
 
     def _round(self, x: Array) -> Array:
@@ -292,7 +292,7 @@ DISCRETE = (Bernoulli, DiscretizedNormal, DiscretizedLogistic)
 
 
 def _log_narrow(centre: Array, width: Array) -> Array:
-    """log of Φ's increase over an interval of a width that is small, and small against 1/centre: by Taylor's series."""
+    """log of the increase of Φ over an interval, by a Taylor series. The width must be small, also against 1/centre."""
     c, q = centre**2, (width / 2) ** 2
     series = q * (c - 1) / 6 + q**2 * (c**2 - 6 * c + 3) / 120 + q**3 * (c**3 - 15 * c**2 + 45 * c - 15) / 5040
     return -0.5 * (c + LOG_2PI) + jnp.log(width) + jnp.log1p(series)

@@ -1,8 +1,7 @@
-"""The floating-point type that a computation takes.
+"""The floating-point type of a computation.
 
-Arithmetic is never done in 16 bits. A float32 array stays float32, also where jax's default is float64
-(`jax_enable_x64`), so that parameters and samples keep the type that they began with. Coefficients follow the array
-that they multiply.
+Arithmetic is never done in 16 bits. A float32 array stays float32, even where jax's default is float64
+(`jax_enable_x64`): parameters and samples keep their type. Coefficients take the type of the array that they multiply.
 """
 
 from typing import Any
@@ -16,10 +15,10 @@ AnyArray = Array | np.ndarray  # for annotations with a shape: jaxtyping takes n
 
 
 def floating(*values: Any) -> np.dtype:
-    """The type of these arrays, pytrees of arrays or numbers together.
+    """The common floating type of arrays, pytrees of arrays and numbers.
 
-    float32 takes the place of 16 bits, and jax's default float that of integers. Python numbers adapt to the arrays
-    beside them. It also answers under `jax_numpy_dtype_promotion=strict`.
+    16-bit types become float32, and integers become jax's default float. Python numbers adapt to the arrays beside
+    them. This also works under `jax_numpy_dtype_promotion=strict`.
     """
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*jax.tree.leaves(values))
@@ -34,6 +33,6 @@ def as_float(x: Any) -> Array:
 
 
 def alike(*values: Any) -> list[Array]:
-    """Arrays of the one `floating` type of them all: what a formula of several arrays begins with."""
+    """The values as arrays of their common `floating` type. A formula with several arrays starts with this."""
     dtype = floating(*values)
     return [jnp.asarray(x, dtype) for x in values]

@@ -1,16 +1,16 @@
-"""Drivers that are called outside `jit`: their programs are compiled once.
+"""Compiles the program of a driver only once when the driver is called outside `jit`.
 
 `jax.lax.scan` outside `jit` is compiled anew for each new body. A driver such as `samplers.sample` makes a new body at
 each call: a second of compilation for milliseconds of work, and megabytes that are never given back. `once` traces and
-lowers the program, 60 to 100 ms for a small network. It looks the program's text up among those that were compiled
-before. Arrays that the program closes over, such as a network's parameters, become arguments: new parameters reuse the
-compiled form.
+lowers the program, which takes 60 to 100 ms for a small network. It then looks for the program's text among those
+compiled before. Arrays that the program closes over, such as a network's parameters, become arguments: new parameters
+reuse the compiled program.
 
-An array that a `jax.jit` of the caller's own closes over is part of the text, though: with another one the program is
-compiled anew. Give it to that function as an argument.
+One exception: an array that the caller's own `jax.jit` closes over is part of the text, so a new array compiles the
+program anew. Pass it to that function as an argument.
 
-The trace at each call is the price of being right. A closure may read a variable that has changed since the last call,
-so that the same function need not be the same program. `jax.jit` around a driver saves the trace as well.
+Every call traces the program again. This is needed for correctness: a closure may read a variable that has changed
+since the last call, so the same function may be another program. `jax.jit` around a driver saves the trace, too.
 """
 
 import collections
@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-MOST = 128  # programs kept; the one that was unused for longest makes room
+MOST = 128  # programs kept; the least recently used one is dropped
 
 _programs: collections.OrderedDict[str, Any] = collections.OrderedDict()
 _lock = threading.Lock()
@@ -33,12 +33,12 @@ def once(program: Callable[..., Any], *arguments: Any) -> Any:
 
     Args:
         program: a pure function. It may be a new one at each call, and may close over anything.
-        arguments: pytrees of arrays. What steers Python's control flow belongs in the closure.
+        arguments: pytrees of arrays. Values that steer Python's control flow belong in the closure.
     """
     leaves = jax.tree.leaves(arguments)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return program(*arguments)
-    # A new function, for jax would remember the trace of an old one.
+    # A new function, because jax would reuse the trace of an old one.
     traced, shapes = jax.make_jaxpr(lambda *arguments: program(*arguments), return_shape=True)(*arguments)
     leaves = [*traced.consts, *leaves]
     # A tracer that was closed over belongs to a transformation around us. The text does not tell callbacks apart.

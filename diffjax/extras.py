@@ -1,8 +1,8 @@
-"""What only some need is an extra: its absence is one sentence that says how to install it.
+"""Optional dependencies (extras). If one is missing, the error is one sentence that says how to install it.
 
 run         data sets, training and the command line
 features    the weights of EfficientNet-Lite0, and files of weights in safetensors
-weights     files of weights in safetensors alone
+weights     only files of weights in safetensors
 wandb       logs at Weights & Biases
 """
 
@@ -20,12 +20,12 @@ PURPOSES = {
 
 
 class MissingExtra(InputError, ImportError):
-    """An `ImportError` to who imports, an `InputError` to who runs the command line."""
+    """An `ImportError` for code that imports, and an `InputError` for the command line."""
 
 
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Around imports of packages of an extra.
+    """A context for imports of an extra's packages.
 
     Raises `MissingExtra` if one is not installed.
     """
@@ -52,7 +52,7 @@ def needs_wandb() -> contextlib.AbstractContextManager[None]:
 
 
 def missing(error: ModuleNotFoundError, extra: str = "run") -> MissingExtra:
-    """The sentence that takes the place of `error`."""
+    """The exception that replaces `error`."""
     return MissingExtra(
         f"{error.name} is not installed, which {PURPOSES[extra]}: pip install"
         f" 'diffjax[{extra}]' (from a clone: pip install -e '.[{extra}]')"

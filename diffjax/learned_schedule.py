@@ -4,15 +4,16 @@
     gamma(t) = gamma_0 + (gamma_1 - gamma_0) u(t),   u(t) = (m(t) - m(0))/(m(1) - m(0))       (appendix H)
     m(t) = c t + Σ_j w_j sigmoid(a_j t + b_j),   c, w, a > 0
 
-so that u rises from 0 to 1. (The paper has l1 + l3(sigmoid(l2(l1))), l1 linear in t: the same functions.)
+so u rises from 0 to 1. (The paper writes l1 + l3(sigmoid(l2(l1))), with l1 linear in t: these are the same functions.)
 
 The bound in continuous time depends on the ends gamma_0 and gamma_1, and not on the interior u. But the variance of its
-estimate does. So the ends descend the bound, as the network does, and the interior descends the variance. Let l be the
-cost of one example at a random time:
+estimate depends on u. So the ends are trained on the bound, as the network is, and the interior is trained on the
+variance. Let l be the cost of one example at a random time:
 
     ∇Var[l] = ∇E[l²] - 2 E[l] ∇E[l] = E[2 l ∇l],   because ∇E[l] = 0 for the interior         (appendix I.2)
 
-`least_variance` puts this factor 2 l on the way back from the cost to the interior: one loss and one backward pass.
+`least_variance` applies this factor 2 l in the backward pass from the cost to the interior. So there is one loss and
+one backward pass.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ SHARPNESS = 10.0  # a at the start: each unit rises over a tenth of the times
 @pytrees.register
 @dataclass(frozen=True)
 class Learned:
-    """A variance-preserving `Schedule`, differentiable in its three fields. At t = 0 there is noise left."""
+    """A variance-preserving `Schedule`, differentiable in its three fields. Some noise is left at t = 0."""
 
     gamma_0: ArrayLike
     gamma_1: ArrayLike
@@ -83,7 +84,7 @@ def learned(gamma_0: ArrayLike, gamma_1: ArrayLike, interior: Interior) -> Learn
         interior: the parameters of u, as `interior` makes them.
 
     Raises:
-        InputError: unless gamma_0 < gamma_1, both finite, where they are concrete.
+        InputError: for concrete ends, unless gamma_0 < gamma_1 and both are finite.
     """
     if not any(isinstance(end, jax.core.Tracer) for end in (gamma_0, gamma_1)):
         low, high = np.asarray(gamma_0), np.asarray(gamma_1)
@@ -119,13 +120,13 @@ def least_variance(
     t: Float[Array, " batch"],
     cost: Callable[[Array, Array], Array],
 ) -> Float[Array, " batch"]:
-    """cost(gamma(t), gamma'(t)), whose gradient to the interior of the schedule is that of its square.
+    """cost(gamma(t), gamma'(t)), but the interior of the schedule gets the gradient of the squared cost.
 
-    The gradient to everything else, gamma_0 and gamma_1 among it, is the cost's own.
+    Everything else, gamma_0 and gamma_1 included, gets the gradient of the cost.
 
     Args:
         t: a time for each example, uniform on [0, 1].
-        cost: (gamma (batch,), gamma' (batch,)) -> (batch,). Entry i must depend on entries i alone.
+        cost: (gamma (batch,), gamma' (batch,)) -> (batch,). Entry i of the result may depend only on entries i.
     """
     t = as_float(t)
     u, slope = jax.jvp(schedule.position, (t,), (jnp.ones_like(t),))
@@ -136,13 +137,13 @@ def least_variance(
 
 @jax.custom_vjp
 def _squared(u: Array, slope: Array) -> tuple[Array, Array, Array]:
-    """u, slope and a link, which is 0. On the way back the link brings 2 l of each example, a factor of the others."""
+    """u, slope and a link, which is 0. In the backward pass the link carries 2 l, and it multiplies the other two."""
     return u, slope, jnp.zeros_like(u)
 
 
 @jax.custom_vjp
 def _linked(cost: Array, link: Array) -> Array:
-    """The cost l itself. On the way back the link gets 2 l, the derivative of l² by l."""
+    """The cost l itself. In the backward pass the link gets 2 l, the derivative of l² with respect to l."""
     return cost
 
 
@@ -157,7 +158,7 @@ _linked.defvjp(
 
 
 def _rise(weights: Interior, t: Array) -> Array:
-    """m(t) - m(0), each unit by itself: it is 0 at t = 0 without rounding."""
+    """m(t) - m(0), subtracted unit by unit, so that it is exactly 0 at t = 0."""
     inner = jnp.exp(weights["log_a"]) * t[..., None] + weights["b"]
     units = jax.nn.sigmoid(inner) - jax.nn.sigmoid(weights["b"])
     return jnp.exp(weights["log_c"]) * t + (jnp.exp(weights["log_w"]) * units).sum(-1)

@@ -1,7 +1,7 @@
 """Matrix products in full precision, for the mathematics.
 
-Accelerators round the factors of a product to bfloat16 or TensorFloat-32 unless they are asked not to. A network bears
-that; a density, a covariance or a known pixel would be known to as many bits. Networks keep the accelerator's default.
+By default, accelerators round the factors of a product to bfloat16 or TensorFloat-32. Networks tolerate that, and keep
+the default. A density, a covariance or a known pixel would be accurate only to that many bits.
 """
 
 from functools import partial

@@ -3,7 +3,7 @@
 The state m of a memory is any pytree of arrays. In a step with parameters θ and a batch x of num examples
 
     d_i  = draw(m, key, num)_i           fields of its own for each example: its time, its chain
-    L_i  = loss(θ, x_i, d_i, m)          the loss may read the whole of m, and is not differentiated by it
+    L_i  = loss(θ, x_i, d_i, m)          the loss may read all of m; no gradient goes to m
     θ'   = θ - ∇_θ (1/num) Σ_i w_i L_i   w = d["weight"] if it is drawn, else 1
     m'   = update(m, key', θ', (x, d), L)
 
@@ -25,12 +25,11 @@ class Memory(NamedTuple):
     init(params) -> memory, before the first step
     draw(memory, key, num) -> {name: (num, ...)}, further fields of a batch of num examples, {} if there are none.
         "weight" (num,), if it is drawn, weighs the loss of each example
-    update(memory, key, params, batch, losses) -> memory, after a step: with the new parameters, the whole batch with
-        what was drawn for it, and its losses (num,), not weighted
-    of_teacher: whether it keeps the parameters that training begins with as those of a teacher, so that they have to be
-        another run's
+    update(memory, key, params, batch, losses) -> memory, after a step: it gets the new parameters, the whole batch with
+        the drawn fields, and the losses of the batch (num,), not weighted
+    of_teacher: whether it keeps the initial parameters of training as a teacher. They must then come from another run
 
-    The loss finds the memory as batch["memory"], and what was drawn under its name.
+    The loss finds the memory as batch["memory"], and each drawn field under its name.
     """
 
     init: Callable[[Any], Any]

@@ -4,11 +4,11 @@
     data     is divided     is whole
     model    is divided     is divided: parameters, their mean and the optimiser's moments (FSDP, ZeRO 3)
 
-(("data", -1), ("model", 1)) is data parallelism, (("data", 1), ("model", -1)) shards everything fully, and anything
-between does both: with (("data", 2), ("model", 4)) each group of four neighbours holds one copy of the state. -1 is
-what is left of the devices. No axis changes the mathematics: a layer's weights are gathered where it is computed.
+(("data", -1), ("model", 1)) is data parallelism, and (("data", 1), ("model", -1)) shards everything fully. Anything
+between does both: with (("data", 2), ("model", 4)) each group of four neighbours holds one copy of the state. -1 stands
+for the remaining devices. No axis changes the mathematics: the weights of a layer are gathered to compute it.
 
-Devices are in jax's order, so that process p holds the p-th contiguous part of a batch.
+Devices are in jax's order: process p holds the p-th contiguous part of a batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,10 +27,11 @@ DATA_PARALLEL: Axes = (("data", -1), ("model", 1))
 
 
 def make_mesh(axes: Axes = DATA_PARALLEL, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of `devices`, all of them unless given.
+    """A mesh of `devices`; None means all devices.
 
     Raises:
-        InputError: unless the axes are "data" and "model", each at most once, and their sizes multiply to the devices.
+        InputError: unless the axes are "data" and "model", each at most once, and the product of their sizes is the
+            number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     check_axes(axes)
@@ -47,7 +48,7 @@ def make_mesh(axes: Axes = DATA_PARALLEL, devices: Sequence[Any] | None = None) 
 
 
 def check_axes(axes: Axes) -> None:
-    """Raises `InputError` unless `axes` is ((name, size), ...) as above, whatever devices there are."""
+    """Raises `InputError` unless `axes` is ((name, size), ...) as above. It does not look at the devices."""
     like = "write it as (('data', -1), ('model', 1)), where -1, once, is what is left of the devices"
     try:
         sizes = [(str(name), size) for name, size in axes]
@@ -72,16 +73,16 @@ def divided(mesh: Mesh) -> NamedSharding:
 
 
 def gather(mesh: Mesh, tree: Any) -> Any:
-    """Inside jit: the arrays as every device needs them to compute with."""
+    """Inside jit: makes the arrays whole on every device, to compute with them."""
     return jax.lax.with_sharding_constraint(tree, whole(mesh))
 
 
 def spread(fn: Callable[..., Any], mesh: Mesh, batch_at: int = 2) -> Callable[..., Any]:
     """`jax.jit(fn)` over all devices of the mesh, for an `fn` that treats the examples of a batch alike.
 
-    Argument number `batch_at` is a tree of numpy arrays (batch, ...), the same in every process, of which each device
-    is given its part. The other arguments, and what is returned, are whole on every device: in every process, numpy
-    reads all of the result. Raises `InputError` if the devices cannot share the batch equally.
+    Argument number `batch_at` is a tree of numpy arrays (batch, ...), the same in every process. Each device gets its
+    part. The other arguments and the result are whole on every device, so numpy reads all of the result in every
+    process. Raises `InputError` if the devices cannot share the batch equally.
     """
 
     def place(x: np.ndarray) -> jax.Array:
@@ -97,11 +98,11 @@ def spread(fn: Callable[..., Any], mesh: Mesh, batch_at: int = 2) -> Callable[..
 
 
 def share(mesh: Mesh, num: int) -> int:
-    """The least multiple of the number of devices that is not below `num`: a batch they can share."""
+    """`num`, rounded up to a multiple of the number of devices: a batch size that they can share."""
     return -(-num // mesh.size) * mesh.size
 
 
 def here(mesh: Mesh, tree: Any) -> Any:
-    """Arrays that lie on the mesh, whole on one device of this process: for what is not spread."""
+    """Arrays of the mesh, whole on one device of this process: for functions that are not spread."""
     together = jax.jit(lambda t: t, out_shardings=whole(mesh))(tree)
     return jax.tree.map(lambda x: x.addressable_data(0), together)

@@ -1,4 +1,4 @@
-"""Places in the file system, as a person writes them."""
+"""File system paths, as a user writes them."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,8 @@ def local(path: str | Path, field: str) -> Path:
     """`path` with ~ expanded. `field` is what errors call it.
 
     Raises:
-        InputError: for the address of a remote place, such as gs://bucket/run, which would else become a directory here
-            of that name; and for ~ where there is no home directory.
+        InputError: for a remote address such as gs://bucket/run, which would otherwise become a local directory of that
+            name; and for ~ if there is no home directory.
     """
     if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # a Path has made one slash of two; C:/ is a drive
         raise InputError(f"{field} = {str(path)!r} is a remote place; name a local directory, or mount it as one")

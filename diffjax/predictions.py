@@ -8,13 +8,13 @@ x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every 
     v         alpha eps - sigma x_0                          (Salimans & Ho 2022)
     score     ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
     velocity  dx_t/dt = alpha' x_0 + sigma' eps              (Lipman et al. 2023)
-    logits    log-odds of x_0 = 1, for bits: these have an x_0, their probability, and no eps
+    logits    log-odds of x_0 = 1, for bits: they give an x_0, the probability, and no eps
 
-Between two points of a chain's grid its velocity is that of the interpolated schedule, on a point that of the step to
-the right.
+Between two grid points of a chain, the velocity is that of the interpolated schedule. On a grid point, it is that of
+the step to the right.
 
 Where alpha = 0, as at t = 1 of `schedules.straight`, x_t is the noise and says nothing about x_0. There x0, v and
-velocity are predictions all the same; eps and score are not.
+velocity still predict x_0; eps and score do not.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from diffjax.errors import InputError
 from diffjax.schedules import Schedule, broadcast_to, no_signal_at_end
 
 Kind = Literal["eps", "x0", "v", "score", "velocity", "logits"]
-KINDS = ("eps", "x0", "v", "score", "velocity")  # those from which a Gaussian process gets (x_0, eps)
+KINDS = ("eps", "x0", "v", "score", "velocity")  # the kinds that give (x_0, eps) of a Gaussian process
 Network = Callable[[Array, Array], Array]
 
 
@@ -44,9 +44,9 @@ class Prediction:
     """An estimate made from x_t.
 
     value: (batch, *event), of the given `kind`.
-    log_var: None, or (batch, *event), what `variance` reads. "learned": where the log-variance of the reverse kernel
-        lies between log β̃ (0, "posterior") and log β (1, "forward"; Nichol & Dhariwal 2021, eq. 15). "shifted": what
-        is added to the log-odds of β (Sohl-Dickstein et al. 2015, eq. 64).
+    log_var: None, or (batch, *event). Its meaning depends on the `variance` of the reverse kernel. "learned": the
+        position of the log-variance between log β̃ (0, "posterior") and log β (1, "forward"; Nichol & Dhariwal 2021,
+        eq. 15). "shifted": the number added to the log-odds of β (Sohl-Dickstein et al. 2015, eq. 64).
     """
 
     value: Float[Array, "*shape"]
@@ -62,9 +62,9 @@ def predictor(kind: Kind, fn: Network, learned_variance: bool = False) -> Predic
 
     Args:
         kind: what the array is: one of `KINDS`, or "logits".
-        fn: takes xt (batch, *event) and t (batch,) in [0, 1]: losses, bounds and samplers all call it so.
-        learned_variance: fn's last axis holds twice the channels of xt; the second half, in [-1, 1] where trained,
-            places the reverse log-variance: log_var = (out + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
+        fn: takes xt (batch, *event) and t (batch,) in [0, 1]. Losses, bounds and samplers all call it this way.
+        learned_variance: fn's last axis holds twice the channels of xt. The second half, in [-1, 1] where trained,
+            gives the reverse log-variance: log_var = (out + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
 
     Raises:
         InputError: on an unknown kind.
@@ -112,12 +112,12 @@ def preconditioned(fn: Network, schedule: Schedule, sigma_data: ArrayLike) -> Pr
 
         c_in = 1/√(sigma² + alpha² s²)   c_skip = alpha s² c_in²   c_out = sigma s c_in   c_noise = ¼ log(sigma/alpha)
 
-    Theirs is alpha = 1; any other schedule is that of x_t/alpha at the noise level sigma/alpha. For data of mean 0 and
-    variance s² the input of F has unit variance, and so has what F has to say. `losses.weighted` with `losses.edm(s)`
-    is its plain squared error. With s = 1 and alpha² + sigma² = 1, F is -v.
+    The paper has alpha = 1. Any other schedule is the paper's for x_t/alpha at the noise level sigma/alpha. For data of
+    mean 0 and variance s², the input and the target of F have unit variance. `losses.weighted` with `losses.edm(s)` is
+    the plain squared error of F. With s = 1 and alpha² + sigma² = 1, F is -v.
 
     Args:
-        fn: F, of c_in x_t (batch, *event) and c_noise (batch,), which is kept within ±5, as alpha may be 0.
+        fn: F, a function of c_in x_t (batch, *event) and c_noise (batch,). c_noise is clipped to ±5, as alpha may be 0.
         sigma_data: s, the standard deviation of the data: measure it.
     """
 
@@ -139,11 +139,11 @@ def logits(fn: Network) -> Predict:
 
 
 def pair(prediction: Prediction, schedule: Schedule, xt: Array, t: ArrayLike) -> tuple[Array, Array]:
-    """(x_0, eps) with alpha x_0 + sigma eps = x_t, whatever was predicted; of the floating type of x_t.
+    """(x_0, eps) with alpha x_0 + sigma eps = x_t, from any kind of prediction, in the floating type of x_t.
 
     Raises:
-        InputError: on a prediction of bits; on one of eps or score where alpha is 0, or may be: at traced times of a
-            schedule whose alpha(1) is 0.
+        InputError: on a prediction of bits; on a prediction of eps or score where alpha is 0 or may be 0. It may be 0
+            at traced times of a schedule with alpha(1) = 0.
     """
     xt = as_float(xt)
     if prediction.kind in ("eps", "score") and no_signal_at_end(schedule) and _may_be_one(t):
@@ -230,7 +230,7 @@ def clip(predict: Predict, process, low: float = -1.0, high: float = 1.0) -> Pre
 
 
 def dynamic_threshold(predict: Predict, process, quantile: float = 0.995) -> Predict:
-    """Predict with x_0 clipped to [-s, s] and divided by s, the quantile of |x_0| in its example or 1 if that is less.
+    """Predict with x_0 clipped to [-s, s] and divided by s = max(1, quantile of |x_0| in the example).
 
     Strong guidance drives x_0 out of [-1, 1]; this brings it back without saturating (Saharia et al. 2022, section
     2.3). The result is of kind x0.

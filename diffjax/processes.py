@@ -9,11 +9,11 @@ Gaussian, x_t = alpha_t x_0 + sigma_t eps, λ_t = log(alpha_t²/sigma_t²), for 
 
 In Ho et al. (2020) β is sigma²_{t|s} and β̃ is r sigma_s², the variance of q(x_s | x_t, x_0).
 
-Only alpha and sigma at the two ends enter: nothing depends on a number of steps, and any s < t will do. In a pair
-(s, t) s = 0 is the data themselves, also for a schedule such as `ve` or a learned one whose sigma(0) is not 0.
+Only alpha and sigma at s and t are used: nothing depends on a number of steps, and any s < t is allowed. In a pair
+(s, t), s = 0 means the data themselves, even for a schedule with sigma(0) > 0, such as `ve` or a learned one.
 
-Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its value with probability exp(L_s - L_t),
-L the schedule's integrated rate, and is else drawn anew from B(r), r the prior's probability of a 1:
+Binomial (Sohl-Dickstein et al. 2015, appendix B.2): from s to t a bit keeps its value with probability exp(L_s - L_t);
+otherwise it is drawn anew from B(r). L is the schedule's integrated rate, r the prior's probability of a 1:
 
     q(x_t | x_s)       B(k x_s + (1 - k) r),  k = exp(L_s - L_t)
     q(x_s | x_t, x_0)  log-odds of q(x_s | x_0) plus log q(x_t | x_s = 1) - log q(x_t | x_s = 0), where
@@ -39,9 +39,9 @@ Variance = Literal["posterior", "forward", "learned", "shifted"]
 
 
 class Process(Protocol):
-    """The conditionals of a diffusion. Times are (), or of the leading axes of x, in [0, 1]; s < t.
+    """The conditionals of a diffusion. Times are in [0, 1] and have shape () or the leading axes of x; s < t.
 
-    A conditional has the floating type of the x that it is given. The prior, which is given none, has jax's default.
+    A conditional has the floating type of its x. The prior has no x: its type is jax's default.
     """
 
     @property
@@ -80,7 +80,7 @@ class Gaussian(NamedTuple):
         xt, s, t = _same_type(xt, s, t)
         alpha_s, alpha_t = self._alpha_of_earlier(s), self.schedule.alpha(t)
         snr_ratio, r = jnp.exp(self._log_snr_change(s, t)), self._r(s, t)  # exp(λ_t - λ_s)
-        # Of the same rounded λ as the variance. Where alpha_t = 0, x_t says nothing of x_s.
+        # From the same rounded λ as the variance. Where alpha_t = 0, x_t says nothing about x_s.
         of_xt = snr_ratio * alpha_s / jnp.where(alpha_t == 0, 1.0, alpha_t)
         mean = broadcast_to(of_xt, xt) * xt + broadcast_to(alpha_s * r, xt) * jnp.asarray(x0, xt.dtype)
         return Normal(mean, broadcast_to(self._posterior_variance(s, t), xt))
@@ -95,14 +95,14 @@ class Gaussian(NamedTuple):
     ) -> Normal:
         """p(x_s | x_t): the posterior with the predicted x_0 in place of x_0, and one of four variances.
 
-        "posterior" is β̃ (exact if the data is a point), "forward" is β (exact if the data is N(0, I)), "learned"
+        "posterior" is β̃ (exact if the data is a point). "forward" is β (exact if the data is N(0, I)). "learned"
         interpolates their logarithms by `prediction.log_var` (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021,
-        eq. 15), "shifted" adds `prediction.log_var` to the log-odds of β, for variance-preserving schedules, whose β
-        are below 1 (Sohl-Dickstein et al. 2015, eq. 64).
+        eq. 15). "shifted" adds `prediction.log_var` to the log-odds of β (Sohl-Dickstein et al. 2015, eq. 64). It is
+        for variance-preserving schedules, whose β are below 1.
 
-        At s = 0, where β̃ = 0, "posterior" and "learned" take the β̃ of the step of equal length above it, (t, 2t), as
-        the papers' codes do, or sigma(0)² if that is more. At t = 1 there is no such step. "forward" is β there too:
-        the code of Ho et al. has β̃_2 in its place, and so has a `decoder` of pixels in `bounds`.
+        At s = 0, β̃ is 0. There "posterior" and "learned" take the β̃ of the next step of equal length, (t, 2t), as the
+        papers' codes do, or sigma(0)² if that is larger. At t = 1 there is no such step. "forward" is β at s = 0, too;
+        the code of Ho et al. uses β̃_2 instead, and so does a `decoder` of pixels in `bounds`.
 
         Raises:
             InputError: on an unknown variance, or "learned" or "shifted" without `log_var`.
@@ -143,7 +143,7 @@ class Gaussian(NamedTuple):
         return self._r(s, t) * jnp.where(s == 0, 0.0, self.schedule.sigma(s) ** 2)
 
     def _posterior_variance_above_0(self, s: Array, t: Array) -> Array:
-        """β̃ of (s, t), s > 0; at s = 0 that of (t, 2t), or sigma(0)² if that is more."""
+        """β̃ of (s, t) for s > 0. At s = 0 it is β̃ of (t, 2t), or sigma(0)² if that is larger."""
         first = s == 0
         lower, upper = jnp.where(first, t, s), jnp.where(first, jnp.minimum(2 * t, 1.0), t)
         sigma_0_squared = jnp.where(first, self.schedule.sigma(jnp.zeros_like(t)) ** 2, 0.0)
@@ -199,12 +199,12 @@ class Binomial(NamedTuple):
     ) -> Bernoulli:
         """p(x_s | x_t), the mixture over the predicted x_0; at s = 0 the prediction itself.
 
-        The prediction is of kind "logits" (log-odds of x_0 = 1) or "x0" (its probability). There is no variance to
-        choose: any but "posterior" is an error, as is another kind.
+        The prediction is of kind "logits" (log-odds of x_0 = 1) or "x0" (its probability); another kind is an error.
+        There is no variance to choose: any value but "posterior" is an error.
         """
         xt, s, t = _same_type(xt, s, t)
         logits = _logits(prediction, variance, xt)
-        # At s = 0 the posteriors are point masses with infinite log-odds: take them elsewhere, and not use them.
+        # At s = 0 the posteriors are point masses with infinite log-odds: compute them at another s, and discard them.
         first = s == 0
         inner = jnp.where(first, 0.5 * t, s)
         ones = jnp.ones_like(xt)
@@ -259,6 +259,6 @@ def _logits(prediction: Prediction, variance: Variance, xt: Array) -> Array:
 
 
 def _same_type(x: Array, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:
-    """x of its floating type, and the times of the same."""
+    """x in its floating type, and the times in the same type."""
     x = as_float(x)
     return x, jnp.asarray(s, x.dtype), jnp.asarray(t, x.dtype)

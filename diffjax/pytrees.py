@@ -1,4 +1,4 @@
-"""Dataclasses as pytrees, each a structure of its own."""
+"""Dataclasses as pytrees, where each class has a tree structure of its own."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -11,8 +11,8 @@ Class = TypeVar("Class", bound=type)
 def register(cls: Class) -> Class:
     """Registers a dataclass as a pytree; fields with `metadata={"static": True}` are part of its structure.
 
-    `jax.tree_util.register_dataclass` would do, but in jax 0.10 the structures of any two classes with as many fields
-    are equal: where their hashes met in a cache, a compiled function ran what had been traced for the other class.
+    `jax.tree_util.register_dataclass` is not enough: in jax 0.10 the structures of any two classes with the same number
+    of fields are equal. Where their hashes met in a cache, a compiled function ran the trace of the other class.
     """
     names = {f.name: bool(f.metadata.get("static")) for f in dataclasses.fields(cls)}
     dynamic = [name for name, static in names.items() if not static]

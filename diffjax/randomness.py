@@ -1,6 +1,6 @@
 """Randomness for a batch, from one key or from one key per example.
 
-With a key per example, what an example draws does not depend on its neighbours in the batch: the draws of a training
+With one key per example, the draws of an example do not depend on its neighbours in the batch. The draws of a training
 step are then the same on one device or eight, however the batch is divided. Keys are `jax.random.key` keys; an old
 `PRNGKey` counts as one key.
 """
@@ -24,14 +24,14 @@ def per_example(key: Keys) -> bool:
 
 
 def split(key: Keys, num: int) -> list[Keys]:
-    """`num` new keys of the same form: one each, or one per example each."""
+    """`num` new keys of the same form as `key`: each is one key, or one key per example."""
     if not per_example(key):
         return list(jax.random.split(key, num))
     return list(jax.vmap(lambda k: jax.random.split(k, num), out_axes=1)(key))
 
 
 def fold_in(key: Keys, data: int) -> Keys:
-    """A new key of the same form; none of those that `split` makes if `data` is above their number."""
+    """A new key of the same form as `key`. It is none of the keys of `split` if `data` is above their number."""
     return jax.vmap(lambda k: jax.random.fold_in(k, data))(key) if per_example(key) else jax.random.fold_in(key, data)
 
 
@@ -41,20 +41,20 @@ def each(key: Keys, batch: int) -> Key[Array, " batch"]:
 
 
 def normal(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
-    """Standard normal, `shape` = (batch, *event); of any shape if the key is one."""
+    """Standard normal draws of `shape` = (batch, *event), or of any shape for a single key."""
     return _draw(lambda k, shape: jax.random.normal(k, shape, dtype), key, shape)
 
 
 def uniform(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
-    """Uniform on [0, 1), `shape` = (batch, *event); of any shape if the key is one.
+    """Uniform draws on [0, 1) of `shape` = (batch, *event), or of any shape for a single key.
 
-    In float32 it is a multiple of 2^-23 ≈ 1.2e-7, and so no measure of small probabilities: `logistic` is.
+    In float32 a draw is a multiple of 2^-23 ≈ 1.2e-7. This is too coarse for small probabilities: use `logistic`.
     """
     return _draw(lambda k, shape: jax.random.uniform(k, shape, dtype), key, shape)
 
 
 def logistic(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Float[Array, "*shape"]:
-    """Standard logistic, `shape` = (batch, *event); of any shape if the key is one.
+    """Standard logistic draws of `shape` = (batch, *event), or of any shape for a single key.
 
     P(draw < logits) = sigmoid(logits), up to 2^-33 ≈ 1e-10 in both tails (2^-65 in float64).
     """
@@ -63,7 +63,7 @@ def logistic(key: Keys, shape: tuple[int, ...], dtype: DTypeLike = float) -> Flo
 
     def draw(k: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         word = jax.random.bits(k, shape, f"uint{num}")
-        # One bit for the side and the rest for the smaller of u and 1 - u: the tails are where floats are fine.
+        # One bit for the side, the rest for the smaller of u and 1 - u: small in the tails, where floats are dense.
         u = ((word >> 1).astype(f"float{num}") + 0.5) * 2.0**-num
         size = jnp.log1p(-u) - jnp.log(u)
         return jnp.where(word % 2 == 0, size, -size).astype(dtype)
@@ -78,7 +78,7 @@ def _draw(draw: Callable[[PRNGKeyArray, tuple[int, ...]], Array], key: Keys, sha
 def check_seed(name: str, seed: object) -> None:
     """Raises `InputError` unless the seed called `name` is an integer of at least 0 and below 2^32.
 
-    `jax.random.key` keeps 32 bits of a seed, so that a larger one is the same as a small one.
+    `jax.random.key` keeps 32 bits of a seed, so a larger seed would be the same as a smaller one.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"{name} = {seed!r} must be an integer of at least 0 and below 2^32 = {2**32}")

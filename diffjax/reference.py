@@ -3,11 +3,11 @@
 If x_0 has density Σ_k w_k N(m_k, C_k), x_t = alpha x_0 + sigma eps has Σ_k w_k N(alpha m_k, alpha² C_k + sigma² I), and
 eps* = E[eps | x_t] = -sigma ∇ log p_t(x_t) is the best possible prediction.
 
-Bits x_0 with Σ_k w_k Π_i B(p_ki) stay such a mixture under the binomial process, too, and either mixture stays one when
-multiplied by what an observation tells, r(x) = Π_i exp(-½ precision_i (y_i - x_i)²), precision 0 to +inf: since x_t is
-itself an observation of x_0, E[r(x_0) | x_t] is a matter of observing twice.
+Bits x_0 ~ Σ_k w_k Π_i B(p_ki) stay such a mixture under the binomial process, too. Either mixture also stays one when
+multiplied by the likelihood of an observation, r(x) = Π_i exp(-½ precision_i (y_i - x_i)²), with precisions from 0 to
++inf. x_t is itself an observation of x_0, so E[r(x_0) | x_t] follows from two observations.
 
-Functions of a real x have the type of x and the parameters together (`dtypes`), all else that of the parameters.
+Functions of a real x return the common type of x and the parameters (`dtypes`). All others return the parameters' type.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class GaussianMixture(NamedTuple):
         return GaussianMixture(weights, alpha * means, alpha**2 * covs + noise)
 
     def predict(self, schedule: Schedule, kind: Kind = "eps") -> Predict:
-        """The exact Predict of a kind: eps, -sigma ∇ log p_t(x_t), or x0, E[x_0 | x_t], or what follows from these.
+        """The exact Predict of a kind: eps = -sigma ∇ log p_t(x_t), x0 = E[x_0 | x_t], or what follows from these.
 
         t is () or (batch,). x0, v and velocity come from E[x_0 | x_t], which exists where alpha = 0, too.
         """
@@ -109,29 +109,29 @@ class GaussianMixture(NamedTuple):
         return predict
 
     def posterior(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> "GaussianMixture":
-        """p(x) r(x)/Z. Where a precision is infinite x is known and the covariances are singular: `mean`, `cov`,
-        `predict` and `at` a sigma > 0 hold, a density and samples are not to be had."""
+        """p(x) r(x)/Z. Where a precision is infinite, x is known and the covariances are singular. `mean`, `cov`,
+        `predict` and `at` with sigma > 0 are then still valid, but there is no density and no sample."""
         _, means, covs = alike(*self)
         known, noise, chol, white, log_joint = self._observe(y, precision)
         half = jax.scipy.linalg.solve_triangular(chol, jnp.where(known[:, None], covs, 0.0), lower=True)
         means = means + einsum("kij,ki->kj", half, white)
-        # Joseph's form, with gain (observed, D): C minus what is explained would be the rounding of C where precision
-        # is high.
+        # Joseph's form, with gain (observed, D). Where precision is high, C minus its explained part would be only the
+        # rounding of C.
         gain = jax.scipy.linalg.solve_triangular(chol, half, lower=True, trans="T")
         left = jnp.eye(len(noise), dtype=noise.dtype) - gain.mT
         covs = einsum("kij,kjl,kml->kim", left, covs, left) + einsum("kij,i,kil->kjl", gain, noise, gain)
         return GaussianMixture(jax.nn.softmax(log_joint), means, covs)
 
     def log_evidence(self, y: Float[Array, " D"], precision: Float[Array, " D"]) -> Float[Array, ""]:
-        """log p(y) of the observed entries, y ~ N(x, 1/precision): log E[r(x)] but for a constant of the precisions."""
+        """log p(y) of the observed entries, y ~ N(x, 1/precision): log E[r(x)] up to a constant of the precisions."""
         return jax.nn.logsumexp(self._observe(y, precision)[-1])
 
     def linear_posterior(
         self, matrix: Float[Array, "M D"], y: Float[Array, " M"], noise: ArrayLike
     ) -> "GaussianMixture":
-        """p(x | y), y = A x + noise · N(0, I). Of one Gaussian N(m, C) the mean is
+        """p(x | y), y = A x + noise · N(0, I). For one Gaussian N(m, C), the mean and the covariance are
 
-        m + C Aᵀ (A C Aᵀ + noise² I)⁻¹ (y - A m),   of covariance C - C Aᵀ (A C Aᵀ + noise² I)⁻¹ A C.
+        m + C Aᵀ (A C Aᵀ + noise² I)⁻¹ (y - A m)   and   C - C Aᵀ (A C Aᵀ + noise² I)⁻¹ A C.
         """
         weights, means, covs, a, y = alike(*self, matrix, y)
         seen = self.measured(a, noise)
@@ -185,7 +185,7 @@ class BernoulliMixture(NamedTuple):
     probs: Float[Array, "K D"]
 
     def log_prob(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
-        """log P(x) in nats, -inf where no component reaches, and of anything but bits."""
+        """log P(x) in nats. It is -inf where no component has mass, and where x is not made of bits."""
         x, weights, probs = alike(x, *self)
         each = jnp.where(x[..., None, :] == 1, jnp.log(probs), jnp.log1p(-probs)).sum(-1)
         bits = ((x == 0) | (x == 1)).all(-1)

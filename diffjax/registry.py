@@ -14,10 +14,10 @@ def choose(field: str, name: Any, choices: Mapping[str, T]) -> T: ...
 @overload
 def choose(field: str, name: Any, choices: Collection[str]) -> str: ...
 def choose(field: str, name: Any, choices: Any) -> Any:
-    """choices[name], or `name` itself where the choices are names alone.
+    """choices[name], or `name` itself if the choices are only names.
 
     Raises:
-        InputError: if it is none of them; `field` is what the user set.
+        InputError: if `name` is not a choice. The message calls it `field`, the setting of the user.
     """
     if not isinstance(name, str) or name not in choices:
         raise InputError(f"{field} must be one of {', '.join(choices)}, not {name!r}")
@@ -25,10 +25,10 @@ def choose(field: str, name: Any, choices: Any) -> Any:
 
 
 def build(factory: Callable[..., T], *args: Any, settings: Mapping[str, Any]) -> T:
-    """factory(*args, ...) with those of `settings` that its signature names. The others are another factory's.
+    """factory(*args, ...) with the `settings` that its signature names. The other settings are ignored.
 
     Raises:
-        InputError: if it names one without a default that `settings` have not.
+        InputError: if a parameter without a default is not in `settings`.
     """
     named = list(inspect.signature(factory).parameters.values())[len(args) :]
     for one in named:

@@ -1,12 +1,12 @@
-"""Functions of which densities and KLs are made, in forms that do not cancel in single precision.
+"""The building blocks of densities and KLs, in forms that do not cancel in single precision.
 
-    excess(a, b)             u - 1 - log u,  u = a/b                           what a ratio costs; 0 at u = 1, else more
+    excess(a, b)             u - 1 - log u,  u = a/b                           cost of a ratio: 0 at u = 1, else above
     stirling(a)              r(a) = log Γ(a) - [(a - ½) log a - a + ½ log 2π]
-    stirling_divergence(y, x)      r(y) - r(x) - (y - x) r'(x)                 Bregman's divergence of r, not below 0
+    stirling_divergence(y, x)      r(y) - r(x) - (y - x) r'(x)                 Bregman divergence of r, at least 0
 
-log Γ and its derivatives are differences of large numbers in the laws of large shapes, where r is about 1/(12 a). It
-comes from r(a) = r(a + 1) + c(a), c(a) = (a + ½) log(1 + 1/a) - 1, and Stirling's series from a + 8 on (Abramowitz &
-Stegun 6.1.40). Its derivatives are those of these sums.
+For large shapes a, formulas with log Γ and its derivatives are differences of large numbers, while r is about 1/(12 a).
+r is computed from r(a) = r(a + 1) + c(a), c(a) = (a + ½) log(1 + 1/a) - 1, and from Stirling's series from a + 8 on
+(Abramowitz & Stegun 6.1.40). Its derivatives are those of these sums.
 """
 
 import jax
@@ -56,12 +56,12 @@ def stirling_divergence(y: Array, x: Array) -> Array:
     """r(y) - r(x) - (y - x) r'(x), for y and x > 0 of one type."""
     steps = jnp.arange(SHIFT, dtype=x.dtype)
     delta, each_y, each_x = (y - x)[..., None], y[..., None] + steps, x[..., None] + steps
-    # c's divergence. With e below, c(y) - c(x) holds log(1 - e); next to 0 the terms of first order cancel by hand.
+    # The divergence of c. c(y) - c(x) contains log(1 - e), e below; near 0 the first-order terms are cancelled by hand.
     e = delta / each_y / (each_x + 1)
     close = 0.5 * (delta / each_x) * (delta / each_y) / (each_x + 1) - (each_y + 0.5) * minus_log1p(-e)
     near = jnp.abs(e) < NEAR
     apart = (each_y + 0.5) * jnp.log1p(jnp.where(near, 0.0, -e)) + delta / each_x * (each_x + 0.5) / (each_x + 1)
-    # That of a^-n is (y - x)² p² q Σ_{j<n} (j + 1) p^j q^(n-1-j), p = 1/x, q = 1/y.
+    # The divergence of a^-n is (y - x)² p² q Σ_{j<n} (j + 1) p^j q^(n-1-j), p = 1/x, q = 1/y.
     p, q = 1 / (x + SHIFT), 1 / (y + SHIFT)
     inner, power, total = jnp.ones_like(p * q), p, jnp.zeros_like(p * q)
     for n in range(1, 2 * len(SERIES)):

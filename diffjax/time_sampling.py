@@ -7,7 +7,7 @@ loss and not its mean:
     low_discrepancy  one draw shifted by 1/num: num equidistant points mod 1  (Kingma et al. 2021, appendix I.1)
     loss_aware       p_t ∝ √E[L_t²] over the last losses seen at t, weights 1/(T p_t)  (Nichol & Dhariwal 2021, eq. 18)
 
-Without a grid the density of t is part of what is minimised. Draws are evenly spread in its quantiles:
+Without a grid, the density of t is part of the objective. Draws are evenly spread over its quantiles:
 
     continuous       t uniform on [start, 1]
     log_normal       log(sigma/alpha) ~ N(mean, std²)                         (Karras et al. 2022, table 1)
@@ -45,7 +45,7 @@ class TimeSampler(NamedTuple):
 
 
 class History(NamedTuple):
-    """The last losses at every step of the chain: losses (T, length) as a ring, seen (T,) how many there ever were."""
+    """The last losses at every step of the chain. losses (T, length) is a ring buffer; seen (T,) counts all losses."""
 
     losses: Float[Array, "num_steps length"]
     seen: Int[Array, " num_steps"]
@@ -79,7 +79,7 @@ def continuous(start: float) -> TimeSampler:
 
 
 def log_normal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> TimeSampler:
-    """The noise level sigma/alpha is log-normal, but not above that at t = 1; weights 1."""
+    """The noise level sigma/alpha is log-normal, clipped to the level at t = 1; weights 1."""
 
     def sample(_: tuple, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
         level = mean + std * jax.scipy.special.ndtri(_inner(_stratified(key, num)))
@@ -101,7 +101,7 @@ def mode(scale: ArrayLike = 1.29) -> TimeSampler:
     """More times near the middle for scale > 0, fewer for scale < 0; 0 is uniform; weights 1.
 
     Raises:
-        InputError: unless -1 <= scale <= 2/(π - 2), where t falls with u.
+        InputError: unless -1 <= scale <= 2/(π - 2), the range in which t decreases with u.
     """
     most = 2.0 / (math.pi - 2.0)
     if not isinstance(scale, jax.core.Tracer) and not -1 <= np.asarray(scale) <= most:
@@ -118,7 +118,7 @@ def mode(scale: ArrayLike = 1.29) -> TimeSampler:
 def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSampler:
     """p_t ∝ √ mean of the last `length` squared losses at t, mixed with `floor` of uniform; uniform until all are seen.
 
-    Give `update` the losses whose mean is to have little variance (the terms of L_vlb in the paper).
+    Give `update` the losses whose mean should have a low variance (the terms of L_vlb in the paper).
     """
 
     def init() -> History:
@@ -148,7 +148,7 @@ def loss_aware(num_steps: int, length: int = 10, floor: float = 0.001) -> TimeSa
     return TimeSampler(init, sample, update)
 
 
-# Those of the grid i/T, by name: num_steps -> TimeSampler.
+# Samplers on the grid i/T, by name: num_steps -> TimeSampler.
 TIME_SAMPLERS: dict[str, Callable[[int], TimeSampler]] = {
     "uniform": uniform,
     "low_discrepancy": low_discrepancy,
@@ -172,7 +172,7 @@ def _mode(schedule: Schedule, time_scale: float = 1.29) -> TimeSampler:
     return mode(time_scale)
 
 
-# Those without a grid, by name: (schedule, settings of a configuration) -> TimeSampler.
+# Samplers without a grid, by name: (schedule, settings of a configuration) -> TimeSampler.
 ALL_TIMES: dict[str, Callable[..., TimeSampler]] = {
     "uniform": _continuous,
     "log_normal": _log_normal,
@@ -185,7 +185,7 @@ def of_all_times(field: str, name: str, schedule: Schedule, settings: Mapping[st
     """ALL_TIMES[name] with those of `settings` that it takes: time_mean, time_std, time_scale.
 
     Raises:
-        InputError: on an unknown name, of the configuration's `field`, or a setting out of range.
+        InputError: on an unknown name (the message calls it `field`), or a setting out of range.
     """
     return registry.build(registry.choose(field, name, ALL_TIMES), schedule, settings=settings)
 

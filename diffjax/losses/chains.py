@@ -1,4 +1,4 @@
-"""The losses of a discrete chain by name, with one signature, so that a system need not know which it descends."""
+"""The losses of a discrete chain by name. They share one signature: a system need not know which loss it minimises."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ def _hybrid(chain: Chain, predict: Predict, key: Keys, x0: Array, t: Array) -> A
     return hybrid(chain.process, predict, key, x0, _before(chain, t), t, chain.num_steps, chain.decoder)
 
 
-LOSSES: dict[str, Loss] = {"simple": _simple, "vlb": _vlb, "hybrid": _hybrid}  # beside the weighted ones, of `WEIGHTS`
+LOSSES: dict[str, Loss] = {"simple": _simple, "vlb": _vlb, "hybrid": _hybrid}  # beside those weighted by `WEIGHTS`
 
 
 def chain_loss(
@@ -59,8 +59,8 @@ def chain_loss(
     """A loss of a chain as (predict, key, x0, t) -> (batch,), "vlb" in bits per dimension. t is on the grid i/T.
 
     Args:
-        name: of `LOSSES`, or of `WEIGHTS`, which makes it `weighted`.
-        settings: of which the weight takes those that it names, e.g. a section of a configuration.
+        name: a name of `LOSSES`, or one of `WEIGHTS` for a `weighted` loss.
+        settings: e.g. a section of a configuration. The weight takes those that it names.
 
     Raises:
         InputError: on an unknown name, or if a setting that the weight needs is missing.

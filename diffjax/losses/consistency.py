@@ -2,13 +2,14 @@
 
     f(x_t, t) = alpha_min x̂_0 + sigma_min ê = (sigma_min/sigma) x_t + (alpha_min - sigma_min alpha/sigma) x̂_0
 
-is DDIM's step to t_min from any Predict, so that f(x, t_min) = x whatever the network says. With `preconditioned`
+is the DDIM step to t_min of any Predict, so f(x, t_min) = x for every network. With `preconditioned`
 
     c_skip = (sigma_min sigma + alpha_min alpha s²)/(sigma² + alpha² s²)
     c_out  = (alpha_min sigma - sigma_min alpha) s/√(sigma² + alpha² s²)
 
 At alpha = 1, c_out is that of Song et al. (2023, appendix C). Their c_skip is s²/((sigma - sigma_min)² + s²), which is
-1 at t_min, too; this one leaves F an error of least variance at all noise levels. With eps or v it is f of their kind.
+also 1 at t_min. The c_skip here leaves F an error of least variance at all noise levels. Networks that predict eps or v
+give the f of their kind.
 
     distillation  d(f(x_t, t), sg f⁻(x̂_s, s)),  x̂_s by one step of a solver from x_t, on the teacher's flow
                                                                             (Song et al. 2023, algorithm 2)
@@ -16,7 +17,7 @@ At alpha = 1, c_out is that of Song et al. (2023, appendix C). Their c_skip is s
                                                                             (the same, algorithm 3)
     d             √(|error|² + c²) - c,          c = 0.00054 √D             (Song & Dhariwal 2024, section 3.3)
 
-sg stops the gradient; f⁻ has the weights of f or a running mean of them. All are per example, in units of the data.
+sg stops the gradient; f⁻ has the weights of f or a running mean of them. Losses are per example, in units of the data.
 """
 
 import math
@@ -39,10 +40,10 @@ from diffjax.schedules import broadcast_to
 
 
 def consistency_function(process: Gaussian, predict: Predict, t_min: ArrayLike) -> Predict:
-    """f of any Predict, itself a Predict of kind x0 that the sampler `consistency` takes.
+    """Turns any Predict into f, a Predict of kind x0 for the sampler `consistency`.
 
     Args:
-        t_min: where f is the identity, a time with noise, sigma(t_min) > 0.
+        t_min: the time at which f is the identity. It must have noise, sigma(t_min) > 0.
 
     Raises:
         InputError: if t_min is not in (0, 1).
@@ -71,15 +72,15 @@ def consistency_distillation(
     order: int = 2,
     c: float | None = None,
 ) -> Float[Array, " batch"]:
-    """The distance of f at x_t from f at the end x̂_s of the teacher's step from there; 0 along an exact flow.
+    """The distance d between f at x_t and f at x̂_s, where the teacher's step from x_t ends; 0 along an exact flow.
 
-    With an exact teacher and an exact f the error is that of the step, O((t - s)^(order + 1)), whose square is d.
+    With an exact teacher and an exact f, the error is that of the step, O((t - s)^(order + 1)), and d is its square.
 
     Args:
         f: a consistency function, `consistency_function` of the student.
         teacher: a diffusion model. No gradient goes to it.
-        s, t: t_min <= s < t, as of `consistency_pairs`.
-        target: f⁻; f itself unless given.
+        s, t: t_min <= s < t, e.g. from `consistency_pairs`.
+        target: f⁻; by default f itself.
         order: of the teacher's step, 2 (Heun, two evaluations of the teacher) or 1 (DDIM).
         c: of `pseudo_huber`.
 
@@ -104,12 +105,13 @@ def consistency_training(
     target: Predict | None = None,
     c: float | None = None,
 ) -> Float[Array, " batch"]:
-    """The distance of f at x_t from f at x_s of the same noise. No teacher: its slope is that of distillation as s → t.
+    """The distance between f at x_t and f at x_s, with the same noise. There is no teacher.
 
-    On one x_0 the way from x_t to x_s is not the flow's, so the least value is not 0.
+    As s → t its gradient is that of distillation. For one x_0, the path from x_t to x_s is not the flow's, so the least
+    value is not 0.
 
     Args:
-        f, s, t, target, c: those of `consistency_distillation`.
+        f, s, t, target, c: as in `consistency_distillation`.
 
     Raises:
         InputError: as `consistency_distillation`.
@@ -124,10 +126,10 @@ def consistency_training(
 
 
 def pseudo_huber(error: Float[Array, "batch *event"], c: float | None = None) -> Float[Array, " batch"]:
-    """√(|error|² + c²) - c, |.| the norm over the event: |error|²/(2c) of small errors, |error| of large ones.
+    """√(|error|² + c²) - c, |.| the norm over the event: |error|²/(2c) for small errors, |error| for large ones.
 
     Args:
-        c: positive; 0.00054 √D of D elements unless given.
+        c: positive; by default 0.00054 √D for D elements.
 
     Raises:
         InputError: if c is not positive.

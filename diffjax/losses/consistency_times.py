@@ -1,14 +1,14 @@
 """The pairs of times at which a consistency model is trained, and how their distance shrinks (Song & Dhariwal 2024).
 
-With the noise level ς = sigma/alpha, N intervals between N + 1 levels that are equidistant in ς^(1/ρ),
+With the noise level ς = sigma/alpha, there are N intervals between N + 1 levels that are equidistant in ς^(1/ρ):
 
     ς_i = (ς_min^(1/ρ) + i/N (ς_max^(1/ρ) - ς_min^(1/ρ)))^ρ,   ρ = 7,   i = 0 .. N          (Karras et al. 2022, eq. 5)
     p(i) ∝ erf((log ς_{i+1} - m)/(√2 d)) - erf((log ς_i - m)/(√2 d)),   m = -1.1, d = 2     (section 3.5)
     N(k) = min(N_0 2^⌊k/K'⌋, N_1),   K' = ⌊K/(⌊log2(N_1/N_0)⌋ + 1)⌋                         (section 3.4)
 
-at step k of K. Interval i is the one in which a log-normal level lies that is cut off at the ends, so no table of p is
-needed, and N may be traced. A schedule without signal at the end has ς_max = inf: there the last level but one would be
-infinite, too. Its levels are spaced up to that of 1 - t_min, and the last of them is put at t = 1 all the same.
+at step k of K. To choose i, a level is drawn from a truncated log-normal law, and i is the interval that contains it.
+So no table of p is needed, and N may be traced. A schedule without signal at the end has ς_max = inf, which would make
+the last level but one infinite, too. There the levels are spaced up to that of 1 - t_min, and the last is put at t = 1.
 """
 
 import math

@@ -3,7 +3,7 @@
     simple    E ‖eps - eps̃(x_t, t)‖²                         (Ho et al. 2020, eq. 14)
     weighted  E w(λ_t) ‖x_0 - x̂_0(x_t, t)‖²                  (weights.py)
 
-              whichever kind is predicted, for errors at one x_t are proportional to one another:
+              for any kind of prediction, because errors at one x_t are proportional to each other:
               |x_0 err|² = (sigma/alpha)² |eps err|² = (sigma/(alpha² + sigma²))² |v err|²
                          = (sigma²/alpha)² |score err|² = (sigma/(alpha sigma' - sigma alpha'))² |velocity err|²
 
@@ -11,8 +11,8 @@
     vlb       T L_t for a random t: unbiased for the bound without its constant prior term
     hybrid    simple + 0.001 vlb, the mean held fixed in vlb   (Nichol & Dhariwal 2021, eq. 16)
 
-A loss takes the times at which it is evaluated: how they are drawn is `time_sampling`'s affair. Its key is one key, or
-one per example (`randomness`).
+A loss takes its times as an argument; `time_sampling` draws them. Its key is one key, or one per example
+(`randomness`).
 """
 
 from dataclasses import replace
@@ -60,8 +60,8 @@ def flow_matching(
 ) -> Float[Array, " batch"]:
     """Mean over the event of ‖u - û(x_t, t)‖², u = alpha' x_0 + sigma' source (Lipman et al. 2023, eq. 9).
 
-    Its minimum over û is E[u | x_t], whose flow carries the law of the source to that of the data. For x_0 ~ N(0, s² I)
-    on the straight schedule with t uniform it is s π/2.
+    The minimiser û = E[u | x_t] has a flow that carries the distribution of the source to that of the data. For
+    x_0 ~ N(0, s² I) on the straight schedule with t uniform, the minimum is s π/2.
 
     Args:
         source: x_1, paired with x_0; None draws eps ~ N(0, I). Only noise that is independent of x_0 makes the
@@ -90,8 +90,8 @@ def weighted(
     """weight(log_snr(t)) times the mean over the event of ‖x_0 - x̂_0‖²: one loss, whichever kind the network predicts.
 
     Args:
-        weight: as of `min_snr`, `p2`.
-        kind: that in which the error is computed: the network's own loses least to rounding.
+        weight: e.g. of `min_snr` or `p2`.
+        kind: the kind in which the error is computed. The network's own kind loses least to rounding.
     """
     x0 = as_float(x0)
     t = jnp.asarray(t, x0.dtype)
@@ -101,10 +101,10 @@ def weighted(
 
 
 def learned_uncertainty(loss: Float[Array, " batch"], log_var: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """loss/e^u + u: every time has the same part in the gradient, whatever its loss (Karras et al. 2024, eq. 16).
+    """loss/e^u + u: all times contribute equally to the gradient, whatever their loss (Karras et al. 2024, eq. 16).
 
     Args:
-        log_var: u(t), a network of the time alone, trained beside the other. It tends to log E[loss | t].
+        log_var: u(t), a network of the time alone, trained together with the main one. It tends to log E[loss | t].
     """
     return loss * jnp.exp(-log_var) + log_var
 
@@ -122,8 +122,8 @@ def vlb(
 ) -> Float[Array, " batch"]:
     """num_steps times the bound's cost of the step (s, t), in nats; at s = 0 that cost is the reconstruction.
 
-    With (s, t) uniform over the chain's steps the mean is the whole bound but for the prior term, which only a learned
-    schedule changes.
+    With (s, t) uniform over the chain's steps, the mean is the whole bound except the prior term. Only a learned
+    schedule changes that term.
 
     Raises:
         InputError: if num_steps = 1 and a Gaussian process has a variance other than "forward": β̃ does not exist.
@@ -138,8 +138,8 @@ def vlb(
     def fixed(_: Array, __: Array) -> Prediction:
         return prediction
 
-    # The KL does not exist at s = 0, nor the reconstruction's β̃ at t = 1: where a cost is not the one asked for,
-    # evaluate it at a time where it is finite, or its gradient would be 0 · inf.
+    # The KL does not exist at s = 0, nor the reconstruction's β̃ at t = 1. Evaluate the cost that is not used at a time
+    # where it is finite: otherwise its gradient would be 0 · inf.
     inner, _ = step_cost(process, fixed, x0, xt, jnp.where(s == 0, 0.5 * t, s), t, variance)
     first, _ = reconstruction_cost(process, fixed, x0, xt, jnp.where(s == 0, t, 0.5 * t), variance, decoder)
     return num_steps * jnp.where(s == 0, first, inner)
@@ -156,10 +156,10 @@ def hybrid(
     decoder: Decoder | None = None,
     weight: float = 0.001,
 ) -> Float[Array, " batch"]:
-    """simple + weight · vlb in bits per dimension, where vlb teaches the learned variance and not the mean.
+    """simple + weight · vlb in bits per dimension, where vlb trains the learned variance and not the mean.
 
-    Both at the same noise, from one evaluation of the network (Nichol & Dhariwal 2021, section 3.1; bits per
-    dimension as in their code, so that 0.001 means what it means there).
+    Both use the same noise and one evaluation of the network (Nichol & Dhariwal 2021, section 3.1). vlb is in bits per
+    dimension as in their code, so 0.001 has the same meaning.
 
     Raises:
         InputError: if num_steps = 1, as `vlb`.
@@ -174,7 +174,7 @@ def hybrid(
 
 
 def draw(q: Distribution, key: Keys) -> Array:
-    """A draw of q by one key, or by one key per example; that of a Normal is differentiable in its parameters."""
+    """A draw from q, with one key or one key per example. A draw from a Normal is differentiable in its parameters."""
     if isinstance(q, Normal):
         return q.mean + sqrt(q.variance) * normal(key, q.shape, q.mean.dtype)
     return q.sample(key)

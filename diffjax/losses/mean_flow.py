@@ -2,14 +2,14 @@
 
     (t - r) u(x_t, r, t) = ∫_r^t v*(x_τ, τ) dτ = x_t - x_r       along the flow, v* its velocity
 
-Differentiated by t along the flow this is u = v* - (t - r) du/dt, du/dt = v* ∂_x u + ∂_t u: the MeanFlow identity. The
-velocity v of one example has the mean v* given x_t, and stands in its place:
+Its derivative in t along the flow is the MeanFlow identity: u = v* - (t - r) du/dt, du/dt = v* ∂_x u + ∂_t u. The
+velocity v of one example has the mean v* given x_t, so the loss uses v in place of v*:
 
     loss   |u - sg(v - (t - r) du/dt)|²,   du/dt by one forward derivative along (v, 0, 1)
 
 sg stops the gradient. At r = t it is flow matching. At the exact u the loss is Var(v | x_t) (1 - (t - r) ∂_x u)², not
-0: what is 0 there is the mean of its gradient. Large losses drown the others, so the paper descends `adaptive`, the
-loss over sg(loss + 1e-3)^p, p = 1.
+0; only the mean of its gradient is 0 there. Large losses would dominate the others, so the paper minimises `adaptive`,
+the loss divided by sg(loss + 1e-3)^p, p = 1.
 """
 
 import jax
@@ -40,7 +40,8 @@ def mean_flow(
 
     Args:
         average: u, (xt, r, t) -> (batch, *event).
-        r, t: r <= t, at which the schedule has finite slopes: of `straight` any, of variance-preserving ones not t = 0.
+        r, t: r <= t. The schedule must have finite slopes there: `straight` at any time, variance-preserving schedules
+            not at t = 0.
 
     Raises:
         InputError: if r is later than t.
@@ -58,10 +59,10 @@ def mean_flow(
 
 
 def adaptive(loss: Float[Array, " batch"], power: ArrayLike = 1.0, offset: ArrayLike = 1e-3) -> Float[Array, " batch"]:
-    """loss/sg(loss + offset)^power: every example has about the same part in the gradient, whatever its loss.
+    """loss/sg(loss + offset)^power: all examples contribute about equally to the gradient, whatever their loss.
 
     Args:
-        loss: of each example, |error|² summed over the event as the paper has it.
+        loss: the loss of each example; in the paper, |error|² summed over the event.
         power: 0 leaves the loss as it is.
     """
     return loss * jax.lax.stop_gradient((loss + offset) ** -jnp.asarray(power, loss.dtype))

@@ -1,19 +1,19 @@
 """Progressive distillation (Salimans & Ho 2022): one step of the student does what two of the teacher do.
 
-From x_t two DDIM steps of the teacher lead over the time m between to x_s. One DDIM step to x_s is made by the estimate
-x̃ of x_0 with x_s = alpha_s x̃ + sigma_s (x_t - alpha_t x̃)/sigma_t, that is
+Two DDIM steps of the teacher lead from x_t over the time m to x_s. One DDIM step leads to the same x_s if its estimate
+x̃ of x_0 satisfies x_s = alpha_s x̃ + sigma_s (x_t - alpha_t x̃)/sigma_t, that is
 
     x̃ = (x_s - (sigma_s/sigma_t) x_t)/(alpha_s - (sigma_s/sigma_t) alpha_t)                              (appendix G)
 
-In κ = alpha/sigma a DDIM step is (x/sigma)_s = (x/sigma)_t + (κ_s - κ_t) x̂_0. So x̃ is a mean of the teacher's two
-estimates, and is computed as that, for the quotient loses its digits where alpha is small:
+In κ = alpha/sigma a DDIM step is (x/sigma)_s = (x/sigma)_t + (κ_s - κ_t) x̂_0. So x̃ is a weighted mean of the teacher's
+two estimates. It is computed as this mean, because the quotient loses its digits where alpha is small:
 
     x̃ = (1 - w) x̂_0(x_t) + w x̂_0(x_m),   w = (κ_s - κ_m)/(κ_s - κ_t)
 
     loss   w(log-SNR) mean (x̃ - x̂_0)²,   w = max(SNR, 1), "truncated SNR"                               (section 4)
 
 The network should predict v: eps says nothing about x_0 where alpha = 0, and one-step sampling is that case. There the
-weight is 1 and all is finite. At s = 0 w is 1.
+weight is 1 and everything is finite. At s = 0, w = 1.
 """
 
 import jax
@@ -49,8 +49,8 @@ def progressive(
 
     Args:
         predict, teacher: student and teacher, of any kind. No gradient goes to the teacher.
-        s, m, t: s < m < t, of the student's step and of the middle of the teacher's two.
-        weight: of the squared error of x_0.
+        s, m, t: s < m < t. The student steps from t to s, the teacher from t over m to s.
+        weight: the weight of the squared error of x_0.
 
     Raises:
         InputError: on times that do not ascend.

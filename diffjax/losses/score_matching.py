@@ -1,4 +1,4 @@
-"""Score matching: a function s(x) is fitted to ∇log p(x) from draws of p, whose density nobody knows.
+"""Score matching fits a function s(x) to ∇log p(x). It needs samples of p, but not its density.
 
     exact      tr(∇s) + ½‖s‖²                        (Hyvärinen 2005, theorem 1)
     sliced     v'(∇s)v + ½(v's)², E vv' = I          (Song et al. 2019, eq. 8)
@@ -7,13 +7,13 @@
     weighted   ½ λ(t) ‖s(x_t, t) - ∇log q(x_t | x_0)‖²        (Song et al. 2021, eq. 7)
 
 The first two have the mean ½ E‖s - ∇log p‖² - ½ E‖∇log p‖²: their least value is negative, -D/(2s²) on N(0, s² I_D).
-The denoising ones fit the score of the noised density, and their least value is positive: with λ = σ² it is
-½ D s²/(s² + σ²) there, at s(x) = -x/(s² + σ²). They are computed from the noise, ‖σ s + eps‖² = σ² ‖s + (x̃ - x)/σ²‖²,
+The denoising ones fit the score of the noised density, and their least value is positive: for these data and λ = σ² it
+is ½ D s²/(s² + σ²), at s(x) = -x/(s² + σ²). They are computed from the noise, ‖σ s + eps‖² = σ² ‖s + (x̃ - x)/σ²‖²,
 because x̃ - x loses eps to rounding when σ is small.
 
 Every loss is per example, (batch,), summed over the event. A score maps (batch, *event) to (batch, *event), each
-example by itself. A network with an energy becomes one by `energy_score`. Keys are one, or one per example
-(`randomness`).
+example by itself. `energy_score` makes a score of a network that returns an energy. A key is one key, or one per
+example (`randomness`).
 """
 
 import math
@@ -39,7 +39,7 @@ from diffjax.schedules import broadcast_to
 Score = Callable[[Array], Array]
 Projection = Literal["rademacher", "gaussian", "sphere"]
 
-DIRECTIONS_AT_ONCE = 32  # of the exact trace: memory is that of so many batches, whatever the dimension
+DIRECTIONS_AT_ONCE = 32  # of the exact trace: it takes the memory of this many batches, whatever the dimension
 
 
 def exact_score_matching(score: Score, x: Float[Array, "batch *event"]) -> Float[Array, " batch"]:
@@ -54,7 +54,7 @@ def exact_score_matching(score: Score, x: Float[Array, "batch *event"]) -> Float
         value, slope = jax.linearize(_checked(score), x)
 
         def diagonal(i: Array) -> Array:
-            # One direction for all examples: none sees another, so that the batch's derivative is that of each.
+            # One direction for all examples: they are independent, so the batch's derivative is that of each.
             direction = jax.nn.one_hot(i, size, dtype=x.dtype).reshape(shape)
             return slope(jnp.broadcast_to(direction, x.shape)).reshape(-1, size)[:, i]
 
@@ -75,8 +75,8 @@ def sliced_score_matching(
     """The mean of v'(∇s)v + ½‖s‖² over random v, whose expectation is `exact_score_matching`.
 
     With A = ½(∇s + ∇s') the variance of v'(∇s)v is 2 Σ_{i≠j} A_ij² for "rademacher", 2 Σ A_ij² for "gaussian" and
-    2D/(D + 2) (Σ A_ij² - tr(A)²/D) for "sphere"; that of their mean is `num_projections` times less. The default has
-    none of it where ∇s is diagonal, and never more than "gaussian".
+    2D/(D + 2) (Σ A_ij² - tr(A)²/D) for "sphere". The variance of their mean is `num_projections` times smaller. The
+    default's variance is 0 where ∇s is diagonal, and never larger than that of "gaussian".
 
     Args:
         num_projections: how many v are drawn for each example.
@@ -106,11 +106,11 @@ def denoising_score_matching(
 ) -> Float[Array, " batch"]:
     """½ λ(σ) ‖s(x̃) + (x̃ - x)/σ²‖² with x̃ = x + σ eps.
 
-    One function for one noise level and for many: sigma is () or (batch,), and a network that is told the noise level
-    is closed over it, `denoising_score_matching(lambda x: network(x, sigma), key, x, sigma)`.
+    It takes one noise level or many: sigma is () or (batch,). If the network takes the noise level, close over it:
+    `denoising_score_matching(lambda x: network(x, sigma), key, x, sigma)`.
 
     Args:
-        weight: λ. The default σ² makes the loss of every level alike in size; `jnp.ones_like` is Vincent's.
+        weight: λ. The default σ² makes the losses of all levels similar in size; `jnp.ones_like` is Vincent's.
 
     Raises:
         InputError: if sigma is not positive, or not () or (batch,), or the score not of the shape of x.
@@ -140,9 +140,10 @@ def weighted_score_matching(
     It is `denoising_score_matching` at alpha x_0 and sigma, with the same noise, and by default ½D times `simple`.
 
     Args:
-        weight: λ as a function of t. None is sigma²; g², `lambda t: sde.squared_diffusion(process.schedule, t)`, is
-            the likelihood weighting, with which the mean over x_0 and t uniform in [0, 1] is, up to a constant of the
-            data, an upper bound on -E log p(x_0) in nats (Song, Durkan, Murray & Ermon 2021, corollary 1).
+        weight: λ as a function of t. None is sigma². The likelihood weighting is g²,
+            `lambda t: sde.squared_diffusion(process.schedule, t)`. With it, the mean over x_0 and t uniform in [0, 1]
+            is an upper bound on -E log p(x_0) in nats, up to a constant of the data (Song, Durkan, Murray & Ermon
+            2021, corollary 1).
     """
     loss = 0.5 * math.prod(x0.shape[1:]) * simple(process, predict, key, x0, t)
     if weight is None:

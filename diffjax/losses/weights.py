@@ -12,8 +12,8 @@
     sigmoid         e^λ/(1 + e^(λ - b))                             (Kingma & Gao 2023)
     edm             e^λ + 1/s²                                      (Karras et al. 2022, table 1)
 
-`losses.weighted` takes a weight to whatever kind is trained. The papers write some of these on the error of eps, which
-is w/e^λ, or on that of v, which is w/(e^λ + 1).
+`losses.weighted` applies a weight to any kind of prediction. The papers write some of these weights for the error of
+eps, as w/e^λ, or for the error of v, as w/(e^λ + 1).
 """
 
 from collections.abc import Callable

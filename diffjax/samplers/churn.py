@@ -1,7 +1,7 @@
 """Churn: before every step noise is raised from level ς to (1 + γ) ς (Karras et al. 2022, algorithm 2).
 
-A step then removes it together with earlier steps' errors. Levels are ς = sigma/alpha, and the noise is that of
-q(x_t | x_s), whatever the schedule.
+The step then removes this noise together with the errors of earlier steps. Levels are ς = sigma/alpha, and the noise is
+that of q(x_t | x_s), for any schedule.
 """
 
 import math
@@ -19,7 +19,7 @@ from diffjax.processes import Gaussian
 from diffjax.samplers.driver import Noise, State, Stepper, normal, single
 from diffjax.schedules import sqrt, time_of
 
-MOST = math.sqrt(2.0) - 1.0  # of γ: noise is at most doubled in variance
+MOST = math.sqrt(2.0) - 1.0  # the largest γ: it doubles the variance of the noise
 
 
 def churned(
@@ -29,12 +29,12 @@ def churned(
     noise: ArrayLike = 1.0,
     levels: tuple[ArrayLike, ArrayLike] = (0.0, math.inf),
 ) -> Stepper:
-    """The stepper, started from noise raised by 1 + γ where ς is within `levels`. Noise never goes above that at t = 1.
+    """The stepper, started from noise raised by 1 + γ where ς is within `levels`, but never above the noise at t = 1.
 
     Args:
-        stepper: any that looks at x alone.
+        stepper: any stepper that reads only x of the state.
         gamma: γ, S_churn/n in the paper and at most √2 - 1.
-        noise: the deviation of what is added, in units of the process's own: S_noise.
+        noise: S_noise, the standard deviation of the added noise in units of the process's own.
 
     Raises:
         InputError: on γ below 0, or levels that are not two in ascending order.
@@ -70,7 +70,7 @@ def with_churn(
     churn_noise: ArrayLike,
     churn_levels: tuple[ArrayLike, ArrayLike],
 ) -> Stepper:
-    """`churned` by the paper's S_churn and number of steps: γ = min(churn/steps, √2 - 1). The stepper itself at 0."""
+    """`churned` with γ = min(churn/steps, √2 - 1); churn is the paper's S_churn. At churn 0, the stepper itself."""
     if not _traced(churn) and np.asarray(churn) == 0:
         return stepper
     return churned(process, stepper, jnp.minimum(jnp.asarray(churn) / steps, MOST), churn_noise, churn_levels)

@@ -30,8 +30,8 @@ def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
         x0 = convert(prediction, "x0", process, state.x, t)
         if not isinstance(kernel, Normal):
             return State(kernel.sample(single("bits", key)), x0, process.schedule.log_snr(t))
-        # The mean of a Normal is a picture without the last step's noise; the mean of a bit is no bit. The variance of
-        # a last step that is also the first is 0, and the gradient of its root infinite: none of it is used.
+        # The mean of a Normal is an image without the last step's noise; the mean of a bit is not a bit. If the last
+        # step is also the first, its variance is 0 and the gradient of the root is infinite: it is not used.
         deviation = jnp.sqrt(jnp.where(s == 0, 1.0, kernel.variance))
         noisy = kernel.mean + deviation * normal(key, kernel.mean, t, s)
         return State(jnp.where(s == 0, kernel.mean, noisy), x0, process.schedule.log_snr(t))
@@ -60,7 +60,7 @@ def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:
 
 
 def consistency(process: Gaussian, t_min: ArrayLike = 0.0) -> Stepper:
-    """Multistep sampling of a consistency model: the end of x_t's path is estimated, and noised anew to the next time.
+    """Multistep sampling of a consistency model: estimate the end of x_t's path, then add noise up to the next time.
 
     One step from 1 to 0 is the model itself. More steps draw from the same law where the model is exact.
 

@@ -23,7 +23,7 @@ from diffjax.schedules import Schedule, broadcast_to
 
 
 class Path(NamedTuple):
-    """A Brownian path W(t) of t in [0, 1] in place of a step's key: its noise is that of W between its two times."""
+    """A Brownian path W(t), t in [0, 1], in place of a key: a step's noise is the increment of W between its times."""
 
     key: PRNGKeyArray
 
@@ -33,11 +33,11 @@ RESOLUTION = 2.0**-24  # of a path: that of float32 below 1
 
 
 class State(NamedTuple):
-    """Where a sampler is. A stepper may carry more beside it, in a NamedTuple that has these, too.
+    """The state of a sampler. A stepper may carry more, in a NamedTuple that has these fields, too.
 
     x: (batch, *event), the sample so far.
     x0: (batch, *event), the latest estimate of the end point: progressive generation shows this.
-    log_snr: (), at which x0 was estimated; -inf before there was any estimate.
+    log_snr: (), the log-SNR at which x0 was estimated; -inf before the first estimate.
     """
 
     x: Float[Array, "batch *event"]
@@ -46,7 +46,7 @@ class State(NamedTuple):
 
 
 class Stepper(NamedTuple):
-    """prior(shape) -> where x at time 1 comes from; init(x) -> state; step(key, predict, state, t, s) -> state."""
+    """prior(shape) -> distribution of x at time 1; init(x) -> state; step(key, predict, state, t, s) -> state."""
 
     prior: Callable[[tuple[int, ...]], Distribution]
     init: Callable[[Array], Any]
@@ -65,20 +65,20 @@ def sample(
     """Draws x_1 from the prior and follows the times down: one `lax.scan`, memory independent of their number.
 
     Args:
-        times: descending from 1 to 0, e.g. `schedule.times[::-1]` or `spaced(schedule.times, 50)`. Their floating type
-            is that of the samples.
+        times: descending from 1 to 0, e.g. `schedule.times[::-1]` or `spaced(schedule.times, 50)`. The samples have
+            their floating type.
         shape: (batch, *event).
         save: what to keep of the state after every step, e.g. `lambda state: state.x`. None keeps nothing.
-        path: whether the noise is that of one Brownian path of t, which the key alone draws. Finer times then refine
-            the same sample, and stochastic solvers converge for each key and not in law alone. Otherwise the noise of
+        path: whether the noise comes from one Brownian path in t, drawn from the key alone. Finer times then refine
+            the same sample, so stochastic solvers converge for each key and not only in law. Otherwise the noise of
             step i is drawn from the key and i.
 
     Returns:
         x_0 of that shape; with `save`, also what was saved, stacked over steps: (x_0, saved).
 
     Raises:
-        InputError: if concrete times do not decrease, or are not in [0, 1]; on a path, if the stepper's noise is not of
-            that kind: a corrector's, churn, or of bits.
+        InputError: if concrete times do not decrease, or are not in [0, 1]; with `path`, if the stepper's noise cannot
+            come from a path, as that of a corrector, of churn or of bits.
     """
     check_times(times)
     prior_key, key = jax.random.split(key)
@@ -117,7 +117,7 @@ def denoise(
 
 
 def spaced(times: Float[Array, " num_times"], num_steps: int) -> Float[Array, " num_kept"]:
-    """A sub-sequence of `num_steps` steps, evenly spaced, of the grid `times`; descending, both ends included.
+    """An evenly spaced sub-sequence of the grid `times` with `num_steps` steps; descending, both ends included.
 
     Raises:
         InputError: if the grid has fewer steps than that.
@@ -141,8 +141,8 @@ def interpolate(
 ) -> Float[Array, "num *event"]:
     """Decodes (1-λ) a_t + λ b_t, for each λ in `weights`, t = times[0] (Ho et al. 2020, section 4.4 and figure 8).
 
-    a and b are noised to t with draws of their own, held fixed over λ, and one key drives all the chains, so that
-    only λ changes along the row.
+    a and b are noised to t by separate draws, which stay fixed over λ. One key drives all the chains, so only λ changes
+    along the row.
 
     Raises:
         InputError: as `sample`.
@@ -171,7 +171,7 @@ def at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
 
 
 def normal(noise: Noise, x: Array, t: Array, s: Array) -> Array:
-    """z ~ N(0, I) of the shape and type of x for the step between t and s. Of a path, its increment over √|t - s|."""
+    """z ~ N(0, I), of the shape and type of x, for a step from t to s. With a path: its increment over √|t - s|."""
     if not isinstance(noise, Path):
         return jax.random.normal(noise, x.shape, x.dtype)
     import diffrax  # here, so that `import diffjax` stays light
@@ -182,7 +182,7 @@ def normal(noise: Noise, x: Array, t: Array, s: Array) -> Array:
 
 
 def single(name: str, noise: Noise) -> PRNGKeyArray:
-    """The key of a step whose noise is not of a path; `name` is what the error calls it."""
+    """The key of a step that cannot take its noise from a path. `name` is what the error message calls the step."""
     if isinstance(noise, Path):
         raise InputError(f"the noise of {name} is not that of one Brownian path: leave path at False")
     return noise

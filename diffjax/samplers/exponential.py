@@ -1,4 +1,4 @@
-"""Exponential integrators: the linear part of the equation is solved exactly, and the estimate D of x_0 extrapolated.
+"""Exponential integrators solve the linear part of the equation exactly, and extrapolate the estimate D of x_0.
 
 With λ = log(alpha/sigma), half the log-SNR, h = λ_s - λ_t, the probability flow from t to s is
 
@@ -11,10 +11,10 @@ With λ = log(alpha/sigma), half the log-SNR, h = λ_s - λ_t, the probability f
     dpmpp_2m_sde  x_s = (sigma_s/sigma_t) e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s √(1 - e^-2h) z, D of dpmpp_2m
                                                                                      (Lu et al. 2022, appendix D)
 
-The first-order ones are there by other names: of the flow it is `ddim`, of the equation with noise `ancestral`. With
-D(λ) a polynomial in Newton's form the integral is exact. (The published code of the third-order step has half of the
-last term, and is of second order.) A step to s = 0, where h is infinite, goes to D, and so does one from alpha = 0 but
-for its noise: no polynomial reaches that far, and both are of first order.
+The first-order members have other names: `ddim` for the flow, `ancestral` for the equation with noise. D(λ) is a
+polynomial in Newton's form, whose integral is exact. (The published code of the third-order step has half of the last
+term, and is of second order.) In a step to s = 0 or from alpha = 0, h is infinite and no polynomial reaches that far.
+Such a step goes to D, apart from the noise of a step from alpha = 0, and is of first order.
 """
 
 from typing import NamedTuple
@@ -34,9 +34,9 @@ from diffjax.schedules import Schedule, sqrt, time_of
 class Recent(NamedTuple):
     """A `State` and what multistep methods remember.
 
-    before: (batch, *event), x before the last step, as corrected; `unipc` alone needs it.
+    before: (batch, *event), the corrected x before the last step; only `unipc` needs it.
     estimates: two earlier estimates of x_0, (batch, *event), the later one first; log_snrs: where they were made.
-    log_snr: -inf before there was any estimate, as log_snrs.
+    log_snr, log_snrs: -inf where there is no estimate yet.
     """
 
     x: Float[Array, "batch *event"]
@@ -78,7 +78,7 @@ def dpmpp_2m_sde(process: Gaussian) -> Stepper:
 
 
 def dpmpp_2s(process: Gaussian) -> Stepper:
-    """DPM-Solver++(2S), r = ½: second order, two evaluations a step, one in the steps from alpha = 0 and to s = 0."""
+    """DPM-Solver++(2S), r = ½: second order, two evaluations a step; one in a step from alpha = 0 or to s = 0."""
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         schedule = process.schedule
@@ -97,7 +97,7 @@ def dpmpp_2s(process: Gaussian) -> Stepper:
 
 
 def dpmpp_3m(process: Gaussian) -> Stepper:
-    """DPM-Solver++(3M): third order from one evaluation a step; the first two steps and the last are of lower."""
+    """DPM-Solver++(3M): third order from one evaluation a step. The first two and the last have a lower order."""
 
     def step(key: Noise, predict: Predict, state: Recent, t: Array, s: Array) -> Recent:
         x0 = _estimate(process, predict, state.x, t)
@@ -112,10 +112,10 @@ def dpmpp_3m(process: Gaussian) -> Stepper:
 def unipc(process: Gaussian, order: int = 2) -> Stepper:
     """UniPC of order p, 1 to 3: predictor of order p, corrector of order p + 1, one evaluation a step.
 
-    The estimate at the predicted x_t first corrects x_t, by the polynomial through it and the p before it, and then
-    serves the predictor from there (Zhao et al. 2023, algorithms 1 and 2). The end is not corrected. A coefficient ½
-    that they set where one suffices is the polynomial's own here, so that there is no B(h) to choose. Where steps are
-    few, order 3 extrapolates too far: take 2.
+    The estimate at the predicted x_t is used twice (Zhao et al. 2023, algorithms 1 and 2). First it corrects x_t, by
+    the polynomial through it and the p estimates before it. Then the predictor starts from there with it. The end is
+    not corrected. Where one coefficient suffices, the paper sets it to ½; here it is that of the polynomial, so there
+    is no B(h) to choose. With few steps, order 3 extrapolates too far: take 2.
 
     Raises:
         InputError: on another order.
@@ -127,11 +127,11 @@ def unipc(process: Gaussian, order: int = 2) -> Stepper:
         schedule = process.schedule
         x0 = _estimate(process, predict, state.x, t)
         h, log_snr = _step_length(schedule, state.x, t, s)
-        # The last step anew, from the time r of the estimate before: its polynomial passes through x0, too.
+        # Repeat the last step, from the time r of the estimate before, with a polynomial that also passes through x0.
         r = time_of(schedule, state.log_snr)
         last = 0.5 * (log_snr - state.log_snr)
         places, estimates = [state.log_snr, *state.log_snrs], [state.x0, *state.estimates]
-        # What is not there yet comes last: Newton's form ends before it.
+        # Estimates that do not exist yet come last: Newton's form ends before them.
         nodes, values = [places[0], log_snr, *places[1:order]], [estimates[0], x0, *estimates[1:order]]
         through = _integral(last, nodes, values)
         corrected = _forwards(schedule, state.before, r, t, through)
@@ -158,7 +158,7 @@ def _estimate(process: Gaussian, predict: Predict, x: Array, t: Array) -> Array:
 
 
 def _step_length(schedule: Schedule, x: Array, t: Array, s: Array) -> tuple[Array, Array]:
-    """h, +inf to s = 0 and from alpha = 0, and the log-SNR at t."""
+    """h and the log-SNR at t. h is +inf for a step to s = 0 or from alpha = 0."""
     log_snr, log_snr_s = (jnp.asarray(schedule.log_snr(time), x.dtype) for time in (t, s))
     return 0.5 * (jnp.where(s == 0, jnp.inf, log_snr_s) - log_snr), log_snr
 
@@ -171,7 +171,7 @@ def _forwards(schedule: Schedule, x: Array, t: Array, s: Array, integral: Array,
 
 
 def _midpoint(state: State, x0: Array, log_snr: Array, h: Array) -> Array:
-    """D at λ_t + ½h, extrapolated from the last two estimates; the last one alone where there is no other or h = ∞."""
+    """D at λ_t + ½h, extrapolated from the last two estimates; only the last one if there is no other or h = ∞."""
     last = 0.5 * (log_snr - state.log_snr)
     usable = jnp.isfinite(h) & jnp.isfinite(last)
     return x0 + jnp.where(usable, 0.5 * h / jnp.where(usable, last, 1.0), 0.0) * (x0 - state.x0)
@@ -180,14 +180,14 @@ def _midpoint(state: State, x0: Array, log_snr: Array, h: Array) -> Array:
 def _integral(h: Array, log_snrs: list[Array], estimates: list[Array]) -> Array:
     """∫_0^h e^(v-h) D(λ_0 + v) dv, D the polynomial through the estimates.
 
-    It is Newton's, Σ_k D[0..k] Π_{i<k} (v - v_i), with divided differences. Those that need an estimate that does not
-    exist (log-SNR infinite) are 0, and so are all but D[0] where h is infinite.
+    It is in Newton's form, Σ_k D[0..k] Π_{i<k} (v - v_i), with divided differences. A difference is 0 if one of its
+    estimates does not exist (log-SNR infinite). Where h is infinite, all but D[0] are 0.
     """
     places = [0.5 * (log_snr - log_snrs[0]) for log_snr in log_snrs]  # v_i; v_0 = 0
     known = [jnp.isfinite(log_snr) & jnp.isfinite(h) for log_snr in log_snrs]
     differences, moments = list(estimates), _moments(h, len(estimates))
     total = moments[0] * estimates[0]
-    product, sound = [jnp.ones_like(h)], known[0]  # of Π_{i<k} (v - v_i) the coefficients of 1, v, v², ...
+    product, sound = [jnp.ones_like(h)], known[0]  # the coefficients of 1, v, v², ... in Π_{i<k} (v - v_i)
     for k in range(1, len(estimates)):
         gaps = [places[i] - places[i + k] for i in range(len(estimates) - k)]
         differences = [

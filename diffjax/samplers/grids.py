@@ -5,8 +5,8 @@
     exponential  the same by its other name
     time         t = 1 - i/n
 
-and time n is 0. The last level is that of `last`, but for "time". Where ς is infinite at t = 1, the levels are spaced
-from that of t = 1 - last, and the first time is 1 all the same.
+and time n is 0. The last level is that of the time `last`, except for "time". Where ς is infinite at t = 1, the levels
+are spaced from that of t = 1 - last, and the first time is still 1.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ SPACINGS = ("karras", "log_snr", "time", "exponential")
 
 
 def grid(schedule: Schedule, sampling: Mapping[str, Any]) -> Float[Array, " num_times"]:
-    """The times of `sampling.{steps, spacing, rho}`. Without a spacing `spaced` ones of a chain, else `sde.times`.
+    """The times of `sampling.{steps, spacing, rho}`. Without a spacing: `spaced` times for a chain, else `sde.times`.
 
     Raises:
         InputError: as `noise_levels`, or as `spaced`.

@@ -4,11 +4,11 @@
     at the end:           x ← x + sigma_min² ∇log p_sigma_min(x), the estimate of x_0
 
 With `schedules.ve(sigma_min, sigma_max)` the L equidistant times `linspace(1, 0, L)` are the L geometric levels of the
-papers; `noise_levels.level_times` has the times of any others. Every time is a level, s = 0 too: from t to s < t the
-steps are at t, and from t to s = 0 at t and then at 0.
+papers; `noise_levels.level_times` has the times of any others. Every time is a level, s = 0 too: from t to s > 0 the
+Langevin steps are at t. From t to s = 0 they are at t, and then at 0.
 
-The step is that of the papers' code, whose published ε are the `step_size` here: for CIFAR-10 2e-5 (2019) and 6.2e-6
-(2020). The text of the first has x + ½α ∇log p + √α z, half of that h for the same ε.
+The step is that of the papers' code. The ε published there are the `step_size` here: for CIFAR-10 2e-5 (2019) and
+6.2e-6 (2020). The text of the first paper has x + ½α ∇log p + √α z: half of this h for the same ε.
 
 Langevin sampling at one level needs nothing new: `mcmc.run(mcmc.langevin(None, h, score=score), key, x, num_steps)`.
 """
@@ -38,8 +38,9 @@ def annealed_langevin(process: Gaussian, step_size: ArrayLike, num_steps: int, d
         denoise: whether to end with the estimate of x_0, as Jolicoeur-Martineau et al. (2021) and NCSNv2 do.
 
     Raises:
-        InputError: if the process is not Gaussian, has no noise left at t = 0, which the steps are measured in,
-            step_size is not positive or num_steps no positive integer; from its step, if the prediction has no score.
+        InputError: if the process is not Gaussian or has no noise left at t = 0 (the unit of the steps), or if
+            step_size is not positive or num_steps not a positive integer. The step raises it if the prediction has no
+            score.
     """
     require_gaussian("annealed_langevin", process)
     if isinstance(process.schedule, VariancePreserving):

@@ -1,10 +1,10 @@
-"""Solvers of the probability flow d(x/alpha)/d(sigma/alpha) = eps, (x_0, eps) being the pair that is predicted.
+"""Solvers of the probability flow d(x/alpha)/d(sigma/alpha) = eps, with (x_0, eps) the predicted pair.
 
 euler             Euler's rule: ddim's x_s
 heun              Heun's second-order rule: ddim's x_s, plus
                   ½ (sigma_s - sigma_t alpha_s/alpha_t) (eps(x_s) - eps)     (Karras et al. 2022, algorithm 1)
 probability_flow  adaptive steps of `sde.transport` to a tolerance           (Song et al. 2021, section 4.3)
-mean_flow         x_s = x_t - (t - s) u(x_t, s, t), u the mean velocity of the way (Geng et al. 2025, eq. 12)
+mean_flow         x_s = x_t - (t - s) u(x_t, s, t), u the mean velocity       (Geng et al. 2025, eq. 12)
 
 The first two may be churned (Karras et al. 2022, algorithm 2). `exponential` has the solvers of higher order.
 """
@@ -52,7 +52,7 @@ def heun(
 
     Args:
         churn: S_churn; 0 is deterministic. Noise is raised by γ = min(churn/steps, √2 - 1).
-        steps: n, how many steps there are. It matters to churn alone.
+        steps: n, the number of steps. Only churn uses it.
         churn_noise, churn_levels: S_noise and (S_tmin, S_tmax), see `churned`.
 
     Raises:
@@ -79,7 +79,7 @@ def flow_step(
     s: Float[Array, " batch"],
     order: int = 2,
 ) -> Float[Array, "batch *event"]:
-    """x_s of one step of `euler` or `heun`, of order 1 or 2, from a time t to a time s > 0 of each example."""
+    """x_s after one step of `euler` (order 1) or `heun` (order 2). Each example has its own times t and s > 0."""
     first, euler = _euler(process.schedule, predict, xt, t, s)
     return euler if order == 1 else _corrected(process.schedule, predict, first, euler, t, s)
 
@@ -98,16 +98,16 @@ def _corrected(
     x0, eps = first
     (alpha_t, sigma_t), (alpha_s, sigma_s) = at(schedule, t, euler), at(schedule, s, euler)
     end_x0, end_eps = pair(predict(euler, s), schedule, euler, s)
-    # x/alpha is large where alpha is small: corrected for Heun's rule, Euler's step keeps its digits. At
+    # x/alpha is large where alpha is small. Euler's step plus Heun's correction keeps its digits there. At
     # alpha = 0 the rule is that of d(x/sigma)/d(alpha/sigma) = x_0.
     of_noise = 0.5 * (sigma_s - sigma_t * alpha_s / jnp.where(alpha_t == 0, 1.0, alpha_t)) * (end_eps - eps)
     return euler + jnp.where(alpha_t == 0, 0.5 * alpha_s * (end_x0 - x0), of_noise)
 
 
 def probability_flow(process: Gaussian) -> Stepper:
-    """From t to s by an adaptive solver. One step from 1 to 0 is the cheapest; more show the way.
+    """From t to s by an adaptive solver. One step from 1 to 0 is the cheapest; more steps show the path.
 
-    The step to s = 0 goes as far as `sde.sample_from`, and from there to the estimate of x_0: it is
+    The step to s = 0 solves down to `sde.sample_from`, and then takes the estimate of x_0. It is
     `sde.decode(..., denoise=True)`.
     """
     last = earliest(process.schedule, sample_from(process.schedule))
@@ -122,11 +122,11 @@ def probability_flow(process: Gaussian) -> Stepper:
 
 
 def mean_flow(process: Gaussian, average: Average) -> Stepper:
-    """Steps of any length by the mean velocity of the way from t to s: one evaluation each, exact where u is.
+    """Steps of any length by the mean velocity between t and s: one evaluation each, and exact if u is exact.
 
     Args:
-        average: u, see `losses.mean_flow`. It is the stepper's own, for a Predict has one time: what `sample` is given
-            in its place is not used.
+        average: u, see `losses.mean_flow`. The stepper holds it, because a Predict has only one time. The Predict that
+            `sample` gets is not used.
     """
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:

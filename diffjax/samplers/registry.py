@@ -1,7 +1,7 @@
-"""All samplers by name: what every system, every configuration and --sampler know.
+"""All samplers by name, for every system, every configuration and --sampler.
 
-A new sampler is a factory process -> Stepper in one of this package's files, and a line in `SAMPLERS`. The parameters
-of a factory are called as the fields of a configuration's section `sampling`.
+To add a sampler, write a factory process -> Stepper in one of this package's files, and add a line to `SAMPLERS`. The
+parameters of a factory have the names of the fields in a configuration's section `sampling`.
 """
 
 import inspect
@@ -48,7 +48,7 @@ def _corrected(
 def _annealed(
     process: Gaussian, step_size: ArrayLike | None = None, corrector_steps: int = 100, denoise: bool = True
 ) -> Stepper:
-    """`annealed_langevin`, by default with a step that is the same part of each level's variance."""
+    """`annealed_langevin`, by default with a step that is the same fraction of each level's variance."""
     require_gaussian("annealed_langevin", process)
     step_size = RELATIVE_STEP * process.schedule.sigma(jnp.zeros(())) ** 2 if step_size is None else step_size
     return annealed_langevin(process, step_size, corrector_steps, denoise)
@@ -81,7 +81,7 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "probability_flow": _flow,
     "consistency": consistency,
 }
-# Steppers that look at x alone, between which a corrector may move x.
+# Steppers that read only x of the state. A corrector may move x between their steps.
 PREDICTORS: dict[str, Callable[..., Stepper]] = {
     name: SAMPLERS[name]
     for name in ("ancestral", "euler_maruyama", "reverse_diffusion", "ddim", "euler", "heun", "dpmpp_2s")
@@ -89,7 +89,7 @@ PREDICTORS: dict[str, Callable[..., Stepper]] = {
 
 
 def make(name: str, process: Process, settings: Mapping[str, Any], denoise: bool = False) -> Stepper:
-    """SAMPLERS[name](process, ...) with those of `settings` that it takes, e.g. a configuration's section `sampling`.
+    """SAMPLERS[name](process, ...) with the `settings` that it takes, e.g. of a configuration's section `sampling`.
 
     Args:
         denoise: whether to end in the estimate of x_0 (`denoised`), as the papers of score models do.

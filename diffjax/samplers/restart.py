@@ -1,4 +1,5 @@
-"""Restart sampling (Xu et al. 2023): at the lower end of an interval of noise levels back to its upper end, repeatedly.
+"""Restart sampling (Xu et al. 2023): at the lower end of an interval of noise levels, go back to the upper end, and
+repeat.
 
 Noise contracts the errors made above the interval, and an accurate solver makes few new ones within it.
 """
@@ -24,14 +25,15 @@ def restart(
     restarts: int = 3,
     restart_steps: int = 5,
 ) -> Stepper:
-    """Heun's steps. The one that arrives at the lower level, or below it, is followed by the restarts.
+    """Heun's steps. The restarts follow the step that arrives at the lower level or below it.
 
     A restart adds noise up to the higher level and takes Heun's steps down to the same time again.
 
     Args:
-        restart_levels: ς from and to which noise is added; (0.05, 0.3) is the paper's innermost interval for CIFAR-10.
-        restarts: how often.
-        restart_steps: Heun's steps from the higher level down, equidistant in log ς.
+        restart_levels: noise is added from the first ς to the second; (0.05, 0.3) is the paper's innermost interval for
+            CIFAR-10.
+        restarts: the number of restarts.
+        restart_steps: the number of Heun's steps from the higher level down, equidistant in log ς.
 
     Raises:
         InputError: on levels that are not two positive ones in ascending order, or numbers that are not positive.

@@ -5,18 +5,18 @@
                          From alpha(t) = 0, where the equation is singular, both draw x_s from q(x_s | x̂_0)
     predictor_corrector  Langevin steps at t, then any stepper from t to s                       (their algorithm 1)
 
-The last step, to s = 0, adds no noise; `denoised` also removes what there is. `samplers.ancestral`, `ddim` and `heun`
-are predictors as well, and `still` is none: with it `predictor_corrector` only corrects. A fair comparison of them all
-ends them alike, `predictor_corrector(process, denoised(process, predictor))`.
+The last step, to s = 0, adds no noise; `denoised` also removes the noise that is left. `samplers.ancestral`, `ddim` and
+`heun` are predictors as well. `still` does nothing: with it `predictor_corrector` only corrects. For a fair comparison,
+end all of them the same way: `predictor_corrector(process, denoised(process, predictor))`.
 
 A corrector's step is x + h ∇log p_t + √(2h) z (their algorithms 4 and 5), with
 
     h = 2 alpha²_{t|s} (snr E‖z‖ / mean ‖∇log p_t‖)²
 
-alpha²_{t|s} is 1 for `ve` and 1 - β for `vp`. The mean is over the batch, as in the published code: with a norm of its
-own an example's h would depend on its x, and x + h ∇log p + √(2h) z then keeps the density only if a term ∇h is added.
-Examples whose score is not finite are left out of it. For ‖z‖ the code has a batch mean too; here it is the
-expectation, for a step that knows its noise is no Langevin step.
+alpha²_{t|s} is 1 for `ve` and 1 - β for `vp`. The mean is over the batch, as in the published code. With a separate
+norm for each example, h would depend on x, and x + h ∇log p + √(2h) z would keep the density only with an extra term
+∇h. Examples whose score is not finite are left out of the mean. For ‖z‖ the code has a batch mean, too. Here it is the
+expectation, because a step whose length depends on its noise is not a Langevin step.
 """
 
 import math
@@ -43,7 +43,7 @@ def euler_maruyama(process: Gaussian) -> Stepper:
     """The Euler-Maruyama step of the reverse-time equation, of weak order 1.
 
     Raises:
-        InputError: if the process is not Gaussian; from its step, if the prediction has no score.
+        InputError: if the process is not Gaussian. The step raises it if the prediction has no score.
     """
     require_gaussian("euler_maruyama", process)
 
@@ -62,10 +62,10 @@ def euler_maruyama(process: Gaussian) -> Stepper:
 
 
 def reverse_diffusion(process: Gaussian) -> Stepper:
-    """The forward step of the chain turned round, of weak order 1: no derivative of the schedule is needed.
+    """The forward step of the chain, reversed; of weak order 1. It needs no derivative of the schedule.
 
-    For `ve` and for a chain of betas this is the paper's sampler; for `vp` and `sub_vp` q(x_t | x_s) is exact where
-    the published code takes the chain's or Euler's.
+    For `ve` and for a chain of betas this is the paper's sampler. For `vp` and `sub_vp`, q(x_t | x_s) is exact here,
+    while the published code takes the chain's or Euler's.
 
     Raises:
         InputError: as `euler_maruyama`.
@@ -85,7 +85,7 @@ def reverse_diffusion(process: Gaussian) -> Stepper:
 
 
 def still(process: Process) -> Stepper:
-    """x_s = x_t: no predictor, for `predictor_corrector` to correct alone. Its estimate of the end point is x_t."""
+    """x_s = x_t. With it, `predictor_corrector` only corrects. Its estimate of the end point is x_t."""
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         return State(state.x, state.x, _log_snr(process, t, state.x))
@@ -96,8 +96,8 @@ def still(process: Process) -> Stepper:
 def denoised(process: Gaussian, stepper: Stepper) -> Stepper:
     """The stepper, but the step to s = 0 goes to the estimate of x_0, by Tweedie's formula (x + sigma² ∇log p_t)/alpha.
 
-    With `ve` the last step of `euler_maruyama`, `ddim` and `heun` leaves in the noise sigma(0) > 0, while the paper's
-    samplers end without; with any schedule `still` leaves in all there is.
+    With `ve`, the last step of `euler_maruyama`, `ddim` and `heun` leaves noise of sigma(0) > 0 in the sample, while
+    the paper's samplers end without noise. `still` leaves all the noise in, with any schedule.
 
     Raises:
         InputError: if the process is not Gaussian.
@@ -118,12 +118,12 @@ def predictor_corrector(process: Gaussian, predictor: Stepper, snr: ArrayLike = 
     """`num_steps` Langevin steps at t, each with its own h, then the predictor's step from t to s.
 
     Args:
-        predictor: any stepper that looks at x alone, so not `dpmpp_2m`, whose last estimate was made from another x.
+        predictor: any stepper that reads only x of the state. `dpmpp_2m` does not: its last estimate is of another x.
         snr: the paper's signal-to-noise ratio, positive; 0.16 is its choice for CIFAR-10 with `ve`.
 
     Raises:
-        InputError: if the process is not Gaussian, snr not positive and finite or num_steps no positive integer; from
-            its step, if the prediction has no score.
+        InputError: if the process is not Gaussian, snr not positive and finite, or num_steps not a positive integer.
+            The step raises it if the prediction has no score.
     """
     require_gaussian("predictor_corrector", process)
     check_num_steps("num_steps", num_steps)
@@ -152,7 +152,7 @@ def langevin_step(key: PRNGKeyArray, score: Callable[[Array], Array], x: Array, 
     """x + h score(x) + √(2h) z, by the kernel of `mcmc`.
 
     The kernel's state is not carried on: its score was evaluated at the new x for another h or level. Compiled, a step
-    costs one evaluation all the same, since what nobody reads is not computed.
+    still costs one evaluation, because unused results are not computed.
     """
     kernel = langevin(None, h, score=score)
     return kernel.step(key, kernel.init(x))[0].position

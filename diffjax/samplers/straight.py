@@ -1,24 +1,24 @@
-"""Samplers in the clock in which every schedule is the straight one.
+"""Samplers in a time c in which every schedule is the straight one.
 
-With c = sigma/(alpha + sigma) and y = x/(alpha + sigma), x = alpha x_0 + sigma eps is y = (1 - c) x_0 + c eps, so that
-the probability flow is
+With c = sigma/(alpha + sigma) and y = x/(alpha + sigma), x = alpha x_0 + sigma eps becomes y = (1 - c) x_0 + c eps. The
+probability flow is then
 
-    dy/dc = eps - x_0,
+    dy/dc = eps - x_0
 
-(x_0, eps) being the pair that is predicted. This is finite at c = 1, where alpha = 0. On `schedules.straight` c is t
-and y is x. The score of y is -eps/c, so that the equation
+with (x_0, eps) the predicted pair. It is finite at c = 1, where alpha = 0. On `schedules.straight`, c is t and y is x.
+The score of y is -eps/c, so the equation
 
     dy = [eps - x_0 + ½ (g²/c) eps] dc + g dw̄,   backwards in c,
 
-has the marginals of the flow whatever g(c) is (Albergo et al. 2023, section 2.3; Ma et al. 2024).
+has the marginals of the flow for any g(c) (Albergo et al. 2023, section 2.3; Ma et al. 2024).
 
 midpoint         the flow; second order, two evaluations a step
 rk4              the flow; fourth order, four evaluations a step, three in the step to s = 0
 interpolant_sde  the equation by the Euler-Maruyama rule; weak order 1, one evaluation a step
 
-At c = 0 an estimate of x_0 says nothing about eps, so nothing is evaluated there: the last step of `rk4` is Heun's rule
-of third order, whose error in one step is of the order of all the others' together. Euler's and Heun's rules are in
-`ode`.
+At c = 0 an estimate of x_0 says nothing about eps, so nothing is evaluated there. The last step of `rk4` is therefore
+Heun's rule of third order. Its error in one step is of the same order as that of all other steps together. Euler's and
+Heun's rules are in `ode`.
 """
 
 from collections.abc import Callable
@@ -66,11 +66,11 @@ def rk4(process: Gaussian) -> Stepper:
 
 
 def interpolant_sde(process: Gaussian, diffusion: ArrayLike | Callable[[Array], Array] = 1.0) -> Stepper:
-    """Samples with the marginals of the flow and as much noise as is asked for. The step to s = 0 goes to x̂_0.
+    """Samples with the marginals of the flow and a chosen amount of noise. The step to s = 0 goes to x̂_0.
 
     Args:
-        diffusion: the function c -> g²(c), or a number k ≥ 0 for g² = k c, with which the drift is finite at c = 0. 0
-            is Euler's rule of the flow.
+        diffusion: the function c -> g²(c), or a number k ≥ 0 for g² = k c, which keeps the drift finite at c = 0. k = 0
+            is Euler's rule for the flow.
 
     Raises:
         InputError: if k is negative.
@@ -93,7 +93,7 @@ def interpolant_sde(process: Gaussian, diffusion: ArrayLike | Callable[[Array], 
 
 
 def _stepper(process: Gaussian, rule: Rule, last: Rule) -> Stepper:
-    """Of a rule, and of one for the step to s = 0 that evaluates nothing there."""
+    """A stepper made of a rule, and of a rule for the last step that evaluates nothing at s = 0."""
     schedule = process.schedule
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
@@ -121,5 +121,5 @@ def _size_and_clock(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Arra
 
 
 def _time(schedule: Schedule, c: Array) -> Array:
-    """The time at which the clock shows c."""
+    """The time t at which sigma/(alpha + sigma) is c."""
     return time_of(schedule, 2.0 * (log(1.0 - c) - log(c)))

@@ -1,12 +1,12 @@
-"""What a schedule is, and how its numbers meet arrays: x_t = alpha(t) x_0 + sigma(t) eps, with t in [0, 1].
+"""The interface of schedules, x_t = alpha(t) x_0 + sigma(t) eps with t in [0, 1], and helpers to apply them to arrays.
 
 A variance-preserving schedule is one increasing function, the integrated rate L(t) = -log alpha_bar(t), and
 
-    alpha = exp(-L/2),   sigma = sqrt(-expm1(-L)),   log_snr = log(alpha²/sigma²) = -log(expm1(L)),
+    alpha = exp(-L/2),   sigma = sqrt(-expm1(-L)),   log_snr = log(alpha²/sigma²) = -log(expm1(L)).
 
-none of which cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.) Where L = 0, sigma is 0
-and log_snr is infinite whatever the rate: their gradients to the schedule are 0 there. (So are those to t, in place of
-infinity.)
+None of these cancels when L is small. (In float32, sqrt(1 - exp(-L)) is 2.4% off at L = 1e-5.) Where L = 0, sigma is 0
+and log_snr is infinite for any rate, so their gradients with respect to the schedule are 0 there. (Those with respect
+to t are also 0, instead of infinite.)
 """
 
 from typing import Protocol
@@ -32,7 +32,7 @@ class Schedule(Protocol):
 
 
 class VariancePreserving:
-    """alpha² + sigma² = 1, everything from `integrated_rate(t)`, L."""
+    """alpha² + sigma² = 1. Everything follows from L, `integrated_rate(t)`."""
 
     prior_std = 1.0
 
@@ -63,17 +63,17 @@ def broadcast_to(t: ArrayLike, x: Array) -> Array:
 
 
 def sqrt(u: Array) -> Array:
-    """√u, u ≥ 0; at u = 0 a constant. The root's own gradient there is infinite, and its product with 0 is NaN."""
+    """√u for u ≥ 0, with gradient 0 at u = 0. The true gradient there is infinite, and its product with 0 is NaN."""
     return jnp.where(u == 0, 0.0, jnp.sqrt(jnp.where(u == 0, 1.0, u)))
 
 
 def log(u: Array) -> Array:
-    """log u, u ≥ 0; at u = 0 a constant, as `sqrt`."""
+    """log u for u ≥ 0, with gradient 0 at u = 0, as `sqrt`."""
     return jnp.where(u == 0, -jnp.inf, jnp.log(jnp.where(u == 0, 1.0, u)))
 
 
 def check_times(name: str, t: ArrayLike) -> None:
-    """Raises InputError if concrete times are not all in [0, 1], as steps 0 .. 1000 given by habit are not."""
+    """Raises InputError if concrete times are not all in [0, 1], for example if they are steps 0 .. 1000."""
     if isinstance(t, jax.core.Tracer):
         return
     values = np.asarray(t)  # numpy, because jnp would trace the comparison of even concrete times under jit
@@ -82,7 +82,7 @@ def check_times(name: str, t: ArrayLike) -> None:
 
 
 def brief(values: np.ndarray) -> str:
-    """A vector for an error's sentence."""
+    """A vector as short text, for an error message."""
     return np.array2string(values, threshold=6, edgeitems=2, precision=4)
 
 
@@ -92,10 +92,11 @@ def no_signal_at_end(schedule: Schedule) -> bool:
 
 
 def before_end(schedule: Schedule, t: ArrayLike) -> Array:
-    """t, but where alpha(1) is known to be 0 at most the time at which x_t tells enough of x_0: alpha/sigma = ε^(1/4).
+    """t, but if alpha(1) is known to be 0, at most the time at which alpha/sigma = ε^(1/4).
 
-    That is 0.019 in float32, 1.2e-4 in float64. What is computed by (sigma²/alpha) ∂x̂_0/∂x_t has no value at t = 1; its
-    limit there is met to about that, and to a rounding ε over its square.
+    Up to that time x_t says enough about x_0. The ratio is 0.019 in float32 and 1.2e-4 in float64. A quantity computed
+    by (sigma²/alpha) ∂x̂_0/∂x_t has no value at t = 1. The value here is its limit up to an error of about this ratio,
+    and up to a rounding error of ε over the ratio's square.
     """
     t = as_float(t)
     if not no_signal_at_end(schedule):
@@ -105,9 +106,9 @@ def before_end(schedule: Schedule, t: ArrayLike) -> Array:
 
 
 def time_of(schedule: Schedule, log_snr: ArrayLike) -> Array:
-    """The t in (0, 1] of a log-SNR, elementwise, by bisection of log t: 1 for less than log_snr(1), at least 1e-8.
+    """The t in (0, 1] of a log-SNR, elementwise, by bisection of log t.
 
-    It is found to the rounding of t, and is not differentiable.
+    It is 1 for a log-SNR below log_snr(1), and at least 1e-8. It is exact to the rounding of t, and not differentiable.
     """
     target = jax.lax.stop_gradient(as_float(log_snr))
 

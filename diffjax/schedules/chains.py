@@ -104,7 +104,7 @@ def zero_terminal_snr(schedule: Discrete) -> Discrete:
 
         alpha'_i = (alpha_i - alpha_T) alpha_1/(alpha_1 - alpha_T)
 
-    x_1 is then pure noise, as samplers begin with. A prediction of eps says nothing about x_0 there: predict v or x0.
+    x_1 is then pure noise, where samplers start. A prediction of eps says nothing about x_0 there: predict v or x0.
 
     Raises:
         InputError: if the schedule is not a chain of at least 2 steps, or is traced.

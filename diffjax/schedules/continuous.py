@@ -39,7 +39,7 @@ class VP(VariancePreserving):
 @pytrees.register
 @dataclass(frozen=True)
 class SubVP(VP):
-    """dx = -½β(t)x dt + √(β(t)(1 - exp(-2L))) dw: a mean as VP's, and less noise (Song et al. 2021, eq. 28)."""
+    """dx = -½β(t)x dt + √(β(t)(1 - exp(-2L))) dw: the mean of VP, with less noise (Song et al. 2021, eq. 28)."""
 
     def sigma(self, t: ArrayLike) -> Array:
         return -jnp.expm1(-self.integrated_rate(t))
@@ -54,7 +54,7 @@ class SubVP(VP):
 class VE:
     """alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t (Song et al. 2021, eq. 30).
 
-    At t = 0 there is noise of sigma_min left; L equidistant times are the geometric noise levels of Song & Ermon 2019.
+    Noise of sigma_min is left at t = 0. L equidistant times give the geometric noise levels of Song & Ermon 2019.
     """
 
     sigma_min: ArrayLike
@@ -81,7 +81,7 @@ class VE:
 @pytrees.register
 @dataclass(frozen=True)
 class EDM:
-    """alpha = 1, sigma = sigma_max t (Karras et al. 2022, table 1, with their time divided by its largest).
+    """alpha = 1, sigma = sigma_max t (Karras et al. 2022, table 1, with their time divided by its maximum).
 
     `sigma_min` is the least noise level that a sampler visits before 0 (`samplers.noise_levels`).
     """

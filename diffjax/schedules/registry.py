@@ -1,6 +1,6 @@
 """All schedules by name.
 
-A new schedule is a function in one of this package's files, and a line in `CHAINS` or `CONTINUOUS`.
+To add a schedule, write a function in one of this package's files, and add a line to `CHAINS` or `CONTINUOUS`.
 """
 
 from collections import ChainMap
@@ -22,16 +22,16 @@ CONTINUOUS: dict[str, Callable[..., Schedule]] = {
     "edm": edm,
     "straight": straight,
 }
-# A view of both: what is added to one is here, too.
+# A view of both: a schedule added to one of them is here, too.
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = ChainMap[str, Callable[..., Any]](CONTINUOUS, CHAINS)
 
 
 def make(name: str, settings: Mapping[str, Any], among: Mapping[str, Callable[..., S]], field: str = "schedule") -> S:
-    """The schedule that `name` calls, with those of `settings` that it takes, e.g. a section of a configuration.
+    """The schedule called `name`, made with the `settings` that it takes, e.g. of a section of a configuration.
 
     Args:
-        among: the schedules to choose from: `SCHEDULES`, or its parts `CHAINS`, which are discrete, and `CONTINUOUS`.
-        field: what the error calls the name.
+        among: the schedules to choose from: `SCHEDULES`, or one of its parts, `CHAINS` (discrete) and `CONTINUOUS`.
+        field: what the error message calls the name.
 
     Raises:
         InputError: on an unknown name, or a setting out of range.

@@ -1,7 +1,7 @@
 """The divergence of a vector field, exactly or by random probes (Hutchinson 1990; Grathwohl et al. 2019, section 3.1).
 
-    ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative a dimension
-        = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one a probe u
+    ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative per dimension
+        = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one per probe u
 
 A probe is drawn once and kept while an equation is solved: the solver then sees a smooth integrand.
 """
@@ -37,7 +37,7 @@ def probes(
     Args:
         key: one key or one per example; "exact" does not use it.
         divergence: None is "exact" up to 16 dimensions and "hutchinson" above.
-        num_probes: of each example its own.
+        num_probes: the number of probes; each example has its own.
 
     Raises:
         InputError: on an unknown choice, num_probes below 1, or probes without a key.

@@ -3,14 +3,13 @@
     drift       f = (d log alpha/dt) x
     diffusion   g² = -sigma² dλ/dt = d sigma²/dt - 2 sigma² d log alpha/dt,   λ = log(alpha²/sigma²)
     velocity    dx/dt = f - ½ g² ∇log p_t(x), the probability flow, with the same marginals p_t   (their eq. 13)
-                      = alpha' x̂_0 + sigma' ê, which is finite where alpha = 0, as f and g² are not
+                      = alpha' x̂_0 + sigma' ê, which is finite where alpha = 0, unlike f and g²
     reversed    dx = [f - g² ∇log p_t(x)] dt + g dw̄, backwards in time                              (their eq. 6)
 
-Both follow from the schedule alone, by differentiating it: of `vp` they are -½β x and √β, of `sub_vp` g² is
-β (1 - exp(-2L)), of `ve` g is sigma √(2 log(sigma_max/sigma_min)), and a discrete chain has the diffusion whose rate is
-constant within a step.
+f and g are derivatives of the schedule. `vp` has f = -½β x and g = √β. `sub_vp` has g² = β (1 - exp(-2L)). `ve` has
+g = sigma √(2 log(sigma_max/sigma_min)). A discrete chain has the diffusion whose rate is constant within a step.
 
-Times of an equation are in (0, 1]: at t = 0 `vp` and `sub_vp` have no noise and no score. Papers stop short of 0, at
+Times of an equation are in (0, 1]: at t = 0 `vp` and `sub_vp` have no noise and no score. Papers stop before 0, at
 `sample_from` and `LIKELIHOOD_FROM`. Every function here raises InputError on a concrete time outside of [0, 1].
 """
 

@@ -2,9 +2,9 @@
 
     dx/dt = f(x, t) - ½ g(t)² ∇log p_t(x)          `equations.velocity`
 
-It carries data to latents that are distributed as the prior, and latents to data. Both ways are deterministic, and
-inverse to each other up to the tolerance. Steps are adaptive, and those of the whole batch: `ode` says what that means.
-Few fixed steps are `samplers.heun`'s business.
+It carries data to latents distributed as the prior, and latents to data. Both directions are deterministic, and they
+invert each other up to the tolerance. Steps are adaptive and shared by the whole batch: `ode` says what that means.
+For a few fixed steps, use `samplers.heun`.
 
 Outside `jit` every call traces the program anew, and compiles it once (`eager.once`); with `save` it compiles anew.
 """
@@ -27,7 +27,7 @@ from diffjax.sde.ode import MAX_STEPS, known, solve
 
 
 class Transport(NamedTuple):
-    """Where the flow has carried a batch.
+    """The result of carrying a batch along the flow.
 
     x: (batch, *event), at the end.
     saved: (num_times, batch, *event), at the times asked for; None without any.
@@ -53,9 +53,9 @@ def transport(
     """Carries x from time `start` to time `end`, forwards or backwards.
 
     Args:
-        start, end: in (0, 1]; of `ve`, which has noise left at 0, in [0, 1].
-        rtol, atol: of one step, for every example. In float32 less than about 1e-6 is lost in rounding.
-        max_steps: accepted and rejected ones.
+        start, end: in (0, 1]; in [0, 1] for `ve`, which has noise left at 0.
+        rtol, atol: of one step, for every example. In float32, values below about 1e-6 are lost in rounding.
+        max_steps: the limit on steps, accepted and rejected ones.
         save: times between `start` and `end`, in that order, at which to keep x: read off each step's interpolant.
 
     Returns:
@@ -64,7 +64,7 @@ def transport(
 
     Raises:
         InputError: on times out of range or order, on tolerances that are not positive and finite, and if max_steps do
-            not reach the end. Under `jit`, where nothing can be raised, the result is NaN then.
+            not reach the end. Under `jit` this last error cannot be raised: the result is then NaN.
     """
     check_interval(process, start, end)
     if save is not None:
@@ -85,10 +85,10 @@ def encode(
     atol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Float[Array, "batch *event"]:
-    """Data -> latents at time 1, distributed as `process.prior` as far as the data is distributed as the model.
+    """Data -> latents at time 1. They follow `process.prior` as far as the data follows the model.
 
     Args:
-        start: the time of the data; None is `sample_from`, or of a discrete chain its first time if that is later.
+        start: the time of the data. None is `sample_from`, or the first time of a discrete chain if that is later.
             `decode` to the same time inverts this.
 
     Raises:
@@ -108,12 +108,12 @@ def decode(
     atol: float = 1e-5,
     max_steps: int = MAX_STEPS,
 ) -> Float[Array, "batch *event"]:
-    """Latents at time 1 -> data; of latents drawn from `process.prior`, samples.
+    """Latents at time 1 -> data. Latents drawn from `process.prior` give samples.
 
     Args:
         end: where to stop; None as in `encode`.
-        denoise: replace what is reached by the x_0 predicted from it, which is free of the noise left at `end`, and
-            no inverse of `encode` any more.
+        denoise: replace the x at `end` by the x_0 predicted from it. This removes the noise left at `end`; the result
+            is then no longer the inverse of `encode`.
 
     Raises:
         InputError: as `transport`.
@@ -133,7 +133,7 @@ def decode(
 def interpolate_latents(
     a: Float[Array, " *event"], b: Float[Array, " *event"], weights: Float[Array, " num"]
 ) -> Float[Array, "num *event"]:
-    """From a (weight 0) to b (weight 1) along the great circle; a mean of two latents would be too short to be one.
+    """From a (weight 0) to b (weight 1) along the great circle. The norm of a plain mean of latents would be too small.
 
         [sin((1 - w) θ) a + sin(w θ) b] / sin θ,   θ the angle between a and b     (Song et al. 2021b, DDIM, eq. 67)
 
@@ -152,7 +152,7 @@ def interpolate_latents(
 
 
 def earliest(schedule: Schedule, t: float) -> float:
-    """t, or the least time that a network has seen if that is later: of a chain its first, of `edm` sigma_min's."""
+    """t, or the first time that a network has seen if that is later: a chain's first time, sigma_min's for `edm`."""
     if isinstance(schedule, Discrete):
         return max(t, 1.0 / schedule.num_steps)
     if isinstance(schedule, EDM):

@@ -1,19 +1,19 @@
 """Exact likelihood along the probability flow (Chen et al. 2018, eq. 8; Song et al. 2021, appendix D.2).
 
     log p(x) = log π(x_1) + ∫ ∇·v(x_t, t) dt from `start` to 1,   dx/dt = v(x, t),   x_start = x,   π the prior
-    ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative a dimension
-        = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one a probe u, which is held fixed over time
+    ∇·v = Σ_i ∂v_i/∂x_i                              "exact": one derivative per dimension
+        = E uᵀ(∂v/∂x)u,  E uuᵀ = I                   "hutchinson": one per probe u, which is held fixed over time
 
-so that log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric: with M the
-integral of ∂v/∂x a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
+So log p(x) is exact, or unbiased, up to the solver's tolerance. The Jacobian of a score is symmetric. With M the
+integral of ∂v/∂x, a Rademacher probe has the variance 2 Σ_{i≠j} M_ij², a Gaussian one 2 Σ_ij M_ij².
 
-Integers k = 0 .. K-1 are seen by a network as 2k/(K-1) - 1. Their log-probability is bounded from below, in expectation
-over the draws, by either way to make them continuous:
+A network sees integers k = 0 .. K-1 as 2k/(K-1) - 1. There are two ways to make them continuous. Both bound the
+log-probability from below, in expectation over the draws:
 
     "uniform"  log P(k) ≥ E_u log p(2(k + u - ½)/(K-1) - 1) + D log(2/(K-1)),   u ~ U[0, 1)^D      (Theis et al. 2016)
     "forward"  log P(k) ≥ E_q log p(x_t) + log P(k | x_t) - log q(x_t | k),   t = start, q the forward process
 
-In bits a dimension the offset is log2(2/255) = -6.994 of 8-bit data: not the 7 of papers, whose bins are 2/256 wide.
+For 8-bit data the offset is log2(2/255) = -6.994 bits per dimension: not the 7 of papers, whose bins are 2/256 wide.
 """
 
 import math
@@ -64,15 +64,14 @@ def likelihood(
 ) -> Likelihood:
     """log p(x0) in nats, with the latents and the number of evaluations of the network.
 
-    The batch shares its steps, as `ode` says. An example that is not finite, or whose prediction is not, is NaN and
-    leaves the others as they are.
+    The batch shares its steps, as `ode` says. An example that is not finite, or whose prediction is not finite, gives
+    NaN and does not change the others.
 
     Args:
-        key: of the probes; "exact" does not use it.
+        key: for the probes; "exact" does not use it.
         divergence: None is "exact" up to 16 dimensions and "hutchinson" above.
-        num_probes: whose mean is taken, of each example its own.
-        start: the time at which the data is taken to be; None is `LIKELIHOOD_FROM`, or of a discrete chain its first
-            time.
+        num_probes: the number of probes to average over; each example has its own.
+        start: the time of the data. None is `LIKELIHOOD_FROM`, or the first time of a discrete chain.
         rtol, atol, max_steps: see `flow.transport`; the integral counts as one more entry of an example.
 
     Raises:
@@ -134,16 +133,16 @@ def discrete_log_prob(
 ) -> Float[Array, " batch"]:
     """A lower bound, in expectation, on log P(levels) in nats: one draw of the noise that makes integers continuous.
 
-    The network sees 2k/(num_levels - 1) - 1, and the offset of that scale is part of the result. P is the model's: the
-    flow's density over a bin ("uniform"), or as decoded from x_start ("forward").
+    The network sees 2k/(num_levels - 1) - 1, and the offset of that scale is part of the result. P is the model's: from
+    the flow's density over a bin ("uniform"), or decoded from x_start ("forward").
 
     Args:
         levels: integers 0 .. num_levels - 1.
         dequantization: "uniform" suits a network that knows the densities between levels: trained on dequantised data,
-            or with a noise at `start` as wide as a bin. "forward" suits any, and a discrete chain above all: it keeps
-            the reconstruction term of `bounds.diffusion`, and has the flow in place of the rest.
-        variance: of "forward", the reverse kernel's: its rounded Normal decodes x_start, as `DiscretizedNormal` does in
-            `bounds.diffusion`.
+            or with noise at `start` as wide as a bin. "forward" suits any network, above all one of a discrete chain.
+            It keeps the reconstruction term of `bounds.diffusion`, and the flow replaces the rest.
+        variance: of the reverse kernel, for "forward". Its rounded Normal decodes x_start, as `DiscretizedNormal` does
+            in `bounds.diffusion`.
         divergence, num_probes, probe, start, rtol, atol, max_steps: as in `likelihood`.
 
     Raises:

@@ -1,16 +1,16 @@
-"""How many noise levels, which, and what Langevin step at them: what the data says (Song & Ermon 2020).
+"""Noise levels and Langevin steps chosen from the data (Song & Ermon 2020).
 
-    technique 1  sigma_max is the largest distance between two examples: at the top, everyone reaches everyone.
+    technique 1  sigma_max is the largest distance between two examples: at the top, every example reaches every other.
     technique 2  Levels fall by a factor γ with Φ(√(2D)(γ - 1) + 3γ) - Φ(√(2D)(γ - 1) - 3γ) ≈ ½, D the size of an
-                 example: the chance that a sample of one level, N(√D sigma, ½ sigma²) from the example that it is of,
-                 is within three standard deviations of where samples of the next are.
+                 example. A sample of one level is at a distance N(√D sigma, ½ sigma²) from its example. The formula is
+                 the chance that it is within three standard deviations of where samples of the next level are.
     technique 3  One network serves all levels as s(x, sigma) = s(x)/sigma: a prediction of kind "eps", up to its sign,
                  whose network need not look at t.
-    technique 4  As many Langevin steps a level as one can pay for, and ε such that they bring the variance of one level
-                 as near as they can to the variance of the next (proposition 3).
+    technique 4  As many Langevin steps per level as you can afford, and the ε with which they bring the variance of one
+                 level as near as possible to the variance of the next (proposition 3).
     technique 5  The parameters are averaged over training, at a rate of 0.999.
 
-Levels given by (sigma_max, sigma_min, number) are geometric, as are those of `schedules.ve`; `level_times` places any.
+Levels given by (sigma_max, sigma_min, number) are geometric, as in `schedules.ve`; `level_times` has the times of any.
 """
 
 import itertools
@@ -55,7 +55,7 @@ def largest_distance(x: ArrayLike, chunk: int = 1000) -> float:
 
 
 def overlap(dim: int, sigma_max: float, sigma_min: float, num_levels: int) -> float:
-    """What technique 2 wants near ½, of `num_levels` geometric levels; 0.997 at most.
+    """The quantity that technique 2 sets near ½, for `num_levels` geometric levels; 0.997 at most.
 
     The levels that the paper publishes for its five data sets have 0.567, e.g. CIFAR-10's 232 from 50 to 0.01.
 
@@ -80,9 +80,9 @@ def num_levels(dim: int, sigma_max: float, sigma_min: float, least: float = 0.5)
 
 
 def langevin_variance(variance: ArrayLike, step_size: ArrayLike, target: ArrayLike, num_steps: ArrayLike) -> ArrayLike:
-    """Of N(0, `variance`) after `num_steps` of x + h score + √(2h) z, score that of N(0, `target`); elementwise.
+    """The variance after `num_steps` of x + h score + √(2h) z from N(0, `variance`), with the score of N(0, `target`).
 
-    A step takes v to (1 - h/target)² v + 2h, whose fixed point is target/(1 - h/(2 target)).
+    It is elementwise. A step takes v to (1 - h/target)² v + 2h, whose fixed point is target/(1 - h/(2 target)).
     """
     fixed = target / (1.0 - 0.5 * step_size / target)
     return fixed + (1.0 - step_size / target) ** (2 * num_steps) * (variance - fixed)
@@ -91,15 +91,15 @@ def langevin_variance(variance: ArrayLike, step_size: ArrayLike, target: ArrayLi
 def step_size(sigma_max: float, sigma_min: float, num_levels: int, num_steps: int) -> float:
     """Technique 4: the ε of `annealed_langevin` with `num_steps` steps a level. 6.2e-6 for CIFAR-10.
 
-    From sigma_{i-1}² the steps, of h = ε sigma_i²/sigma_min², reach a variance that exceeds sigma_i² by the same factor
-    at every level; ε makes that factor the smallest.
+    The steps of h = ε sigma_i²/sigma_min² start from the variance sigma_{i-1}². The variance that they reach exceeds
+    sigma_i² by the same factor at every level; ε minimises this factor.
 
     Raises:
         InputError: unless 0 < sigma_min < sigma_max, num_levels >= 2 and num_steps is a positive integer.
     """
     check_num_steps("num_steps", num_steps)
     ratio = _ratio(sigma_max, sigma_min, num_levels)
-    share = np.geomspace(1e-7, 1.0, 1_000_001)[:-1]  # h/sigma_i², below 1, for beyond it steps overshoot the mean
+    share = np.geomspace(1e-7, 1.0, 1_000_001)[:-1]  # h/sigma_i², below 1: larger steps overshoot the mean
     return float(sigma_min**2 * share[np.argmin(langevin_variance(ratio**2, share, 1.0, int(num_steps)))])
 
 
@@ -115,13 +115,13 @@ def level_times(schedule: VE, levels: ArrayLike) -> Float[Array, " num_levels"]:
     ends = np.array([schedule.sigma_max, schedule.sigma_min], np.float64)
     if not np.allclose(levels[[0, -1]], ends, rtol=1e-5, atol=0):
         raise InputError(f"levels must fall from the schedule's {ends[0]} to its {ends[1]}, not {levels}")
-    # The ends as they are: a sampler looks for s = 0, and single precision would miss it.
+    # Set the ends exactly: a sampler looks for s = 0, and single precision would miss it.
     inner = np.log(levels[1:-1] / ends[1]) / math.log(ends[0] / ends[1])
     return jnp.asarray(np.concatenate([[1.0], inner, [0.0]]), float)
 
 
 def _ratio(sigma_max: float, sigma_min: float, num_levels: int) -> float:
-    """γ, of one level to the next."""
+    """γ, the ratio of one level to the next."""
     ve(sigma_min, sigma_max)  # it says what is wrong with the two
     check_num_steps("num_levels", num_levels)
     if num_levels < 2:

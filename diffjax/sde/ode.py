@@ -1,28 +1,28 @@
-"""One ordinary differential equation for a batch: diffrax's adaptive steps, with an error control that knows of rows.
+"""One ordinary differential equation for a batch: diffrax's adaptive steps, with an error control for each example.
 
-The formulas are Dormand and Prince's, as in the papers' RK45, so that a tolerance means what it means there;
-Tsitouras' are as good at equal cost. A discrete chain is followed in √L instead of t, L the integrated rate: the rate
-jumps at every time of the chain's grid, over which a solver in t stumbles, and in √L the flow is smooth. Where L is
-infinite at the end the variable is the angle arctan(sigma/alpha), and for `schedules.edm` it is log t.
+The method is Dormand and Prince's, as in the papers' RK45, so a tolerance has the same meaning. Tsitouras' method is as
+good at equal cost. The rate of a discrete chain jumps at every time of its grid, which disturbs a solver in t. The
+solver therefore steps in √L instead of t, where the flow is smooth; L is the integrated rate. Where L is infinite at
+the end, it steps in the angle arctan(sigma/alpha), and for `schedules.edm` in log t.
 
-What a batch shares is the steps, so that the network sees whole batches. A step is accepted if it is accurate for every
-example:
+The examples of a batch share the steps, so the network sees whole batches. A step is accepted if it is accurate for
+every example:
 
     max over examples of rms_i(error_i / (atol + rtol |x_i|)) < 1
 
 (A mean over the batch would hide a bad example behind many good ones.) A stiff example therefore makes the steps short
-for its whole batch: its neighbours become more accurate and cost as much as it does, and if it needs more than
-`max_steps`, none arrives. An example that is not finite, or whose prediction is not, stops there and becomes NaN. It
-has no part in the error control: the others go on as if it were not in the batch.
+for its whole batch. Its neighbours become more accurate and cost as much as it does. If it needs more than `max_steps`,
+none of them arrives. An example that is not finite, or whose prediction is not finite, stops there and becomes NaN. The
+error control ignores it: the others go on as if it were not in the batch.
 
 Gradients go back by one of two adjoints:
 
     checkpoint  through the steps themselves, so exact for what was computed; memory grows as the root of max_steps
     backsolve   by the adjoint's own equation, solved from the end to the start together with that of the state
                 (Chen et al. 2018, algorithm 1); memory of one step, and an error of the tolerance's size. It controls
-                the errors of state and adjoint, and not those of the parameters' gradient, an integral that stands for
-                itself (Kidger et al. 2021). atol is that of an example's adjoint: descend a sum where a mean over
-                many examples makes adjoints as small as atol
+                the errors of state and adjoint, but not those of the parameters' gradient: nothing depends on that
+                integral (Kidger et al. 2021). atol applies to the adjoint of each example: minimise a sum where a
+                mean over many examples makes adjoints as small as atol
 """
 
 import functools
@@ -58,11 +58,14 @@ def solve(
     save: Array | None = None,
     adjoint: Adjoint = "checkpoint",
 ) -> tuple[Any, Any, Array]:
-    """d state/dt = field(t, state), the state a pytree of arrays (batch, ...): the last state, the saved, the calls.
+    """Solves d state/dt = field(t, state), with the state a pytree of arrays (batch, ...).
 
     Args:
-        schedule: whose clock the solver steps in; None for time itself.
-        save: times to keep the state at, by the adjoint "checkpoint" alone.
+        schedule: it determines the variable in which the solver steps; None is time itself.
+        save: times at which to keep the state, only with the adjoint "checkpoint".
+
+    Returns:
+        The last state, the saved states, and the number of evaluations of the field.
 
     Raises:
         InputError: on bad tolerances or max_steps, an unknown adjoint, and as `flow.transport` if steps run out.
@@ -89,8 +92,8 @@ def solve(
     def run(state: Any, ends: list[Array], saves: Array | None, tolerances: list[Array]) -> tuple[Any, ...]:
         sound = _finite(state)
         y = _where(sound, state, 0.0), jnp.where(sound, 0.0, jnp.ones(sound.shape, dtype))
-        # What the field closes over, as a network's parameters, becomes an argument. diffrax calls jit, within which it
-        # would be part of the program, and other parameters another program.
+        # Arrays that the field closes over, as a network's parameters, become arguments. diffrax calls jit, where they
+        # would be part of the program, and new parameters would give a new program.
         traced, shapes = jax.make_jaxpr(slope, return_shape=True)(ends[0], y)
 
         def traced_slope(u: Any, y: Any, consts: Any) -> Any:
@@ -139,10 +142,10 @@ def _adjoint(name: Adjoint, tolerances: list[Array]) -> Any:
 
 @functools.cache
 def _dopri5() -> tuple[Any, Any]:
-    """diffrax's solver and its controller, but for two details.
+    """diffrax's solver and its controller, with two changes.
 
-    The interpolant's product is in full precision, which diffrax leaves to the accelerator. The first step is told to
-    the controller alone: diffrax checks the sign of `dt0` by a callback from the device, and `eager` compiles a program
+    The interpolant's product is in full precision; diffrax leaves its precision to the accelerator. Only the controller
+    gets the first step: diffrax checks the sign of `dt0` by a callback from the device, and `eager` compiles a program
     with callbacks anew at each call.
     """
     import diffrax
@@ -188,7 +191,7 @@ def _time_of(chain: Discrete, angle: Array) -> Array:
 
 
 def known(t: ArrayLike) -> Any:
-    """Its value, or None within `jit`. By numpy, for jnp would trace the comparison of even concrete times there."""
+    """The value of t, or None if it is traced. By numpy, because jnp would trace comparisons even of concrete times."""
     return None if isinstance(t, jax.core.Tracer) else np.asarray(t)
 
 
@@ -200,7 +203,7 @@ def check_tolerances(rtol: ArrayLike, atol: ArrayLike) -> None:
 
 
 def _finite(state: Any) -> Array:
-    """(batch,): whether all that the state holds of an example is finite."""
+    """(batch,): whether all entries of an example are finite."""
     return jnp.stack([jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1) for leaf in jax.tree.leaves(state)]).all(0)
 
 
@@ -210,12 +213,12 @@ def _where(sound: Array, state: Any, other: float) -> Any:
 
 
 def _worst(scaled_error: Any) -> Array:
-    """The largest over examples of the root of the mean square, of all that the state holds of an example."""
+    """The root mean square over all entries of an example, for the example where it is largest."""
     parts = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(scaled_error)]
     return jnp.sqrt(jnp.max(jnp.mean(jnp.concatenate(parts, axis=1) ** 2, axis=1)))
 
 
 def _worst_of_adjoint(scaled_error: Any) -> Array:
-    """The same on the way back, of state and adjoint; what follows them is the gradient of the parameters."""
+    """The same in the backward pass, for state and adjoint. It ignores the rest, the gradient of the parameters."""
     (state, _), (adjoint, _), *_ = scaled_error
     return jnp.maximum(_worst(state), _worst(adjoint))
