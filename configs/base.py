@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
                 quality_reference="train",  # or "test": the data's split
                 quality_kept=5000,  # samples and examples to keep, for measures that need pairs of them
                 quality_while_training=False,  # also measure every eval_every steps
+                modes=(),  # centres of the data's modes: measure which of them samples cover
+                mode_radius=0.6,  # a sample within this distance is near a mode
+                mode_samples=10_000,
             ),
             training=dict(
                 steps=3000,

@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         dict(name="two_moons", shape=(2,), noise=0.1, source=config.data.copy_and_resolve_references(), **sizes)
     )
+    config.evaluation.modes = ()
     config.matching.update(source="data", coupling="optimal")
     config.sampling.sampler = "heun"
     return config

@@ -27,6 +27,6 @@ def get_config() -> ConfigDict:
     config.matching, config.sampling = images.matching, images.sampling
     del config.sampling.conditioning_steps  # for images only
     config.net = ConfigDict(dict(name="mlp", features=(128, 128, 128)))
-    config.evaluation.update(batch_size=1000, grid=2000)
+    config.evaluation.update(batch_size=1000, grid=2000, modes=config.data.means)
     config.training.update(steps=4000, batch_size=512)
     return config

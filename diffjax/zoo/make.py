@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
+from diffjax.zoo.adversarial import gan
 from diffjax.zoo.autoencoders import autoencoder
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
@@ -44,6 +45,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "black_box": black_box.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
+    "gan": gan.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }
