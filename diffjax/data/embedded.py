@@ -1,4 +1,4 @@
-"""Sets that need no download: scikit-learn's digits, the toys of toys.py and the textures of textures.py.
+"""Sets that need no download: scikit-learn's digits; toys.py, mixed.py and textures.py have the others.
 
 Random sets use fixed seeds, one for the training part and one for the test part. So the same configuration always gives
 the same arrays.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from diffjax.data import textures, toys
+from diffjax.data import mixed, textures, toys
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
@@ -33,6 +33,8 @@ def load_embedded(config: Any, split: str) -> Dataset:
     config.weights, config.means, config.std: for "mixture", see `toys.mixture`.
     config.example: for "given", the example. All examples are copies of it. In the same way all examples of
         "stomach_cancer" are the same table. So a batch of n asks for n draws from a posterior given that example.
+    config.matrix: for "mixed_sources", see `mixed.mixed_sources`.
+    config.side: for "patches", the pixels of a patch's side; see `mixed.patches`.
     config.radii: for "dead_leaves", the smallest and the largest radius in pixels.
 
     Raises `InputError` if a field that the set needs is missing or wrong.
@@ -97,6 +99,19 @@ def _mixture(config: Any, split: str) -> Dataset:
     return from_arrays("mixture", points, levels=0)
 
 
+def _sources(config: Any, split: str) -> Dataset:
+    points = mixed.mixed_sources(_rng(split), _num(config, split), _floats(config, "matrix"))
+    return from_arrays("mixed_sources", points, levels=0)
+
+
+def _patches(config: Any, split: str) -> Dataset:
+    side = config.get("side")
+    if type(side) is not int or side < 2:
+        raise InputError(f"data.side={side!r} must be the pixels of a patch's side, at least 2: 'patches' needs it.")
+    points = mixed.patches(_rng(split), _num(config, split), side, config.shape[0])
+    return from_arrays("patches", points, levels=0)
+
+
 def _dead_leaves(config: Any, split: str) -> Dataset:
     size, _, _ = _image_shape(config)
     num, radii = _num(config, split), config.get("radii")
@@ -158,6 +173,8 @@ EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "dead_leaves": _dead_leaves,
     "correlated": _correlated,
     "mixture": _mixture,
+    "mixed_sources": _sources,
+    "patches": _patches,
     "stomach_cancer": _stomach_cancer,
     "given": _given,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),

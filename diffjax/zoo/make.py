@@ -20,6 +20,7 @@ from diffjax.zoo.diffusion import (
     score,
     vdm,
 )
+from diffjax.zoo.energy import make as energy
 from diffjax.zoo.flows import density, energies
 from diffjax.zoo.latent import hvi, semi_supervised, vae
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
@@ -45,6 +46,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "black_box": black_box.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
+    "energy_model": energy.make,
     "gan": gan.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,

@@ -1,0 +1,1 @@
+"""Energy models: p(x) = exp(-E(x))/Z, with networks as energies."""
