@@ -97,7 +97,7 @@ def of_run(directory: str, trained: Trained) -> Features:
 
 
 def inception(file: str, resizing: str, name: str) -> Features:
-    """The features of the Frechet inception distance, with a file's weights. As in the original, logits have no bias."""
+    """The features of the Frechet inception distance, with a file's weights. Logits have no bias, as originally."""
     if not file:
         raise InputError(f"evaluation.quality='{name}': write '{name}:FILE', where FILE is {inception_v3.WEIGHTS}")
     params = inception_v3.from_torch(read_tensors(local(file, "evaluation.quality")))

@@ -165,7 +165,7 @@ def of_model(trained: Trained, num: int) -> Source:
             if samples.shape[1:] != trained.test_set.shape:
                 raise InputError(
                     f"evaluation.quality={trained.options['quality']!r}: {trained.system!r} has samples of shape"
-                    f" {samples.shape[1:]}, but data of shape {trained.test_set.shape}; set it to ''"
+                    f" {samples.shape[1:]}, its data have {trained.test_set.shape}; set it to ''"
                 )
             left = np.concatenate([left, to_bytes(np.clip(samples, -1, 1), levels) if images else samples])
             while len(left) >= size:
