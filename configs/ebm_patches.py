@@ -15,8 +15,9 @@ def get_config() -> ConfigDict:
     del config.data.sigmas
     config.data.update(name="patches", shape=(60,), num_train=50_000, num_test=2_000)
     config.data.side = 12  # pixels of a patch's side
+    config.ebm.objective = "sliced"  # unbiased for exact, which takes a derivative for each of 60 directions
     config.net.name = "filters"
     config.net.num = 120
     config.evaluation.batch_size = 2_000
-    config.training.update(steps=4000, batch_size=500, learning_rate=0.01)
+    config.training.update(steps=4000, batch_size=1000, learning_rate=0.01)
     return config

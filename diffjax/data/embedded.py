@@ -104,6 +104,11 @@ def _sources(config: Any, split: str) -> Dataset:
     return from_arrays("mixed_sources", points, levels=0)
 
 
+def _coupled_bits(config: Any, split: str) -> Dataset:
+    bits = mixed.coupled_bits(_rng(split), _num(config, split), config.shape[0])
+    return from_arrays("coupled_bits", bits, levels=2)
+
+
 def _patches(config: Any, split: str) -> Dataset:
     side = config.get("side")
     if type(side) is not int or side < 2:
@@ -174,6 +179,7 @@ EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "correlated": _correlated,
     "mixture": _mixture,
     "mixed_sources": _sources,
+    "coupled_bits": _coupled_bits,
     "patches": _patches,
     "stomach_cancer": _stomach_cancer,
     "given": _given,

@@ -1,16 +1,18 @@
-"""Sets of Hyvärinen (2005), whose laws are known or that show known filters, as pure functions of a numpy generator.
+"""Sets for energy models, as pure functions of a numpy generator: mixed sources, patches, and bits with couplings.
 
 Mixed sources. x = A s, with independent logistic sources s of variance 1, density p(s) = π/(4√3) sech²(πs/(2√3)).
 
 Patches. Square parts of photographs in scikit-image's wheel, in logarithms of grey values. The mean of each patch is
 removed. The components of largest variance are kept, as many as are asked for, and scaled to variance 1.
+
+Coupled bits. p(x) ∝ exp(x'Jx), x in {0, 1}^D, by a sum over all 2^D arrays. J is symmetric with entries N(0, 1/2).
 """
 
 import math
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from diffjax.errors import InputError
 from diffjax.extras import needs_run
@@ -30,6 +32,26 @@ def mixed_sources(
         raise InputError(f"data.matrix={matrix.tolist()} must be a square matrix that can be inverted, at least 2 x 2.")
     sources = rng.logistic(0.0, math.sqrt(3) / math.pi, (num, len(matrix)))
     return (sources @ matrix.T).astype(np.float32)
+
+
+def coupled_bits(rng: np.random.Generator, num: int, dim: int) -> UInt8[np.ndarray, "num dim"]:
+    """Exact draws. The couplings are the same for every split.
+
+    Raises `InputError` unless 2 <= dim <= 16.
+    """
+    if not 2 <= dim <= 16:
+        raise InputError(f"data.shape=({dim},) must be 2 to 16 bits: 'coupled_bits' sums over all arrays.")
+    arrays, p = coupled_law(dim)
+    return arrays[rng.choice(len(arrays), num, p=p)]
+
+
+def coupled_law(dim: int) -> tuple[UInt8[np.ndarray, "n dim"], Float[np.ndarray, " n"]]:
+    """All arrays of `dim` bits, and the probability of each."""
+    couplings = np.random.default_rng(7).normal(0.0, math.sqrt(0.5), (dim, dim))
+    arrays = (np.arange(2**dim)[:, None] >> np.arange(dim) & 1).astype(np.uint8)
+    log_p = np.einsum("ni,ij,nj->n", arrays, couplings, arrays)
+    p = np.exp(log_p - log_p.max())
+    return arrays, p / p.sum()
 
 
 def patches(rng: np.random.Generator, num: int, side: int, dim: int) -> Float32[np.ndarray, "num dim"]:

@@ -3,8 +3,8 @@
     log p(x) = -E(x) - log Z,  log Z by a sum over all points where there is one, see `partition.py`
 
 Samples are the ends of unadjusted Langevin chains, of bits those of Gibbs sampling. Score matching learns scores
-where there are data. Far from them, a score learned at one noise level is wrong, and chains that begin there fail: compare
-`figures` with those of configs/ncsn_toy.py, which has many noise levels (Song & Ermon 2019, section 3).
+where there are data. Far from them, a score learned at one noise level is wrong, and chains that begin there fail. Many
+noise levels mend that: see configs/ncsn_toy.py (Song & Ermon 2019, section 3).
 """
 
 from collections.abc import Callable

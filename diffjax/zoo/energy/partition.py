@@ -1,26 +1,28 @@
-"""log Z of an energy by a sum, where there is one: log Σ exp(-E) over all bits, log ∫ exp(-E) on a grid of the plane."""
+"""log Z of an energy by a sum over all points: log Σ exp(-E) of bits, log ∫ exp(-E) on a grid of one or two axes."""
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-MOST_BITS = 16
+MOST_BITS = 20
 POINTS = 400  # of the grid to a side
+BLOCK = 2**13  # points at a time
 
 
 class Support(NamedTuple):
-    """All points of a sum, and the logarithm of the weight of each.
+    """All points of a sum, and the logarithm of the weight that each has.
 
-    points: (n, dim). log_weight: 0 for bits, the logarithm of a cell's area on a grid
+    num: how many
+    points(indices (n,)) -> (n, dim)
+    log_weight: 0 for bits, the logarithm of a cell's size on a grid
     """
 
-    points: np.ndarray
+    num: int
+    points: Callable[[Array], Array]
     log_weight: float
 
 
@@ -31,18 +33,28 @@ def support(shape: tuple[int, ...], levels: int, half_width: float) -> Support |
     """
     if len(shape) != 1:
         return None
-    if levels == 2 and shape[0] <= MOST_BITS:
-        return Support(np.array(list(itertools.product((0.0, 1.0), repeat=shape[0])), np.float32), 0.0)
-    if levels == 0 and shape[0] <= 2:
+    (dim,) = shape
+    if levels == 2 and dim <= MOST_BITS:
+        return Support(2**dim, lambda i: (i[:, None] >> jnp.arange(dim) & 1).astype(float), 0.0)
+    if levels == 0 and dim <= 2:
         cell = 2 * half_width / POINTS
-        side = (np.arange(POINTS, dtype=np.float32) + 0.5) * cell - half_width
-        points = np.stack(np.meshgrid(*shape[0] * (side,), indexing="ij"), -1).reshape(-1, shape[0])
-        return Support(points, shape[0] * math.log(cell))
+
+        def points(i: Array) -> Array:
+            places = i[:, None] // POINTS ** jnp.arange(dim) % POINTS
+            return (places + 0.5) * cell - half_width
+
+        return Support(POINTS**dim, points, dim * math.log(cell))
     return None
 
 
 def log_partition(energy: Callable[[Array], Array], over: Support) -> Array:
-    """log Z, a scalar in nats. On a grid it lacks what lies outside, and the error of the midpoint rule."""
-    blocks = np.array_split(over.points, max(1, len(over.points) // 2**14))
-    sums = [jax.nn.logsumexp(-energy(jnp.asarray(block))) for block in blocks]
-    return jax.nn.logsumexp(jnp.stack(sums)) + over.log_weight
+    """log Z, a scalar in nats. On a grid it lacks what lies outside, and has the error of the midpoint rule."""
+    blocks = -(-over.num // BLOCK)
+
+    def one(block: Array) -> Array:
+        index = block * BLOCK + jnp.arange(BLOCK)
+        inside = index < over.num
+        values = -energy(over.points(jnp.where(inside, index, 0)))
+        return jax.nn.logsumexp(jnp.where(inside, values, -jnp.inf))
+
+    return jax.nn.logsumexp(jax.lax.map(one, jnp.arange(blocks))) + over.log_weight
