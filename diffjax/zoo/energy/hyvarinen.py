@@ -4,8 +4,8 @@
     ica       E = Σ_k G(w_k'x)                         W = A⁻¹ for x = A s, up to order and sign of the rows
     filters   E = Σ_k a_k G(w_k'x), |w_k| = 1, a > 0   more filters than dimensions; of patches, edges of all kinds
 
-with G(s) = 2 log cosh(πs/(2√3)), so that exp(-G) is a logistic density of variance 1, up to a factor. Z depends on W, and
-score matching does not need Z.
+with G(s) = 2 log cosh(πs/(2√3)), so that exp(-G) is a logistic density of variance 1, up to a factor. Z depends on W,
+and score matching does not need Z.
 """
 
 from typing import Any
