@@ -5,6 +5,7 @@ from typing import Any
 
 from diffjax.errors import InputError
 from diffjax.zoo.autoencoders import autoencoder
+from diffjax.zoo.autoregressive import autoregressive
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
@@ -44,6 +45,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "black_box": black_box.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
+    "autoregressive": autoregressive.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }
