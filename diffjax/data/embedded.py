@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from diffjax.data import textures, toys
+from diffjax.data import sounds, textures, toys
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
@@ -25,7 +25,7 @@ def load_embedded(config: Any, split: str) -> Dataset:
 
     config.shape: the shape of one example: (2,) for "swiss_roll", "two_moons" and "correlated", (len(means[0]),) for
         "mixture", (20,) for "heartbeat", (20, 2) for "stomach_cancer", (size, size, 1) for "dead_leaves",
-        (height, width, 1) for "gravel", "grass" and "brick".
+        (samples, 1) for "tunes", (height, width, 1) for "gravel", "grass" and "brick".
     config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw. Needed by all sets except "digits".
     config.noise: for "swiss_roll" and "two_moons", see `toys.swiss_roll`.
@@ -97,6 +97,11 @@ def _mixture(config: Any, split: str) -> Dataset:
     return from_arrays("mixture", points, levels=0)
 
 
+def _tunes(config: Any, split: str) -> Dataset:
+    waves = sounds.tunes(_rng(split), _num(config, split), config.shape[0])
+    return from_arrays("tunes", waves, levels=256)
+
+
 def _dead_leaves(config: Any, split: str) -> Dataset:
     size, _, _ = _image_shape(config)
     num, radii = _num(config, split), config.get("radii")
@@ -160,5 +165,6 @@ EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "mixture": _mixture,
     "stomach_cancer": _stomach_cancer,
     "given": _given,
+    "tunes": _tunes,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
 }

@@ -21,7 +21,7 @@ from diffjax.zoo.diffusion import (
     vdm,
 )
 from diffjax.zoo.flows import density, energies
-from diffjax.zoo.latent import hvi, semi_supervised, vae
+from diffjax.zoo.latent import hvi, semi_supervised, vae, vq_vae_config
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
 from diffjax.zoo.model import Model
 
@@ -38,6 +38,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
     "vae": vae.make,
+    "vq_vae": vq_vae_config.make,
     "hvi": hvi.make,
     "semi_supervised": semi_supervised.make,
     "bivariate_gaussian": bivariate_gaussian.make,
