@@ -1,6 +1,7 @@
-"""Writes figures to files: films as GIF, all others as PNG."""
+"""Writes figures to files: films as GIF, sounds as WAV, all others as PNG."""
 
 import math
+import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import numpy as np
 
 from diffjax.extras import needs_run
 from diffjax.zoo import Arrows, Contours, Curves, Film, Grid, Panels, Paths, Points
-from diffjax.zoo.figures import Figure, Mark
+from diffjax.zoo.figures import Figure, Mark, Sound
 
 with needs_run():
     from PIL import Image
 
 
 def write(path: Path, figure: Figure) -> Path:
-    """Writes `path` + ".png" or ".gif" and returns it."""
+    """Writes `path` + ".png", ".gif" or ".wav" and returns it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     match figure:
         case Grid(images, columns):
@@ -28,6 +29,9 @@ def write(path: Path, figure: Figure) -> Path:
             pictures = [Image.fromarray(picture) for picture in tiles]
             durations = [80] * (len(pictures) - 1) + [2000]  # ms; the last frame stays longer
             pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        case Sound(waves, rate):
+            path = path.with_name(path.name + ".wav")
+            _wav(path, np.asarray(waves), rate)
         case Curves():
             path = path.with_name(path.name + ".png")
             _plot(path, figure)
@@ -35,6 +39,15 @@ def write(path: Path, figure: Figure) -> Path:
             path = path.with_name(path.name + ".png")
             _panels(path, figure)
     return path
+
+
+def _wav(path: Path, waves: np.ndarray, rate: int) -> None:
+    """16-bit mono, with a quarter of a second of silence after each wave."""
+    quiet = np.zeros((len(waves), rate // 4))
+    samples = np.concatenate([np.clip(waves, -1.0, 1.0), quiet], axis=1).ravel()
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, len(samples), "NONE", "not compressed"))
+        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

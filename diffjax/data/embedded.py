@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from diffjax.data import mixed, textures, toys
+from diffjax.data import mixed, sounds, textures, toys
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
@@ -25,7 +25,7 @@ def load_embedded(config: Any, split: str) -> Dataset:
 
     config.shape: the shape of one example: (2,) for "swiss_roll", "two_moons" and "correlated", (len(means[0]),) for
         "mixture", (20,) for "heartbeat", (20, 2) for "stomach_cancer", (size, size, 1) for "dead_leaves",
-        (height, width, 1) for "gravel", "grass" and "brick".
+        (samples, 1) for "tunes", (height, width, 1) for "gravel", "grass" and "brick".
     config.train_split, config.test_split: "", or absent.
     config.num_train, config.num_test: how many examples to draw. Needed by all sets except "digits".
     config.noise: for "swiss_roll" and "two_moons", see `toys.swiss_roll`.
@@ -115,6 +115,9 @@ def _patches(config: Any, split: str) -> Dataset:
         raise InputError(f"data.side={side!r} must be the pixels of a patch's side, at least 2: 'patches' needs it.")
     points = mixed.patches(_rng(split), _num(config, split), side, config.shape[0])
     return from_arrays("patches", points, levels=0)
+def _tunes(config: Any, split: str) -> Dataset:
+    waves = sounds.tunes(_rng(split), _num(config, split), config.shape[0])
+    return from_arrays("tunes", waves, levels=256)
 
 
 def _dead_leaves(config: Any, split: str) -> Dataset:
@@ -183,5 +186,6 @@ EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "patches": _patches,
     "stomach_cancer": _stomach_cancer,
     "given": _given,
+    "tunes": _tunes,
     **dict.fromkeys(textures.PHOTOGRAPHS, _photograph),
 }

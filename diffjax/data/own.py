@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffjax.data import arrow, folders, tables
+from diffjax.data import arrow, folders, sounds, tables
 from diffjax.data.dataset import Dataset
 from diffjax.data.parts import held_out
 from diffjax.data.pictures import Part
@@ -24,7 +24,8 @@ from diffjax.paths import local
 def load_own(config: Any, split: str) -> Dataset:
     """The "train" or "test" part of the data in `config.dir`, of a kind in `OWN`.
 
-    config.name: "folder", see folders.py; "npz", "npy" or "csv", see tables.py; "huggingface", see arrow.py.
+    config.name: "folder", see folders.py; "npz", "npy" or "csv", see tables.py; "huggingface", see arrow.py; "wav", see
+        sounds.py.
     config.dir: the folder or the file. A folder with exactly one file of the kind stands for that file.
     config.shape: the shape of an example. Images in files are centre-cropped and resized to it.
     config.levels: for arrays and tables: how many values an element takes, 0 for real numbers.
@@ -76,4 +77,5 @@ OWN: dict[str, Callable[[Any, Path, Path, Part], Dataset]] = {
     "npy": tables.read_npy,
     "csv": tables.read_csv,
     "huggingface": arrow.read,
+    "wav": sounds.read,
 }

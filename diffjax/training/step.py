@@ -100,6 +100,8 @@ def make_step(model: Trainable, tx: optax.GradientTransformation, config: Traini
             # Differs from all keys that `split` makes, for either value of `jax_threefry_partitionable`.
             update_key = jax.random.fold_in(step_key, 4)
             new_memory = memory.update(state.memory, update_key, params, batch | drawn, losses)
+            if memory.hand_over is not None:
+                params = memory.hand_over(new_memory, params)
         new_state = TrainState(
             step=state.step + 1,
             params=params,

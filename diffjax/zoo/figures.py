@@ -24,6 +24,13 @@ class Film(NamedTuple):
     frames: Array | np.ndarray
 
 
+class Sound(NamedTuple):
+    """Waveforms (n, T) in [-1, 1], `rate` samples a second, played one after the other."""
+
+    waves: Array | np.ndarray
+    rate: int
+
+
 class Curves(NamedTuple):
     """Graphs of y (n,) against x (n,). `lines` maps a name to (x, y). Several lines get a legend."""
 
@@ -78,7 +85,7 @@ class Panels(NamedTuple):
     extent: float = 0.0
 
 
-Figure = Grid | Film | Curves | Panels
+Figure = Grid | Film | Sound | Curves | Panels
 
 
 def grid(images: Array) -> Grid:

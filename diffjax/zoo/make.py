@@ -6,6 +6,7 @@ from typing import Any
 from diffjax.errors import InputError
 from diffjax.zoo.adversarial import gan
 from diffjax.zoo.autoencoders import autoencoder
+from diffjax.zoo.autoregressive import autoregressive
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
@@ -22,7 +23,7 @@ from diffjax.zoo.diffusion import (
 )
 from diffjax.zoo.energy import make as energy
 from diffjax.zoo.flows import density, energies
-from diffjax.zoo.latent import hvi, semi_supervised, vae
+from diffjax.zoo.latent import hvi, semi_supervised, vae, vq_vae_config
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
 from diffjax.zoo.model import Model
 
@@ -39,6 +40,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
     "vae": vae.make,
+    "vq_vae": vq_vae_config.make,
     "hvi": hvi.make,
     "semi_supervised": semi_supervised.make,
     "bivariate_gaussian": bivariate_gaussian.make,
@@ -48,6 +50,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "flow_energies": energies.make,
     "energy_model": energy.make,
     "gan": gan.make,
+    "autoregressive": autoregressive.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }
