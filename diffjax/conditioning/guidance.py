@@ -1,13 +1,14 @@
-"""The unbiased way to p(x) r(x): Predict -> Predict, by r_t(x_t) = E[r(x_0) | x_t].
+"""Unbiased conditioning, from p(x) to p(x) r(x): Predict -> Predict, by r_t(x_t) = E[r(x_0) | x_t].
 
-    guided     score + ∇ log r_t; for bits, with r the prior's probability of a 1, k = alpha_bar_t and
+    guided     score + ∇ log r_t. For bits, r is the prior's probability of a 1, k = alpha_bar_t, and
                κ = (1 - k)² r (1 - r)/k,   p'(x_0 ≠ x_t) = ρ (p(x_0 ≠ x_t) + κ) - κ,   ρ = r_t(x_t flipped)/r_t(x_t)
     expected   log r_t of an observation
     plugged    log r(x̂_0(x_t)), for any r
     given      guided by the expected observation
 
-The rule for bits: with one bit of x_t flipped, p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a),
-linear in p(x_0 ≠ x_t | x_t). Multiplying by r_t multiplies it by ρ (Nisonoff et al. 2024), and the rule solves for p'.
+The rule for bits follows from the ratio of probabilities after a flip of one bit of x_t,
+p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a), which is linear in p(x_0 ≠ x_t | x_t). Conditioning
+multiplies this ratio by ρ (Nisonoff et al. 2024). The rule solves for p'.
 """
 
 from collections.abc import Callable
@@ -43,9 +44,9 @@ def given(
     observation: Observation | Measurement,
     covariance: Covariance = "full",
 ) -> Predict:
-    """The Predict of p(x_0 | observation), for every sampler: `guided` by the `expected` observation, see there.
+    """The Predict of p(x_0 | observation), for every sampler: `guided` by the `expected` observation.
 
-    What is known exactly is predicted to be that, which a network's gradient would only nearly say.
+    Entries that are known exactly are predicted exactly. The gradient of a network would give them only approximately.
     """
     if isinstance(observation, Measurement):
         check_fits(process, observation)
@@ -69,14 +70,15 @@ def given(
 
 
 def guided(process: Gaussian | Binomial, predict: Predict, log_r: LogR) -> Predict:
-    """The Predict of p(x_0) r(x_0): that of p with ∇ log r_t added to its score.
+    """The Predict of p(x_0) r(x_0): it adds ∇ log r_t to the score of p.
 
-    Exact if log_r(x_t, t) = log E[r(x_0) | x_t] + constant, as for a classifier of x_t with log_r = log p(class | x_t)
-    (Dhariwal & Nichol 2021; Song et al. 2021, eq. 14). The prediction keeps its kind, and a learned variance its value.
-    Where alpha(1) = 0 the estimate at t = 1 is that of `schedules.before_end`, for at 1 the gradient tells nothing.
+    It is exact if log_r(x_t, t) = log E[r(x_0) | x_t] + constant. An example is a classifier of x_t with
+    log_r = log p(class | x_t) (Dhariwal & Nichol 2021; Song et al. 2021, eq. 14). The prediction keeps its kind, and a
+    learned variance keeps its value. If alpha(1) = 0, the gradient says nothing at t = 1. The estimate there is that of
+    `schedules.before_end`.
 
-    For bits log_r is evaluated D + 1 times instead of differentiated, D the entries of an event, and the prediction is
-    of kind "logits". At alpha_bar = 0 x_t tells nothing and the prediction stays as it is.
+    For bits, log_r is not differentiated but evaluated D + 1 times, where D is the number of entries of an event. The
+    prediction has the kind "logits". At alpha_bar = 0 the prediction does not change, because x_t says nothing.
 
     Raises:
         InputError: if log_r is not of shape (batch,), or, called outside jit, has a gradient (a value) that is NaN.
@@ -93,21 +95,21 @@ def expected(
     observation: Observation | Measurement,
     covariance: Covariance = "full",
 ) -> LogR:
-    """log E[r(x_0) | x_t] up to a constant, for t > 0, with p(x_0 | x_t) as the model's own prediction has it.
+    """log E[r(x_0) | x_t] up to a constant, for t > 0. p(x_0 | x_t) is taken from the model's prediction.
 
-    Gaussian: the mean is x̂_0(x_t), and the covariance
+    Gaussian processes: p(x_0 | x_t) is a Normal with mean x̂_0(x_t) and one of two covariances.
 
-        "full"       (sigma²/alpha) ∂x̂_0/∂x_t, that of p(x_0 | x_t) by Tweedie's second formula (Boys et al. 2023).
-                     Held fixed in the gradient, so that `guided` is Kalman's update of x̂_0: exact whenever p is
-                     Gaussian. D evaluations and a D x D system per example, for small events.
-        "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). One
-                     reverse pass through the network: what images take, with `predictions.clip` round it if near t = 1
-                     its x̂_0 leaves the data's range (an eps-network's does, and the gradient grows as 1/alpha²).
-                     With it `given` has mean 0.767 y and variance 0.379 in `tilted`'s example at ρ = 0.8 (0.8 y, 0.36);
-                     see also the example of `measurements`.
+        "full"       (sigma²/alpha) ∂x̂_0/∂x_t, the covariance of p(x_0 | x_t) by Tweedie's second formula (Boys et al.
+                     2023). The gradient does not go through it. So `guided` is the Kalman update of x̂_0, which is exact
+                     if p is Gaussian. It costs D evaluations and a D x D system per example: for small events.
+        "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). It
+                     costs one reverse pass through the network: for images. Near t = 1 the x̂_0 of an eps-network
+                     leaves the data's range, and the gradient grows as 1/alpha²: put `predictions.clip` around it.
+                     In the example of `tilted` at ρ = 0.8, `given` has mean 0.767 y and variance 0.379 with it, where
+                     0.8 y and 0.36 are right. See also the example of `measurements`.
 
-    Bits: x_0 has the predicted, independent, probabilities: exact for one known bit, or if bits are independent given
-    x_t. `covariance` is not used.
+    Bits: the entries of x_0 are independent, with the predicted probabilities. This is exact for one known bit, or if
+    bits are independent given x_t. `covariance` is not used.
 
     Raises:
         InputError: if the observation's shape is not the event's, it has values other than 0 and 1 of bits, or
@@ -127,10 +129,10 @@ def expected(
 def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]) -> LogR:
     """log r(x̂_0(x_t)), the likelihood of the estimate in place of E[r(x_0) | x_t], for any r with a gradient.
 
-    `guided` by it is diffusion posterior sampling as its theorem has it (Chung et al. 2023, theorem 1; the algorithm
-    is `dps`), and `twisted` corrects it. It takes x̂_0 for x_0, so r acts as if sure of it while x_t is noise.
-    **Biased**: in the Gaussian example of `measurements` a mean is 0.58 posterior standard deviations off, and the
-    covariance's trace 0.83 of the right one.
+    `guided` by it is diffusion posterior sampling as in theorem 1 of Chung et al. (2023). Their algorithm is `dps`.
+    `twisted` corrects the bias. x̂_0 takes the place of x_0, so r is overconfident while x_t is noise.
+    **Biased**: in the Gaussian example of `measurements`, a mean is wrong by 0.58 posterior standard deviations, and the
+    trace of the covariance is 0.83 of the right one.
 
     Args:
         log_r: x_0 (batch, *event) -> (batch,), up to a constant, e.g. `Measurement.log_r`.
@@ -146,15 +148,16 @@ def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]
 def denoising_start(
     process: Gaussian | Binomial, y: Float[Array, "batch *event"], noise: float, times: ArrayLike
 ) -> tuple[Float[Array, "batch *event"], Float[Array, " num_times"]]:
-    """Where a chain must start to draw from the model's own p(x_0 | y), exactly for any p, y = x_0 + noise · N(0, I).
+    """The start of a chain that draws from the model's p(x_0 | y), where y = x_0 + noise · N(0, I). Exact for any p.
 
-    y is the forward process at the time with sigma/alpha = noise: alpha y is x_t there. Go on with
-    `samplers.denoise(stepper, predict, key, *denoising_start(...))` and a random stepper, `ancestral` or `ddim` with
-    eta = 1: a deterministic one knows only one way down from y. For bits `noise` is the probability with which each
-    was flipped, which is a time of the process if its prior is ½.
+    alpha y is the forward process x_t at the time t with sigma/alpha = noise. Continue with
+    `samplers.denoise(stepper, predict, key, *denoising_start(...))` and a random stepper: `ancestral`, or `ddim` with
+    eta = 1. A deterministic stepper has only one path from y. For bits, `noise` is the probability of a flip. It
+    corresponds to a time of the process if the prior is ½.
 
     Args:
-        times: the sampler's grid, descending to 0; those below t are kept behind t. Concrete: call this outside jit.
+        times: the sampler's grid, descending to 0. The times below t are kept, after t. They must be concrete: call
+            this outside jit.
 
     Raises:
         InputError: if times do not descend within [0, 1], if noise is not positive or beyond the schedule's end, if y
@@ -222,8 +225,8 @@ def _expected_full(process: Gaussian, predict: Predict, observation: Observation
     jacobian = jnp.moveaxis(jax.vmap(push)(basis), 0, -1)
     alpha, power = (broadcast_to(a, jacobian) for a in (process.schedule.alpha(t), process.schedule.sigma(t) ** 2))
     cov = 0.5 * power / alpha * (jacobian + jnp.swapaxes(jacobian, -1, -2))  # a network's is symmetric only nearly
-    # x̂_0 is known to a rounding over alpha, and its covariance to that squared: where alpha is tiny the floor says
-    # that x_t tells nothing. What still has no Cholesky factor is a network's error, and becomes "isotropic".
+    # The rounding error of x̂_0 is that of x_t over alpha, and the covariance has its square. The floor covers it where
+    # alpha is tiny. If there is still no Cholesky factor, the network is wrong, and "isotropic" takes its place.
     eye = jnp.eye(size, dtype=xt.dtype)
     cov = jax.lax.stop_gradient(cov + 16 * jnp.finfo(xt.dtype).eps * power / alpha**2 * eye)
     sound = jnp.isfinite(jnp.linalg.cholesky(cov)).all((-2, -1))

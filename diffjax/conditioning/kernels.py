@@ -1,9 +1,9 @@
-"""The kernels of Sohl-Dickstein et al. 2015 (section 2.5) for p(x) r(x), r held constant over t: Process -> Process.
+"""The kernels of Sohl-Dickstein et al. 2015 (section 2.5) for p(x) r(x), with r constant over t: Process -> Process.
 
     perturbed  N(μ + V ∇ log r(μ), V),   B(c d/(c d + (1 - c)(1 - d))),   d = r(1)/(r(0) + r(1))
     tilted     the exact product of a kernel and an observation
 
-With the prior, the marginals and the posterior of the process unchanged, `samplers.ancestral` takes them as they are.
+The prior, the marginals and the posterior of the process do not change. So `samplers.ancestral` can use the result.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from diffjax.schedules import Schedule
 
 
 class Multiplied(NamedTuple):
-    """A process whose reverse kernel is changed: `multiply(kernel, xt, s)`. All else is the process's own."""
+    """A process with another reverse kernel, `multiply(kernel, xt, s)`. Everything else is as in `process`."""
 
     process: Gaussian | Binomial
     multiply: Callable[[Distribution, Array, ArrayLike], Distribution]
@@ -55,15 +55,15 @@ class Multiplied(NamedTuple):
 def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "batch *event"]) -> Multiplied:
     """The paper's perturbed kernels (Sohl-Dickstein et al. 2015, table App.1), for any r with a gradient.
 
-    N(μ, V) becomes N(μ + V ∇ log r(μ, s), V). B(c) becomes B(c d/(c d + (1 - c)(1 - d))), d = r(1)/(r(0) + r(1)), where
-    the other bits are as in x_t: exact if r factorises, and right to first order in the step if not.
+    N(μ, V) becomes N(μ + V ∇ log r(μ, s), V). B(c) becomes B(c d/(c d + (1 - c)(1 - d))), d = r(1)/(r(0) + r(1)), with
+    the other bits as in x_t. For bits this is exact if r factorises, and otherwise right to first order in the step.
 
-    **Biased** where log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1) the samples
-    have mean 2/3 and variance 1/3 after many steps, the posterior of r², where p r has 1/2 and 1/2. With
-    log_r(x, s) = log E[r(x_0) | x_s = x], which is log r(x) at s = 0, the bias vanishes with the length of the steps.
+    **Biased** if log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1), the samples have
+    mean 2/3 and variance 1/3 after many steps. This is the posterior of r²; p r has mean 1/2 and variance 1/2. With
+    log_r(x, s) = log E[r(x_0) | x_s = x], which is log r(x) at s = 0, the bias goes to 0 with the length of the steps.
 
     Args:
-        probe: points such as those to be sampled, at which r is tried once: under jit nobody could report a NaN.
+        probe: points like those to be sampled. r is tried there once, because a NaN cannot be reported under jit.
 
     Raises:
         InputError: if at the probe log_r is not of shape (batch,), or its gradient (for bits: its value) is not finite.
@@ -85,13 +85,13 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
 
 
 def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied:
-    """The exact product of every reverse kernel with r, held constant over t: precisions, or log-odds, add.
+    """The exact product of every reverse kernel with r, which is constant over t. Precisions, or log-odds, add.
 
-    A known entry is y itself at every s, as in the paper's inpainting: clean pixels next to noisy ones.
+    A known entry is y at every s, as in the paper's inpainting: clean pixels stand next to noisy ones.
 
-    **Biased.** For p = N(0, 1), y = 1, precision 1: mean 2/3 and variance 1/3 as in `perturbed`, where 1/2 and 1/2 is
-    right. Inpainting x_2 from a known x_1 = y of a Gaussian of unit variances and correlation ρ, after many steps of a
-    variance-preserving process, has
+    **Biased.** For p = N(0, 1), y = 1 and precision 1, the samples have mean 2/3 and variance 1/3, as in `perturbed`;
+    1/2 and 1/2 are right. Inpainting x_2 from a known x_1 = y, of a Gaussian with unit variances and correlation ρ, has
+    after many steps of a variance-preserving process
 
         mean      ρ y √(1 - ρ²) ∫_0^1 √u (1 - ρ² u²)^(-3/2) du     (0.606 y at ρ = 0.8, where 0.8 y is right)
         variance  (1 - ρ²) artanh(ρ)/ρ                              (0.494 at ρ = 0.8, where 0.36 is right)
@@ -114,5 +114,5 @@ def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied
 
 
 def _tilted_bits(kernel: Bernoulli, log_odds: Array) -> Bernoulli:
-    # c d/(c d + (1 - c)(1 - d)) in log-odds; a bit that is known is known, whatever the kernel holds of it.
+    # c d/(c d + (1 - c)(1 - d)) in log-odds. A known bit stays known, whatever the kernel says.
     return Bernoulli(jnp.where(jnp.isinf(log_odds), log_odds, kernel.logits + log_odds))
