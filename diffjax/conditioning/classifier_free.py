@@ -44,7 +44,7 @@ def classifier_free(
         conditional: of p(x | y), or the good model.
         unconditional: of p(x), or the worse model.
         scale: w, of shape () or (batch,). 1 is `conditional` and 0 `unconditional`.
-        interval: the first and the last time at which the scale is w. At other times it is 1 (Kynkäänniemi et al. 2024).
+        interval: the first and the last time at which the scale is w. Elsewhere it is 1 (Kynkäänniemi et al. 2024).
         rescale: φ. D_w becomes D_w (φ std(D)/std(D_w) + 1 - φ). The deviations are over one example (Lin et al. 2024,
             section 3.4).
         parallel: the factor of the part of D - D' that is parallel to D. 0 is adaptive projected guidance, which

@@ -32,7 +32,7 @@ def dps(stepper: Stepper, process: Gaussian, residual: Callable[[Array], Array],
         trace of the covariance over the right one           1.04   0.52   0.80
         variance of A x_0 over the right one                 0.16   0.03   2.95
 
-    With a small zeta the samples do not reach y. With a larger one they fit the noise of y. With a still larger one they
+    With a small zeta the samples do not reach y. With a larger one they fit the noise of y. With the largest they
     overshoot.
 
     Args:

@@ -7,8 +7,8 @@
     given      guided by the expected observation
 
 The rule for bits follows from the ratio of probabilities after a flip of one bit of x_t,
-p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a), which is linear in p(x_0 ≠ x_t | x_t). Conditioning
-multiplies this ratio by ρ (Nisonoff et al. 2024). The rule solves for p'.
+p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a), which is linear in p(x_0 ≠ x_t | x_t).
+Conditioning multiplies this ratio by ρ (Nisonoff et al. 2024). The rule solves for p'.
 """
 
 from collections.abc import Callable
@@ -100,8 +100,8 @@ def expected(
     Gaussian processes: p(x_0 | x_t) is a Normal with mean x̂_0(x_t) and one of two covariances.
 
         "full"       (sigma²/alpha) ∂x̂_0/∂x_t, the covariance of p(x_0 | x_t) by Tweedie's second formula (Boys et al.
-                     2023). The gradient does not go through it. So `guided` is the Kalman update of x̂_0, which is exact
-                     if p is Gaussian. It costs D evaluations and a D x D system per example: for small events.
+                     2023). The gradient does not go through it. So `guided` is the Kalman update of x̂_0, which is
+                     exact if p is Gaussian. It costs D evaluations and a D x D system per example: for small events.
         "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). It
                      costs one reverse pass through the network: for images. Near t = 1 the x̂_0 of an eps-network
                      leaves the data's range, and the gradient grows as 1/alpha²: put `predictions.clip` around it.
@@ -131,7 +131,7 @@ def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]
 
     `guided` by it is diffusion posterior sampling as in theorem 1 of Chung et al. (2023). Their algorithm is `dps`.
     `twisted` corrects the bias. x̂_0 takes the place of x_0, so r is overconfident while x_t is noise.
-    **Biased**: in the Gaussian example of `measurements`, a mean is wrong by 0.58 posterior standard deviations, and the
+    **Biased**: in the Gaussian example of `measurements`, a mean is wrong by 0.58 posterior standard deviations. The
     trace of the covariance is 0.83 of the right one.
 
     Args:

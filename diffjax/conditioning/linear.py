@@ -2,10 +2,10 @@
 
     u = B x over the channels of every pixel, B orthonormal:    u_t = alpha u_0 + sigma B eps,   B eps ~ N(0, I)
 
-Rotated noise is the same noise, so u has the process of x, and a Predict of x is one of u: x_0, eps, v and the score
-all rotate with x. With the weights of grey along the first row of B, the grey value is |w| times the first channel of
-u, and knowing it is inpainting. Predict -> Predict: what comes out is in the channels of x again, for every sampler and
-every likelihood.
+Rotated noise has the same law. So u has the process of x, and a Predict of x is also one of u: x_0, eps, v and the
+score all rotate with x. If the first row of B is along the weights of grey, the grey value is |w| times the first
+channel of u. A known grey value is then inpainting of that channel. The result is again a Predict in the channels of x,
+for every sampler and every likelihood.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ def colourisation(
 ) -> Predict:
     """The Predict of p(x_0 | grey), grey = Σ_c weights_c x_0,c of every pixel: `given`, in rotated channels.
 
-    What `given` says of `covariance` holds: "full" is exact if p is Gaussian, "isotropic" is for images.
+    `covariance` is that of `given`: "full" is exact if p is Gaussian, "isotropic" is for images.
 
     Args:
-        grey: (batch, *positions, 1), or without batch for all examples the same.
-        weights: of the channels of x, at least two; (0.299, 0.587, 0.114) is the luma of television.
+        grey: (batch, *positions, 1), or without the batch axis if all examples have the same.
+        weights: of the channels of x, at least two. (0.299, 0.587, 0.114) is the luma of television.
 
     Raises:
         InputError: if grey has another last axis than 1, the weights are all 0 or not finite, or, at the call, if x has
@@ -56,11 +56,11 @@ def colourisation(
 
 
 def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predict:
-    """The Predict of u = x @ basis.T, the last axis of x in the orthonormal basis whose rows are given.
+    """The Predict of u = x @ basis.T: the last axis of x in an orthonormal basis, whose rows are given.
 
-    In these coordinates observe, condition and sample as always, e.g. with `tilted`; x = u @ basis is the way back, and
-    `rotated(..., basis.T)` that of a Predict. A `log_var` is one of channels and has no rotation: all channels of u get
-    its mean over those of x.
+    Observations, conditioning and samplers work in these coordinates as in all others. x = u @ basis goes back, and
+    `rotated(..., basis.T)` takes a Predict back. A `log_var` belongs to channels and cannot be rotated: all channels of
+    u get its mean over the channels of x.
 
     Raises:
         InputError: if the basis is not orthonormal or, at the call, not of the size of the last axis, or the prediction

@@ -2,13 +2,14 @@
 
     A = U S Vᵀ,   u = Vᵀ x_0:   (Uᵀ y)_i / s_i = u_i + (tau/s_i) n_i,   and nothing is known of u_i where s_i is 0
 
-V is orthonormal, so u has the process of x, and a Predict of x is one of u, as in `rotated`. In these coordinates the
-observation says each entry on its own, and "isotropic" guidance by it is the pseudoinverse-guided one of Song et al.
-2023: ∇ log N(y; A x̂_0, r² A Aᵀ + tau² I), r² = sigma²/(alpha² + sigma²). A is decomposed once, before any sampling.
+V is orthonormal. So u has the process of x, and a Predict of x is also one of u, as in `rotated`. In these coordinates
+each entry is observed on its own. "isotropic" guidance by it is pseudoinverse guidance (Song et al. 2023):
+∇ log N(y; A x̂_0, r² A Aᵀ + tau² I), r² = sigma²/(alpha² + sigma²). A is decomposed once, before any sampling.
 
-How far each method is from the posterior, in an example: y = x_1 - x_2/2 + n/2 = 1 and DDPM's chain of 1000 steps; p is
-N(0, C), of unit variances and correlation 0.8, or the mixture 0.4 N((-1, 0), C) + 0.6 N((1, 0.5), diag(0.5, 0.3)). The
-errors of the means of x_1 and x_2, in posterior standard deviations, and the covariance's trace over the right one:
+An example shows how far each method is from the posterior: y = x_1 - x_2/2 + n/2 = 1, by DDPM's chain of 1000 steps. p
+is N(0, C), with unit variances and correlation 0.8, or the mixture 0.4 N((-1, 0), C) + 0.6 N((1, 0.5), diag(0.5, 0.3)).
+The table has the errors of the means of x_1 and x_2, in posterior standard deviations, and the trace of the covariance
+over the right one:
 
                                        Gaussian                mixture
     `given`, "full"                0      0      1        -0.04  -0.01   1.06
@@ -42,14 +43,14 @@ UNSEEN = 1e-5  # of the largest singular value: below it is the rounding of A
 @pytrees.register
 @dataclass(frozen=True)
 class Measurement:
-    """y = A x_0 + noise · N(0, I), made by `linear_operator`; for `given` and `expected`, as an `Observation` is.
+    """y = A x_0 + noise · N(0, I), made by `linear_operator`. `given` and `expected` take it like an `Observation`.
 
-    y: (M,) or (batch, M), M the entries of a measurement.
-    matrix: A, (M, D), D the entries of an event.
+    y: (M,) or (batch, M). A measurement has M entries.
+    matrix: A, (M, D). An event has D entries.
     noise: tau, ().
     basis: Vᵀ, (D, D), orthonormal rows.
-    seen: what is known of u = basis x_0, (D,) or (batch, D).
-    shape: of an event.
+    seen: the observation of u = basis x_0, (D,) or (batch, D).
+    shape: that of an event.
     """
 
     y: Float[Array, "*batch M"]
@@ -70,7 +71,7 @@ class Measurement:
         """log N(y; A x, tau² I) in nats, the same at every t.
 
         Raises:
-            InputError: if there is no noise, and so no density.
+            InputError: if there is no noise, because then there is no density.
         """
         if not isinstance(self.noise, jax.core.Tracer) and np.asarray(self.noise) == 0:
             raise InputError("y has no density without noise: give linear_operator a noise above 0")
@@ -88,7 +89,7 @@ class Measurement:
         return matmul(u, jnp.asarray(self.basis, u.dtype)).reshape(len(u), *self.shape)
 
     def inwards(self, predict: Predict) -> Predict:
-        """The Predict of u. A log-variance stays one of x, for nobody reads it before `outwards`."""
+        """The Predict of u. A log-variance stays that of x, because it is not read before `outwards`."""
 
         def turned(u: Array, t: Array) -> Prediction:
             prediction = predict(self.event(dtypes.as_float(u)), t)
@@ -97,7 +98,7 @@ class Measurement:
         return turned
 
     def outwards(self, predict: Predict) -> Predict:
-        """The Predict of x, of one of u."""
+        """The Predict of x, from a Predict of u."""
 
         def turned(xt: Array, t: Array) -> Prediction:
             prediction = predict(self.coordinates(xt), t)
@@ -117,16 +118,16 @@ def linear_operator(
 ) -> Measurement:
     """The observation y = A x_0 + noise · N(0, I).
 
-    Directions of x_0 that A shrinks to below 1e-5 of what it does to others count as unseen. Where noise is 0, A x_0 is
-    the point of the range of A that is nearest to y.
+    Directions of x_0 whose singular value is below 1e-5 of the largest count as unseen. If the noise is 0, A x_0 is the
+    point in the range of A that is nearest to y.
 
     Args:
-        apply: A, a linear function of one event, see `operators`. A matrix is made of it here, so it must not depend on
+        apply: A, a linear function of one event, see `operators`. Its matrix is computed here, so it must not depend on
             traced values.
-        y: (*measurement), or (batch, *measurement). It may be traced, as by a `vmap` of `twisted`.
-        noise: tau, at least 0. With 0, `given` knows A x_0 exactly, and there is no density `log_r`.
-        shape: of an event, at most 4096 entries. For larger ones see `colourisation` and `inpainting`, and `plugged`,
-            which needs no matrix.
+        y: (*measurement), or (batch, *measurement). It may be traced, for example by a `vmap` of `twisted`.
+        noise: tau, at least 0. If it is 0, `given` knows A x_0 exactly, and the density `log_r` does not exist.
+        shape: that of an event, of at most 4096 entries. For larger events see `colourisation`, `inpainting` and
+            `plugged`, which need no matrix.
 
     Raises:
         InputError: if apply is not linear, y or the noise do not fit, or the event is too large.
@@ -155,7 +156,7 @@ def linear_operator(
 
 
 def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A (M, D) and the shape of a measurement, after a look whether A is linear."""
+    """A (M, D) and the shape of a measurement. It checks that A is linear."""
     size = int(np.prod(shape))
     if size > MAX_EVENT:
         raise InputError(f"an event of {size} entries is more than the {MAX_EVENT} that a matrix is made for")

@@ -6,7 +6,7 @@
     project     inner products with random directions        compressed sensing
     grey        a weighted sum of the channels of a pixel    colourisation
 
-Images are (height, width, channels). Any other linear function of arrays is as good.
+Images are (height, width, channels). Any other linear function of arrays works, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Operator = Callable[[Array], Array]  # x (*event) -> A x (*measurement)
 
 
 def mask(known: Bool[ArrayLike, " *event"]) -> Operator:
-    """x[known], a vector of the entries where the concrete mask is True.
+    """x[known], a vector of the entries where the mask is True. The mask must be concrete.
 
     Raises:
         InputError: if the mask is not boolean, or True nowhere.
@@ -40,10 +40,10 @@ def mask(known: Bool[ArrayLike, " *event"]) -> Operator:
 
 
 def blur(kernel: Float[ArrayLike, "rows columns"], edge: Literal["circular", "zero"] = "circular") -> Operator:
-    """The convolution of every channel with a kernel of odd sides, of the image's own size.
+    """The convolution of every channel with a kernel of odd sides. The result has the size of the image.
 
     Args:
-        edge: what lies beyond the image: its other side ("circular"), or 0 ("zero").
+        edge: what lies outside of the image: its opposite side ("circular"), or 0 ("zero").
 
     Raises:
         InputError: if a side of the kernel is even, the edge is unknown or, at the call, x is no image (H, W, C).
@@ -87,7 +87,7 @@ def downsample(factor: int) -> Operator:
 
 
 def project(key: PRNGKeyArray, shape: tuple[int, ...], num: int) -> Operator:
-    """Inner products of an event of this shape with `num` directions of about unit length, N(0, I/D), fixed by the key.
+    """Inner products of an event of this shape with `num` random directions N(0, I/D), of about unit length.
 
     Raises:
         InputError: if num is not positive or, at the call, x has another shape.
@@ -100,7 +100,7 @@ def project(key: PRNGKeyArray, shape: tuple[int, ...], num: int) -> Operator:
 
 
 def grey(weights: Sequence[float] = (1 / 3, 1 / 3, 1 / 3)) -> Operator:
-    """Σ_c weights_c x_c of every pixel: (H, W, C) -> (H, W, 1). For images of any size `colourisation` is the same.
+    """Σ_c weights_c x_c of every pixel: (H, W, C) -> (H, W, 1). `colourisation` does the same for images of any size.
 
     Raises:
         InputError: at the call, if x has other channels than there are weights.

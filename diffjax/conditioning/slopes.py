@@ -1,4 +1,4 @@
-"""How log r changes with x: its gradient, or for bits its difference at either value of each."""
+"""How log r changes with x: its gradient, or for bits the difference between the two values of each bit."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def gradient(log_r: LogR, x: Array, t: Array) -> Array:
 
 
 def bit_log_odds(log_r: LogR, x: Array, t: Array) -> Array:
-    """log r(x, bit i = 1) - log r(x, bit i = 0) for every i, the other bits as in x; 0 where r is 0 for both."""
+    """log r(x, bit i = 1) - log r(x, bit i = 0) for every i, with the other bits as in x. 0 if r is 0 for both."""
     flat = x.reshape(x.shape[0], -1)
     here = log_r(x, t)
     _check_shape(here, x)
