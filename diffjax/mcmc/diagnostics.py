@@ -1,21 +1,21 @@
 """How far to trust draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
 
-Every chain is cut in two halves, so that a drift within one shows as a disagreement between two. With M half chains of
-N draws, W the mean of their variances and B/N the variance of their means,
+Every chain is cut in two halves. A drift within a chain then appears as a disagreement between two. There are M half
+chains of N draws, W is the mean of their variances, B/N the variance of their means, and
 
     var⁺  = (N - 1)/N W + B/N
     R-hat = √(var⁺/W)
     ρ_t   = 1 - (W - mean of the chains' autocovariances at lag t)/var⁺
     ESS   = M N/τ,   τ = -1 + 2 Σ_{k<K} P_k + max(ρ_2K, 0)
 
-where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair is not positive, or the last k: Geyer's
-initial monotone sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
+where P_k is the running minimum of ρ_2k + ρ_2k+1, and K is the first k whose pair is not positive, or the last k
+(Geyer's initial monotone sequence, 1992). τ is at least 1/log₁₀(M N), for chains that are better than independent.
 
-All of it is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
-The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank"), but for draws that
-are all equal: they tell nothing, and everything is NaN, as in the posterior package of R.
+Everything is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
+The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank"), with one exception.
+If all draws are equal they say nothing, and every result is NaN, as in the posterior package of R.
 
-Ranks are integers, up to 2^30 draws: single precision knows no halves beyond 2^23, and takes p next to 1 for 1.
+Ranks are integers, of up to 2^30 draws. Single precision has no halves beyond 2^23, and rounds p next to 1 to 1.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ from diffjax.errors import InputError
 
 
 def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Effective sample size of the bulk: as many independent draws would tell the mean of the normal scores as well.
+    """Effective sample size of the bulk: as many independent draws estimate the mean of the normal scores as well.
 
-    NaN if all draws are equal, which is how a stuck sampler looks, or one is NaN. 16 bits are taken as float32.
+    It is NaN if all draws are equal, as those of a stuck sampler, or if a draw is NaN. 16-bit draws become float32.
 
     Raises:
         InputError: if there is no chain and draw axis, or fewer than 4 draws a chain.
@@ -46,7 +46,7 @@ def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
 def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
 
-    Equal draws, NaN and errors as in `ess`. If I is the same for all draws, as it may be for bits, they count in full.
+    Equal draws, NaN and errors as in `ess`. If I is the same for all draws, which may happen for bits, all draws count.
     """
 
     def one(x: Array) -> Array:
@@ -59,10 +59,10 @@ def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*even
 
 
 def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Split R-hat, the larger one of location (normal scores) and scale (normal scores of |x - median|).
+    """Split R-hat: the larger one of location (normal scores) and scale (normal scores of |x - median|).
 
-    1 if all half chains agree; distrust the draws above 1.01. One chain will do. Equal draws, NaN and errors as in
-    `ess`.
+    It is 1 if all half chains agree. Above 1.01 do not trust the draws. One chain is enough. Equal draws, NaN and
+    errors as in `ess`.
     """
 
     def one(x: Array) -> Array:
@@ -70,7 +70,7 @@ def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
         ordered = jnp.sort(halves.ravel())
         median = 0.5 * ordered[(halves.size - 1) // 2] + 0.5 * ordered[halves.size // 2]
         folded = jnp.abs(halves - median)
-        # fmax: draws of 0 and 1 in equal parts fold to equal ones, which say nothing.
+        # fmax, because draws of 0 and 1 in equal parts have equal |x - median|, which say nothing.
         return jnp.fmax(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
     return _each(one, draws)
@@ -132,7 +132,7 @@ def _ess(x: Array) -> Array:
     between = x.mean(axis=1).var(ddof=1)
     rho = (1.0 - (within - covariance) / (covariance[0] + between)).at[0].set(1.0)
 
-    last = max((num - 3) // 2, 0)  # beyond this pair there are too few products to estimate anything
+    last = max((num - 3) // 2, 0)  # beyond this pair there are too few products for an estimate
     pairs = rho[0 : 2 * last + 2 : 2] + rho[1 : 2 * last + 2 : 2]
     positive = jnp.cumprod(pairs > 0)
     end = jnp.minimum(positive.sum(), last)

@@ -1,10 +1,10 @@
-"""A Gaussian fitted to a density by Markov chains: a proposal q for importance sampling where none is at hand.
+"""A Gaussian fitted to a density by Markov chains, as a proposal q for importance sampling.
 
     log ∫ f = log E_q[w],  w = f(z)/q(z),  q = N(m, c S),  m and S the moments of draws from f/∫f by HMC
 
-That is unbiased in w whatever the chains did, for q is fixed before z is drawn from it; chains that mixed make w vary
-little. The widening c > 1 keeps the tails of q above those of f, where a weight could be large. For the posterior of an
-auto-encoder with 32 latents the effective number of draws is a fifth of their number.
+w is unbiased even if the chains did not mix, because q is fixed before z is drawn. If they mixed, w varies little. The
+widening c > 1 keeps the tails of q above those of f, where weights could be large. For the posterior of an auto-encoder
+with 32 latents, the effective number of draws is a fifth of their number.
 """
 
 import jax
@@ -36,13 +36,13 @@ def fit_gaussian(
 
     Args:
         log_density: position (dim,) -> log f, a scalar in nats, up to a constant.
-        start: where each chain begins, one draw of it.
-        num_chains, num_steps: each chain takes `num_steps` to tune itself and as many again that count; their product
+        start: each chain begins at a draw of it.
+        num_chains, num_steps: each chain has `num_steps` steps of tuning, and as many again that are used. The product
             should be many times dim, or S is singular.
 
     Raises:
         InputError: if num_chains is no positive integer, a chain starts where log f or its gradient is not finite, or
-            as `warmup` and `hmc`. Where such a start is traced, so that it is no error, mean and covariance are NaN.
+            as `warmup` and `hmc`. If such a start is traced, there is no error: mean and covariance are NaN.
     """
     num_chains = check_num_steps("num_chains", num_chains)
 

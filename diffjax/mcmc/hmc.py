@@ -2,12 +2,13 @@
 
     refresh   p ← c p + √(1 - c²) M^½ z,  z ~ N(0, I)                     (Horowitz 1991; c = 0 forgets the old p)
     propose   (q', p') = L steps of a palindromic integrator from (q, p)
-    accept    with probability min(1, exp(H(q, p) - H(q', p'))); else stay at q and turn the momentum round
+    accept    with probability min(1, exp(H(q, p) - H(q', p'))); otherwise stay at q and reverse the momentum
 
-The integrator is reversible and keeps volume, so that acceptance makes π(q) N(p; 0, M) stationary. Without it (HVI,
-Langevin correctors) the target is kept only as ε → 0, but the chain is smooth in ε, M and all that π depends on.
+The integrator is reversible and preserves volume. So the acceptance step makes π(q) N(p; 0, M) stationary. Without it
+(HVI, Langevin correctors) the target is invariant only as ε → 0, but the chain is smooth in ε, M and the parameters of
+π.
 
-For the No-U-Turn sampler take blackjax, which knows the same log-density, step size and diagonal inverse mass:
+For the No-U-Turn sampler use blackjax, with the same log-density, step size and diagonal inverse mass:
 
     nuts = blackjax.nuts(log_density, step_size, inverse_mass)
     kernel = Kernel(nuts.init, nuts.step)
@@ -54,13 +55,13 @@ DIVERGENCE = 1000.0  # nats, as in Stan
 
 
 class HMCState(NamedTuple):
-    """Where a chain is.
+    """The state of a chain.
 
-    position: q, a pytree; leaves of 16 bits become float32, and all others keep their type, as does all below.
-    log_density: (), log π(q) in nats up to a constant; None if the target has only a score.
+    position: q, a pytree. 16-bit leaves become float32. All others keep their type, and the fields below have it, too.
+    log_density: (), log π(q) in nats up to a constant. None if the target has only a score.
     score: ∇log π(q), like the position.
-    momentum: p at the end of the last step, like the position; None unless it is refreshed partially.
-    kept: (), the c of the next refreshment: 0 at the start, where there is no momentum yet. None like `momentum`.
+    momentum: p at the end of the last step, like the position. None unless it is refreshed partially.
+    kept: (), the c of the next refreshment. It is 0 at the start, before there is a momentum. None if `momentum` is.
     """
 
     position: Position
@@ -73,7 +74,7 @@ class HMCState(NamedTuple):
 class HMCInfo(NamedTuple):
     """What happened in a step. The last three are None if the target has only a score.
 
-    accepted: (), whether the chain moved to the proposal; always True without Metropolis.
+    accepted: (), whether the chain moved to the proposal. Always True without Metropolis.
     acceptance_probability: (), min(1, exp(-energy_error)), whether or not Metropolis is on.
     energy_error: (), H(q', p') - H(q, p) in nats, +inf if it is not a number.
     divergent: (), whether the energy error exceeds 1000 nats.
@@ -95,29 +96,30 @@ def hmc(
     coefficients: Coefficients = LEAPFROG,
     score: Score | None = None,
 ) -> Kernel:
-    """The kernel of Hamiltonian Monte Carlo, of one chain; `vmap` makes many.
+    """The kernel of Hamiltonian Monte Carlo, for one chain. `vmap` makes many.
 
     Args:
         log_density: position -> log π up to a constant, a scalar in nats. None if `score` is given.
         step_size: ε > 0.
-        num_leapfrog: L, the number of integrator steps. L score evaluations (times the integrator's drifts) a step.
-        inverse_mass: M⁻¹, best near the covariance of π: a number; the diagonal, a pytree like the position or an array
-            that broadcasts against it; or a dense (n, n) matrix, n the size of the whole position.
-        metropolis: False takes every proposal.
+        num_leapfrog: L, the number of integrator steps. A step costs L score evaluations, times the integrator's
+        drifts.
+        inverse_mass: M⁻¹, best near the covariance of π. It is a number; or the diagonal, as a pytree like the position
+            or an array that broadcasts against it; or a dense (n, n) matrix, where n is the size of the position.
+        metropolis: False accepts every proposal.
         persistence: c in [0, 1), the share of the momentum that is kept from step to step.
         coefficients: of the integrator, e.g. MCLACHLAN.
-        score: position -> ∇log π, for targets whose density nobody knows, as `hmc(None, ..., score=score)`.
+        score: position -> ∇log π, for targets without a known density: `hmc(None, ..., score=score)`.
 
     Returns:
         A Kernel of HMCState and HMCInfo.
 
     Raises:
-        InputError: here, if num_leapfrog is no positive integer, step_size not positive and finite, persistence no
-            number in [0, 1), the coefficients no palindrome, not exactly one of log_density and score given, or
-            Metropolis asked of a score; by `init`, if the position is not floating-point, the log-density not scalar,
-            it or the score not finite there, the score not like the position, or the inverse mass not of the position's
-            shape or not positive definite. What is traced is not looked at: from a start where the log-density is
-            finite and the score is not, every step is `divergent`.
+        InputError: if num_leapfrog is no positive integer, step_size is not positive and finite, persistence is no
+            number in [0, 1), the coefficients are no palindrome, not exactly one of log_density and score is given, or
+            Metropolis is asked of a score. `init` raises it if the position is not floating-point, the log-density is
+            not scalar, it or the score is not finite there, the score is not like the position, or the inverse mass
+            does not have the position's shape or is not positive definite. Traced values are not checked. If only the
+            score is not finite at the start, every step is `divergent`.
     """
     num_leapfrog = check_num_steps("num_leapfrog", num_leapfrog)
     _check_arguments(log_density, step_size, metropolis, persistence, coefficients, score)
@@ -168,7 +170,7 @@ def hmc(
 
 
 def _root(inverse_mass: Any) -> tuple[Any, Array | None]:
-    """M^½, of a diagonal and of a dense M: made once, so that no loop over steps repeats it."""
+    """M^½, for a diagonal and for a dense M. It is computed once, outside of all loops over steps."""
     return jax.tree.map(lambda m: 1.0 / jnp.sqrt(as_float(m)), inverse_mass), _dense_root(inverse_mass)
 
 
@@ -203,7 +205,7 @@ def _evaluation(log_density: LogDensity | None, score: Score | None) -> Callable
 
 
 def _dense_root(inverse_mass: Any) -> Array | None:
-    """M^½ = L⁻ᵀ where L Lᵀ = M⁻¹; None if this cannot be a dense mass."""
+    """M^½ = L⁻ᵀ where L Lᵀ = M⁻¹. None if the mass is not dense."""
     if not isinstance(inverse_mass, Array | np.ndarray) or inverse_mass.ndim != 2 or len(set(inverse_mass.shape)) != 1:
         return None
     lower = jnp.linalg.cholesky(as_float(inverse_mass))

@@ -3,10 +3,10 @@
     kick   p ← p + b ε ∇log π(q)
     drift  q ← q + a ε M⁻¹ p
 
-A step is kick b₁, drift a₁, kick b₂, ..., kick b₁, given by its coefficients (b₁, a₁, b₂, ..., b₁). Each is a shear, so
-the Jacobian is 1; a palindrome is reversed by turning the momentum round, and its order is even. Only the score ∇log π
-is needed, so that the same function serves Hamiltonian Monte Carlo, Hamiltonian variational inference and Langevin
-correctors, and it is differentiable in everything but the number of steps.
+A step is kick b₁, drift a₁, kick b₂, ..., kick b₁, with the coefficients (b₁, a₁, b₂, ..., b₁). Kicks and drifts are
+shears, so the Jacobian is 1. A palindrome is reversible: negate the momentum. Its order is even. Only the score ∇log π
+is needed. So the same function serves Hamiltonian Monte Carlo, Hamiltonian variational inference and Langevin
+correctors. It is differentiable in everything but the number of steps.
 
     LEAPFROG   (½, 1, ½), order 2 (Duane et al. 1987)
     MCLACHLAN  two stages, order 2 with the smallest error constant (McLachlan 1995; Blanes et al. 2014, eq. 17)
@@ -49,17 +49,17 @@ def leapfrog(
     num_steps: int,
     inverse_mass: Any = 1.0,
 ) -> tuple[Position, Position]:
-    """`num_steps` leapfrog steps from (position, momentum); num_steps + 1 evaluations of the score.
+    """`num_steps` leapfrog steps from (position, momentum). They take num_steps + 1 evaluations of the score.
 
     Args:
-        score: ∇log π, position -> pytree like it. Positions may carry leading batch axes if the score does.
-        step_size: ε, a number or an array that broadcasts against every leaf of the position; backwards if negative.
-        inverse_mass: M⁻¹: a number; the diagonal, a pytree like the position or an array that broadcasts against it;
-            or a dense (n, n) matrix, n the size of the whole position, which then has no batch axes: `vmap` over the
-            examples of a batch.
+        score: ∇log π, position -> pytree like it. Positions may have leading batch axes if the score does.
+        step_size: ε, a number or an array that broadcasts against every leaf of the position. Negative: backwards.
+        inverse_mass: M⁻¹. It is a number; or the diagonal, as a pytree like the position or an array that broadcasts
+            against it; or a dense (n, n) matrix, where n is the size of the position. With a dense matrix there are no
+            batch axes: `vmap` over the examples.
 
     Returns:
-        The position and the momentum at the end, in the types of the position's leaves; 16 bits become float32.
+        The position and the momentum at the end, in the types of the position's leaves. 16-bit leaves become float32.
 
     Raises:
         InputError: if num_steps is no positive integer, step_size is 0 or not finite, the position is not
@@ -77,10 +77,10 @@ def integrate(
     num_steps: int,
     inverse_mass: Any = 1.0,
 ) -> tuple[Position, Position]:
-    """`leapfrog` with another integrator, e.g. MCLACHLAN; as many evaluations a step as it has drifts.
+    """`leapfrog` with another integrator, e.g. MCLACHLAN. A step takes as many evaluations as it has drifts.
 
     Raises:
-        InputError: as `leapfrog`, or if the coefficients are no palindrome of kicks and drifts that each sum to 1.
+        InputError: as `leapfrog`. Also if the coefficients are no palindrome, or kicks or drifts do not sum to 1.
     """
     if is_concrete(step_size) and not np.all(np.isfinite(np.asarray(step_size)) & (np.asarray(step_size) != 0)):
         raise InputError(f"step_size must be finite and not 0, not {step_size}")
@@ -109,7 +109,7 @@ def trajectory(
     num_steps: int,
     inverse_mass: Any,
 ) -> tuple[Position, Position, tuple[Any, Position]]:
-    """`integrate` for who knows evaluate(position) already: evaluate gives (anything, score), as value_and_grad does.
+    """`integrate` for callers that have evaluate(position) already. evaluate gives (anything, score).
 
     The score and the momentum have the types of the position's leaves, and so have the results.
 
@@ -142,8 +142,8 @@ def trajectory(
         q, p, (_, score) = step(*carry)
         return (q, p, score), None
 
-    # Only the last step's value is asked for. Where there is one, that step stands outside of the loop, so that the
-    # others need not compute it: 1.2 times as fast (experiments/benchmarks/README.md).
+    # Only the value at the last step is needed. So that step is outside of the loop, and the others do not compute it.
+    # This is 1.2 times as fast (experiments/benchmarks/README.md).
     outside = 0 if current[0] is None else 1
     carry, _ = jax.lax.scan(body, (position, momentum, current[1]), None, length=num_steps - outside)
     return step(*carry) if outside else (*carry[:2], (None, carry[2]))
@@ -170,7 +170,7 @@ def _diagonal(inverse_mass: Any, position: Position) -> Any:
 
 
 def promoted(position: Position) -> Position:
-    """Its leaves as arrays, those of 16 bits as float32."""
+    """The leaves as arrays. 16-bit leaves become float32."""
     arrays = jax.tree.map(jnp.asarray, position)
     return jax.tree.map(lambda x: as_float(x) if jnp.issubdtype(x.dtype, jnp.floating) else x, arrays)
 
@@ -181,18 +181,18 @@ def typed(tree: Any, position: Position) -> Any:
 
 
 def ravel(position: Position) -> tuple[Array, Callable[[Array], Position]]:
-    """The position as one vector, and the way back, also from leaves of several types under strict promotion."""
+    """The position as one vector, and the inverse. Leaves may have several types, also under strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         return ravel_pytree(position)
 
 
 def is_concrete(tree: Any) -> bool:
-    """Whether there are numbers to look at, and none of them is traced."""
+    """Whether there are numbers, none of which is traced."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def is_whole(num: Any) -> bool:
-    """Whether it is an integer of Python or numpy; True and False are none."""
+    """Whether it is an integer of Python or numpy. True and False are not."""
     return isinstance(num, numbers.Integral) and not isinstance(num, bool)
 
 
@@ -210,7 +210,7 @@ def check_floating(position: Position) -> None:
 
 
 def check_num_steps(name: str, num_steps: int, least: int = 1) -> int:
-    """The integer, of Python's own type: numpy's short ones overflow."""
+    """The integer as a Python int, because numpy's short integers overflow."""
     if not is_whole(num_steps) or num_steps < 1:
         raise InputError(f"{name} must be a positive integer known before compilation, not {num_steps!r}")
     if num_steps < least:
@@ -224,7 +224,7 @@ def check_step_size(step_size: ArrayLike) -> None:
 
 
 def check_mass(inverse_mass: Any, position: Position, batched: bool = False) -> None:
-    """Whether its shape fits. In a position that may have batch axes, a matrix is not taken for a diagonal."""
+    """Checks the shape. If the position may have batch axes, a matrix is not taken for a diagonal."""
     if is_dense(inverse_mass, position):
         return
     shape, like = jax.tree.map(jnp.shape, inverse_mass), jax.tree.map(jnp.shape, position)

@@ -3,8 +3,8 @@
     x' = x + h M⁻¹ ∇log π(x) + √(2h) M^-½ z,  z ~ N(0, I)
 
 This is the Euler step of dx = ∇log π dt + √2 dW for M = 1 (Roberts & Tweedie 1996). The paper on annealed Langevin
-dynamics (Song & Ermon 2019) writes x + ½α ∇log π + √α z: its α is 2h. Unadjusted, the chain has a bias of order h: on
-N(0, s²) its stationary variance is s²/(1 - h/(2s²)). With Metropolis (MALA) it has none.
+dynamics (Song & Ermon 2019) writes x + ½α ∇log π + √α z, so its α is 2h. Without Metropolis the chain has a bias of
+order h: on N(0, s²) its stationary variance is s²/(1 - h/(2s²)). With Metropolis (MALA) it has no bias.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def langevin(
         log_density: position -> log π up to a constant, a scalar in nats. None if `score` is given.
         step_size: h > 0.
         inverse_mass: M⁻¹, the preconditioner, as in `hmc`.
-        score: position -> ∇log π, for targets whose density nobody knows, as `langevin(None, h, score=score)`.
+        score: position -> ∇log π, for targets without a known density: `langevin(None, h, score=score)`.
 
     Returns:
         A Kernel of HMCState and HMCInfo.

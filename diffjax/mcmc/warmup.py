@@ -4,10 +4,10 @@ Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) steers the mean acc
 
     log ε_{t+1} = μ - √t/γ · 1/(t + t₀) Σ_{i ≤ t} (δ - α_i),   log ε̄_{t+1} = t^-κ log ε_{t+1} + (1 - t^-κ) log ε̄_t
 
-with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. The first 15% of the steps only tune ε; then, in windows of 25, 50,
-100, ... steps, the variances of a window become M⁻¹ of the next, shrunk towards 10⁻³ as in Stan, and ε starts afresh;
-the last 10%, but at least 15 steps, tune ε to the final mass. Fresh ε begin ten times too large, and fewer steps would
-not bring them down. Where less than 10 steps are left for variances, M⁻¹ stays 1.
+with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. The first 15% of the steps tune ε alone. Then come windows of 25, 50,
+100, ... steps. The variances of a window become M⁻¹ of the next, shrunk towards 10⁻³ as in Stan, and ε starts again.
+The last 10%, but at least 15 steps, tune ε to the final mass: a new ε begins ten times too large, and fewer steps would
+not bring it down. If fewer than 10 steps are left for variances, M⁻¹ stays 1.
 """
 
 import math
@@ -35,8 +35,8 @@ class Warmup(NamedTuple):
     """What a chain learned.
 
     step_size: (), for `make_kernel`.
-    inverse_mass: diagonal, like the position: about the variances of the target.
-    position: where the chain has got to.
+    inverse_mass: the diagonal, like the position: estimates of the target's variances.
+    position: that of the chain at the end.
     """
 
     step_size: Float[Array, ""]
@@ -66,22 +66,22 @@ def warmup(
     target_acceptance: float = 0.8,
     step_size: ArrayLike = 1.0,
 ) -> Warmup:
-    """Runs one chain of `num_steps`, tuning its kernel; `vmap` over key and position tunes each chain by itself.
+    """Runs one chain of `num_steps` and tunes its kernel. `vmap` over key and position tunes each chain by itself.
 
     Args:
         make_kernel: (step size, diagonal inverse mass like the position) -> Kernel whose info has an
             `acceptance_probability`, e.g. `lambda eps, mass: hmc(log_density, eps, 10, mass)` or
             `lambda h, mass: langevin(log_density, h, metropolis=True, inverse_mass=mass)`.
-        num_steps: at least 20; a few hundred are usual.
-        target_acceptance: δ; 0.8 suits HMC (Hoffman & Gelman 2014), 0.574 MALA (Roberts & Rosenthal 1998).
-        step_size: the first one tried; it may be wrong by many orders of magnitude.
+        num_steps: at least 20. A few hundred are usual.
+        target_acceptance: δ. 0.8 suits HMC (Hoffman & Gelman 2014), 0.574 suits MALA (Roberts & Rosenthal 1998).
+        step_size: the first step size. It may be wrong by many orders of magnitude.
 
     Raises:
         InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), step_size is not positive and
             finite, the kernel has no acceptance probability, or as its `init` for the position.
 
-    A chain that starts where its log-density or its score is not finite never moves. Where that is traced, so that it
-    is no error, the step size is NaN.
+    A chain that starts where its log-density or its score is not finite never moves. If that start is traced, there is
+    no error: the step size is NaN.
     """
     num_steps = check_num_steps("num_steps", num_steps, least=20)
     check_step_size(step_size)
@@ -116,7 +116,7 @@ def warmup(
 
 
 def _windows(num_steps: int) -> tuple[Array, Array]:
-    """Which steps count towards variances, and which end a window; the last window takes what does not fill another."""
+    """The steps that count towards variances, and those that end a window. The last window takes the remaining steps."""
     start, stop = round(0.15 * num_steps), num_steps - max(round(0.1 * num_steps), LEAST_LAST)
     slow, ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
     if stop - start < LEAST_WINDOW:
@@ -155,7 +155,7 @@ def _observe(state: _Variance, x: Position) -> _Variance:
 
 
 def _estimate(state: _Variance) -> Position:
-    """The variances of the window, weighed n to 5 against 10⁻³."""
+    """The variances of the window, averaged with 10⁻³ by the weights n and 5."""
 
     def one(squares: Array) -> Array:
         num = state.num.astype(squares.dtype)

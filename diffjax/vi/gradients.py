@@ -1,23 +1,23 @@
-"""Monte-Carlo gradients of an expectation in the parameters φ of the law that it is taken over.
+"""Monte-Carlo gradients of an expectation, in the parameters φ of its distribution.
 
     L(φ) = E_q[f(z) + h(q_φ, z)],  z ~ q_φ;  v = f + h
 
-h is what the integrand has of q itself: with f = log p(x, z) and h = -log q_φ(z), or the entropy of q in closed form, L
-is the ELBO, and so it is with f = log p(x | z) and h = -KL(q_φ ‖ p(z)). Four estimators of ∇L, of the same mean, from
-the draws z_1 .. z_n:
+h is the part of the integrand that depends on q. L is the ELBO if f = log p(x, z) and h = -log q_φ(z), or h is the
+entropy of q in closed form. It is also the ELBO if f = log p(x | z) and h = -KL(q_φ ‖ p(z)). Four estimators of ∇L have
+the same mean. They use draws z_1 .. z_n:
 
-    score                 mean of (v_i - b) ∇ log q(z_i) + ∇h, b any number these draws had no part in (Williams 1992)
+    score                 mean of (v_i - b) ∇ log q(z_i) + ∇h, with b independent of these draws (Williams 1992)
     score_leave_one_out   the same with b_i the mean of the other v: the covariance of v and ∇ log q in the sample,
                           which no constant in v changes (Kool et al. 2019)
     reparameterized       mean of dv_i/dφ through z = g(φ, ε), ε ~ p(ε) (Kingma & Welling 2014, Rezende et al. 2014)
-    sticking_the_landing  the same without the term -∂ log q_φ(z)/∂φ at fixed z, whose mean is 0: no variance is left
-                          where q is the posterior (Roeder et al. 2017)
+    sticking_the_landing  the same without the term -∂ log q_φ(z)/∂φ at fixed z, whose mean is 0: the variance is 0
+                          if q is the posterior (Roeder et al. 2017)
 
-The score's estimators need f neither differentiable nor known but at points, and pay for it: of f = z in N(m, s²), the
-gradient in m has a variance of (m - b)²/s² + 2 against 0; and in D dimensions it grows with D.
+The score estimators need only values of f, no derivative. Their variance is larger. For f = z and q = N(m, s²), the
+gradient in m has the variance (m - b)²/s² + 2; that of the reparameterized one is 0. It grows with the dimension D.
 
-They are gradients of one expression: exp(log q - sg(log q)) is 1 and has the derivatives of q over q, of any order
-(Foerster et al. 2018), so that they may be differentiated again.
+All are gradients of one expression. exp(log q - sg(log q)) is 1, and its derivatives of any order are those of q over q
+(Foerster et al. 2018). So they can be differentiated again.
 """
 
 from collections.abc import Callable
@@ -52,10 +52,10 @@ def analytic_entropy(law: Any, z: Any) -> Float[Array, ""]:
 
 
 def negative_kl(prior: Any) -> Own:
-    """The `own` that is -KL(q ‖ prior) in closed form, in nats: of f = log p(x | z) it makes the ELBO.
+    """The `own` -KL(q ‖ prior) in closed form, in nats. With f = log p(x | z) the expectation is the ELBO.
 
     Raises:
-        InputError: from the `own`, if the prior has an axis that the draws of q have not.
+        InputError: from the `own`, if the prior has an axis that the draws of q do not have.
     """
 
     def own(law: Any, z: Any) -> Float[Array, ""]:
@@ -74,20 +74,20 @@ def expectation(
     own: Own | None = None,
     baseline: ArrayLike = 0.0,
 ) -> Float[Array, " num"]:
-    """v_i of `num` draws; `jax.grad` of their mean is the estimator, in `params` and in whatever else f depends on.
+    """v_i of `num` draws. `jax.grad` of their mean is the estimator, in `params` and everything else f depends on.
 
     Args:
-        f: z -> scalar; z is what the law draws, an array or a pytree.
-        family: params -> q, a Distribution of diffjax, `vi.Factorised`, or anything that has its `sample` and
-            `log_prob`; the log-probabilities of its elements are summed.
-        own: h(q, z), scalar: `sampled_entropy`, `analytic_entropy`, `negative_kl(prior)`, or yours.
-        baseline: b of "score", which alone looks at it; `MovingAverage` makes one of earlier draws.
+        f: z -> scalar. z is a draw of q, an array or a pytree.
+        family: params -> q, a Distribution of diffjax, `vi.Factorised`, or anything with their `sample` and `log_prob`.
+            The log-probabilities of its elements are summed.
+        own: h(q, z), a scalar: `sampled_entropy`, `analytic_entropy`, `negative_kl(prior)`, or your own function.
+        baseline: b of "score". The other estimators ignore it. `MovingAverage` makes one of earlier draws.
 
     Raises:
-        InputError: on an estimator that does not exist, fewer draws than it needs, an f that gives no single number, a
-            baseline that is none, a log_prob, KL or entropy with an axis that the draws have not, a law whose draws
-            have no derivative where the estimator needs one, or "sticking_the_landing" of an `own` other than
-            `sampled_entropy`: only of that has the term that it leaves out a mean of 0.
+        InputError: on an unknown estimator, fewer draws than it needs, an f that gives no single number, a baseline
+            that is no number, or a log_prob, KL or entropy with an axis that the draws do not have. Also if the
+            estimator needs draws with a derivative and q has none, and on "sticking_the_landing" with an `own` other
+            than `sampled_entropy`, because the term that it leaves out has mean 0 only for this one.
     """
     num = _check(num, estimator, own)
     if jnp.ndim(baseline):
@@ -131,7 +131,7 @@ def _values(
     if estimator == "score_leave_one_out":
         baseline = (values.sum() - values) / (num - 1)
     if own is sampled_entropy:
-        # Its derivative at fixed z is -∇ log q: of mean 0, nothing but noise, and what one more in v takes away.
+        # Its derivative at fixed z is -∇ log q. This has mean 0 and only adds noise, so it is taken away here.
         baseline = baseline - 1.0
     log_q = jax.vmap(lambda z: _sum("log_prob", law.log_prob(z), z))(z).astype(values.dtype)
     return jnp.exp(log_q - stop_gradient(log_q)) * (values - baseline) + baseline
@@ -178,18 +178,18 @@ def gradient(
 
 
 class MovingAverage(NamedTuple):
-    """A baseline for "score": the mean of earlier values, older ones weighing less. `MovingAverage()` is of none."""
+    """A baseline for "score": the mean of earlier values, where older ones weigh less. `MovingAverage()` is empty."""
 
     total: Float[Array, ""] | float = 0.0
     weight: Float[Array, ""] | float = 0.0
 
     @property
     def value(self) -> Float[Array, ""]:
-        """What to subtract from the next values; 0 before there were any."""
+        """The number to subtract from the next values. It is 0 if there were none before."""
         return jnp.asarray(self.total) / jnp.maximum(self.weight, 1e-6)
 
     def update(self, values: Float[Array, "..."], decay: float = 0.9) -> "MovingAverage":
-        """With the mean of new values taken in; all that came before weighs `decay` times what it did."""
+        """Includes the mean of new values. The weights of all earlier ones are multiplied by `decay`."""
         total = decay * self.total + (1.0 - decay) * stop_gradient(values).mean()
         return MovingAverage(total, decay * self.weight + (1.0 - decay))
 

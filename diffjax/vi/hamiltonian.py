@@ -1,15 +1,15 @@
 """Hamiltonian variational inference (Salimans, Kingma & Welling 2015, algorithm 3).
 
-An iteration draws a momentum, moves by leapfrog, and explains the momentum it ended with:
+An iteration draws a momentum, moves by leapfrog, and scores the momentum at the end with an inverse model r:
 
     v' ~ q(v' | x, z),    (z', v) = leapfrog(z, v'),    factor r(v | x, z') / q(v' | x, z)
 
-The leapfrog has unit Jacobian, so nothing else enters; there is no accept or reject, which would not be differentiable.
+The leapfrog has unit Jacobian, so there is no other factor. There is no accept step, which would not be differentiable.
 
     log w = log p(x, z_T) - log q_0(z_0 | x) + Σ_t [log r(v_t | x, z_t) - log q(v'_t | x, z_{t-1})]
 
-It is importance sampling of p(x, z_T) Π_t r over (z_0, v'_1, .., v'_T), with E w = p(x) for any step size, mass and
-momentum models: all of them are parameters to be learned.
+This is importance sampling of p(x, z_T) Π_t r over (z_0, v'_1, .., v'_T). E w = p(x) holds for every step size, mass
+and momentum model. So all of them are parameters to be learned.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +33,14 @@ from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_jo
 @pytrees.register
 @dataclass(frozen=True)
 class LinearNormal:
-    """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters: for momenta, and inverse models."""
+    """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters. For momenta and inverse models."""
 
     weight: Float[Array, "dim out"]
     bias: Float[Array, " out"]
     log_variance: Float[Array, " out"]
 
     def __call__(self, x: Any, z: Float[Array, "*batch dim"]) -> Normal:
-        del x  # one data set, of which the parameters know
+        del x  # there is one data set, to which the parameters are fitted
         z = as_float(z)
         weight, bias, log_variance = (jnp.asarray(p, z.dtype) for p in (self.weight, self.bias, self.log_variance))
         mean = matmul(z, weight) + bias
@@ -48,7 +48,7 @@ class LinearNormal:
 
 
 class Hamiltonian(NamedTuple):
-    """The parameters of one iteration; a pytree if its momentum models are, so that `jax.grad` goes through all of it.
+    """The parameters of one iteration. It is a pytree if its momentum models are, for `jax.grad`.
 
     log_step_size: log ε, a number or one per dimension.
     log_inverse_mass: log of the diagonal of M⁻¹, a number or one per dimension.
@@ -63,7 +63,7 @@ class Hamiltonian(NamedTuple):
 
 
 def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
-    """Momenta that begin as N(0, I), with means linear in z: enough where z is all there is to know of the data.
+    """Momenta that begin as N(0, I), with means linear in z. This is enough if there is one data set.
 
     Raises:
         InputError: if dim is no positive integer, or step_size not positive and finite.
@@ -86,15 +86,15 @@ def hamiltonian(
     num_leapfrog: int,
     densities: tuple[Any, Sequence[Conditional]] | None = None,
 ) -> tuple[Array, Array]:
-    """One draw z_T and its log-weight; reparameterised, so differentiable in everything but num_leapfrog.
+    """One draw z_T and its log-weight. Draws are reparameterised: differentiable in everything but num_leapfrog.
 
     Args:
-        x: what log_joint and the momentum models take as data, a batch of examples or one; may be None.
-        log_joint: (x, z (*batch, *event)) -> log p(x, z), (*batch) in nats; smooth in z.
+        x: the data for log_joint and the momentum models, a batch of examples or one. It may be None.
+        log_joint: (x, z (*batch, *event)) -> log p(x, z), (*batch) in nats, smooth in z.
         initial: q_0(z_0 | x), or x -> q_0.
-        params: of one iteration, or a sequence of them; () is no iteration, the plain bound of q_0.
+        params: of one iteration, or a sequence of them. () is no iteration: the bound of q_0 alone.
         num_leapfrog: steps in every iteration.
-        densities: (initial, momentum models) to take log q_0 and log q(v' | x, z) from, if not those that draw; see
+        densities: (initial, momentum models) for log q_0 and log q(v' | x, z), if they differ from those that draw. See
             `markov_chain`.
 
     Returns:
@@ -102,8 +102,8 @@ def hamiltonian(
 
     Raises:
         InputError: if num_leapfrog is no positive integer, log_joint or a log_prob does not give one number per
-            example, a log_prob has an axis that its draw has not, a momentum is not shaped like z, or densities has not
-            as many momentum models as params.
+            example, a log_prob has an axis that its draw does not have, a momentum does not have the shape of z, or
+            densities has another number of momentum models than params.
     """
     iterations = (params,) if isinstance(params, Hamiltonian) else tuple(params)
     first, momenta = densities or (initial, [iteration.momentum for iteration in iterations])
@@ -125,7 +125,7 @@ def hamiltonian(
         z = as_float(at(initial, x).sample(keys[0]))
         gains = [(-at(first, x).log_prob(z), z)]
         check_log_joint(jax.eval_shape(target, z).shape, z)
-        current = evaluate(z)  # handed on, so that n iterations of L steps cost n L + 1 evaluations
+        current = evaluate(z)  # passed on: n iterations of L steps then cost n L + 1 evaluations
         for step_key, iteration, density in zip(keys[1:], iterations, momenta, strict=True):
             start = jnp.asarray(iteration.momentum(x, z).sample(step_key), z.dtype)
             if start.shape != z.shape:

@@ -2,8 +2,8 @@
 
     q(z) = Π_i q_i(z_i),    ELBO = E_q[log p(x, z)] - E_q[log q(z)] ≤ log p(x)
 
-climbed by Monte-Carlo gradients (`vi.gradient`): all that is asked of the model is log p(x, z) at points, and its
-derivative there if the estimator reparameterises. `normal` is the family for real z, of any pytree; `fit` takes others.
+Monte-Carlo gradients (`vi.gradient`) climb it. The model needs only log p(x, z) at points, and its derivative there if
+the estimator reparameterises. `normal` is the family for real z, of any pytree. `fit` also takes others.
 """
 
 import math
@@ -33,7 +33,7 @@ from diffjax.vi.markov_chain import Law, check_event
 
 
 class Factorised(NamedTuple):
-    """Independent laws, one for each entry of a dict, tuple or list, whose draws have the same entries.
+    """Independent distributions, one for each entry of a dict, tuple or list. A draw has the same entries.
 
     `log_prob`, `kl` and `entropy` are sums over everything, in nats.
     """
@@ -52,7 +52,7 @@ class Factorised(NamedTuple):
         """KL(self ‖ other).
 
         Raises:
-            InputError: if a law of other has an axis that the law in its place has not.
+            InputError: if a distribution of `other` has an axis that its counterpart does not have.
         """
         return _sum(lambda law, prior: (law.kl(prior), _draw(law)), self.laws, other.laws)
 
@@ -73,7 +73,7 @@ def normal(params: NormalParams) -> Factorised:
 
 
 def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
-    """The parameters of Normals around a position, all of one standard deviation.
+    """The parameters of Normals around a position, all with the same standard deviation.
 
     Raises:
         InputError: if std is not positive and finite.
@@ -85,14 +85,14 @@ def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
 
 
 class Optimizer(Protocol):
-    """What an `optax.GradientTransformation` is: updates are added to parameters, and descend."""
+    """The interface of an `optax.GradientTransformation`: updates are added to parameters, and descend."""
 
     def init(self, params: Any) -> Any: ...
     def update(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]: ...
 
 
 class Fit(NamedTuple):
-    """The last parameters, and the estimate of the ELBO at each step, in nats, made on the way to its gradient."""
+    """The last parameters, and the estimate of the ELBO at each step, in nats."""
 
     params: Any
     elbo: Float[Array, " steps"]
@@ -117,7 +117,7 @@ def fit(
         num: draws in each step.
         own: the entropy of q, `sampled_entropy` or `analytic_entropy`.
 
-    "score" has the moving average of the values before as its baseline.
+    The baseline of "score" is the moving average of earlier values.
 
     Raises:
         InputError: if num_steps is no positive integer, or as `vi.expectation`.
@@ -146,12 +146,12 @@ def _is_law(node: Any) -> bool:
 
 
 def _draw(law: Law) -> Any:
-    """What a draw looks like."""
+    """The shapes and types of a draw."""
     return jax.eval_shape(law.sample, jax.random.key(0))
 
 
 def _sum(of: Callable[..., tuple[Array, Any]], laws: Any, *others: Any) -> Float[Array, ""]:
-    """The sum of all terms; `of` gives those of a law, and a draw, whose axes they must have."""
+    """The sum of all terms. `of` gives those of a distribution, and a draw, whose axes they must have."""
 
     def one(law: Law, *rest: Any) -> Array:
         terms, z = of(law, *rest)

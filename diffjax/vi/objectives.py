@@ -1,8 +1,8 @@
-"""What to ascend, made of log-weights with E w = p(x): L_K = E log (1/K) Σ_k w_k (Burda et al. 2016).
+"""Objectives of log-weights with E w = p(x), to ascend: L_K = E log (1/K) Σ_k w_k (Burda et al. 2016).
 
-L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z), z = g(φ, ε), its gradient in φ has the term
--∂ log q_φ(z)/∂φ at fixed z, whose mean is 0 at K = 1 and whose variance stays where q is the posterior itself. Two
-estimators do without it:
+L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z) and z = g(φ, ε), the gradient in φ has the term
+-∂ log q_φ(z)/∂φ at fixed z. Its mean is 0 at K = 1, but it has variance even if q is the posterior. Two estimators do
+without it:
 
     sticking the landing     the term is left out: unbiased at K = 1, biased beyond (Roeder et al. 2017)
     doubly reparameterised   Σ_k w̃_k² ∂log w_k/∂z ∂z/∂φ, w̃ the normalised weights: unbiased at every K
@@ -27,19 +27,19 @@ LogWeights = Callable[[Any, Any, Any], Array]
 def objective(
     log_weights: LogWeights, theta: Any, phi: Any, estimator: Estimator = "reparameterized"
 ) -> Float[Array, "*batch"]:
-    """L_K of one set of draws, in nats; `jax.grad` of its mean in (theta, phi) is the estimator.
+    """L_K of one set of draws, in nats. `jax.grad` of its mean in (theta, phi) is the estimator.
 
     Args:
-        log_weights: (theta, phi, density_phi) -> (K, *batch), log-weights of draws made with phi, in which every log q
-            is taken with density_phi: the `densities` of `markov_chain` and `hamiltonian`.
-        theta: all that does not shape the draws: the model, inverse models, and step sizes and masses, which move
-            draws once they are made.
+        log_weights: (theta, phi, density_phi) -> (K, *batch), log-weights of draws made with phi. Every log q in them
+            uses density_phi: the `densities` of `markov_chain` and `hamiltonian`.
+        theta: the parameters that the draws do not depend on: those of the model and of inverse models. Also step
+            sizes and masses, which move draws after they are made.
         phi: the parameters of initial distribution, transitions and momenta.
 
-    A weight of 0 takes no part. If all are 0, L_K is -inf and its gradient NaN.
+    A weight of 0 has no effect. If all are 0, L_K is -inf and its gradient NaN.
 
     Raises:
-        InputError: on an estimator that does not exist, or log-weights without an axis of draws.
+        InputError: on an unknown estimator, or log-weights without an axis of draws.
     """
 
     def of(theta: Any, phi: Any, density_phi: Any) -> Array:
