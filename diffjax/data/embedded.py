@@ -115,6 +115,8 @@ def _patches(config: Any, split: str) -> Dataset:
         raise InputError(f"data.side={side!r} must be the pixels of a patch's side, at least 2: 'patches' needs it.")
     points = mixed.patches(_rng(split), _num(config, split), side, config.shape[0])
     return from_arrays("patches", points, levels=0)
+
+
 def _tunes(config: Any, split: str) -> Dataset:
     waves = sounds.tunes(_rng(split), _num(config, split), config.shape[0])
     return from_arrays("tunes", waves, levels=256)

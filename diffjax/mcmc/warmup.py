@@ -116,7 +116,7 @@ def warmup(
 
 
 def _windows(num_steps: int) -> tuple[Array, Array]:
-    """The steps that count towards variances, and those that end a window. The last window takes the remaining steps."""
+    """The steps that count towards variances, and those that end a window. The last window takes all that remain."""
     start, stop = round(0.15 * num_steps), num_steps - max(round(0.1 * num_steps), LEAST_LAST)
     slow, ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
     if stop - start < LEAST_WINDOW:
