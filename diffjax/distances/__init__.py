@@ -1,6 +1,6 @@
-"""How far samples are from data, all from features (n, d) of both; `diffjax.evaluation` measures models by them.
+"""Distances between samples and data, from features (n, d) of both. `diffjax.evaluation` measures models by them.
 
-frechet.py      the Frechet distance, of moments that are gathered in a stream
+frechet.py      the Frechet distance, from moments of a stream
 kernels.py      kernel distance, maximum mean discrepancy, energy distance
 neighbours.py   precision and recall, density and coverage, copies of training examples
 sliced.py       the sliced Wasserstein distance

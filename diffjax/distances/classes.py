@@ -1,4 +1,4 @@
-"""What the classes say that a classifier gives to samples."""
+"""Measures of samples by the classes that a classifier gives them."""
 
 import math
 
@@ -13,7 +13,8 @@ from diffjax.dtypes import AnyArray
 def inception_score(log_probs: Moments) -> Estimate:
     """exp(E KL(p(y|x) ‖ p(y))) of all samples at once (Salimans et al. 2016), from 1 to the number of classes.
 
-    Means over splits, as in the paper, are biased by their number. The standard error is that of the samples.
+    The paper takes a mean over splits, which has a bias that depends on their number. The standard error is that of the
+    samples.
 
     Args:
         log_probs: moments of `score_terms` of the samples' classes.
@@ -21,7 +22,7 @@ def inception_score(log_probs: Moments) -> Estimate:
     p, negative_entropy = log_probs.mean[:-1], log_probs.mean[-1]
     log_p = np.log(np.maximum(p, 1e-300))
     score = math.exp(negative_entropy - p @ log_p)
-    slope = np.append(-log_p * (p > 0), 1.0)  # of the divergence: that of p(y) itself cancels
+    slope = np.append(-log_p * (p > 0), 1.0)  # of the divergence. The slope of p(y) cancels
     return Estimate(score, score * math.sqrt(max(slope @ log_probs.covariance @ slope, 0.0) / log_probs.num))
 
 
@@ -33,5 +34,5 @@ def score_terms(log_probs: Float[AnyArray, "n classes"]) -> np.ndarray:
 
 
 def distance_of_shares(p: Float[AnyArray, " classes"], q: Float[AnyArray, " classes"]) -> float:
-    """The total variation ½ Σ |p - q| of two laws of classes: 0 if they are equal, 1 if they share no class."""
+    """The total variation ½ Σ |p - q| of two distributions of classes: 0 if equal, 1 if they share no class."""
     return float(0.5 * np.abs(np.asarray(p, np.float64) - np.asarray(q, np.float64)).sum())

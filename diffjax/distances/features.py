@@ -1,7 +1,7 @@
-"""What all distances between samples share: float64 matrices, squared distances, an estimate and its error.
+"""Common parts of all distances between samples: float64 matrices, squared distances, an estimate and its error.
 
-The distances are small differences of large numbers, so they need float64. JAX computes in float32 unless told
-otherwise, and TPUs have no float64. So the features come from JAX, on all devices, and what is made of them from numpy.
+The distances are small differences of large numbers, so they need float64. JAX computes in float32 by default, and TPUs
+have no float64. So JAX computes the features, on all devices, and numpy the distances.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from diffjax.errors import InputError
 
 BLOCK = 2**22  # pairs at a time, 32 MB an array
-ROUNDING = 1e-13  # of a squared distance, in units of the squared norms that it is computed from
+ROUNDING = 1e-13  # of a squared distance, relative to the squared norms from which it is computed
 
 
 class Estimate(NamedTuple):
@@ -31,7 +31,7 @@ def matrices(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np
     """a (n, ...) and b (m, ...) as float64 (n, d) and (m, d).
 
     Raises:
-        InputError: unless each has at least `least` rows, the rows are of one shape, and all numbers are finite.
+        InputError: unless each has at least `least` rows, all rows have one shape, and all numbers are finite.
     """
     arrays = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shapes = f"{arrays[0].shape} and {arrays[1].shape}"
@@ -48,7 +48,7 @@ def matrices(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np
 
 def blocks(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Iterator[tuple[slice, np.ndarray]]:
     """Squared distances (rows, m) of some rows of a from all of b, with the slice that says which rows."""
-    centre = b.mean(0)  # distances do not change, and come from smaller numbers
+    centre = b.mean(0)  # distances stay the same, and are computed from smaller numbers
     a, b = a - centre, b - centre
     ours, theirs = (a**2).sum(1), (b**2).sum(1)
     rows = max(1, BLOCK // len(b))

@@ -1,14 +1,14 @@
-"""Distances between laws by a kernel k: the squared maximum mean discrepancy (Gretton et al. 2012)
+"""Distances between distributions by a kernel k: the squared maximum mean discrepancy (Gretton et al. 2012)
 
-    MMD² = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' of one law and y, y' of the other, all independent
+    MMD² = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' from one and y, y' from the other, all independent
 
     kernel_distance             k = (x·y / d + 1)³: the kernel (Inception) distance, KID        (Bińkowski et al. 2018)
     maximum_mean_discrepancy    k = the mean of exp(-‖x - y‖² / 2h²) over some bandwidths h
     energy_distance             k = -‖x - y‖                                                     (Székely & Rizzo 2013)
 
-Each is estimated by the U-statistic, all pairs of different examples. It is unbiased, and so below 0 half of the time
-where the laws are equal. Its standard error is the jackknife's, each example of each side left out in turn. Where the
-laws are equal it is too large, by up to √2: the jackknife sees the variance of single examples, and there that is 0.
+Each is estimated by the U-statistic over all pairs of different examples. It is unbiased. So it is below 0 about half
+of the time if the distributions are equal. The standard error is the jackknife's: each example of each side is left out
+in turn. If the distributions are equal it is too large, by up to √2, because the first-order variance is then 0.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Rows = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def kernel_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> Estimate:
-    """MMD² with k = (x·y / d + 1)³, unbiased; time n² + m². d is the number of features.
+    """MMD² with k = (x·y / d + 1)³, unbiased. d is the number of features. It takes time n² + m².
 
     Raises:
         InputError: as `features.matrices`.
@@ -39,7 +39,7 @@ def kernel_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> E
 
 
 def energy_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> Estimate:
-    """2 E‖x - y‖ - E‖x - x'‖ - E‖y - y'‖, unbiased, in the units of the features; 0 if and only if the laws are equal.
+    """2 E‖x - y‖ - E‖x - x'‖ - E‖y - y'‖, unbiased, in units of the features. Its mean is 0 only for equal laws.
 
     Raises:
         InputError: as `features.matrices`.
@@ -53,8 +53,8 @@ def maximum_mean_discrepancy(
     """MMD² with the mean of Gaussian kernels, unbiased.
 
     Args:
-        bandwidths: h, in the units of the features. Unless given, the median distance between examples of b (of the
-            first thousand), times 1/4, 1/2, 1, 2 and 4.
+        bandwidths: h, in units of the features. The default is the median distance between the first thousand examples
+            of b, times 1/4, 1/2, 1, 2 and 4.
 
     Raises:
         InputError: as `features.matrices`.
@@ -69,7 +69,7 @@ def maximum_mean_discrepancy(
 
 
 def median_distance(x: Float[np.ndarray, "n d"], most: int = 1000) -> float:
-    """The median of ‖x_i - x_j‖ over the pairs of the first `most` examples, 1 if it is 0."""
+    """The median of ‖x_i - x_j‖ over the pairs of the first `most` examples. If it is 0, the result is 1."""
     x = x[:most]
     squares = np.concatenate([square for _, square in blocks(x, x)])
     return float(np.median(np.sqrt(squares[np.triu_indices(len(x), 1)]))) or 1.0
@@ -90,9 +90,9 @@ def _sums(kernel: Callable[[np.ndarray], np.ndarray]) -> Rows:
 
 
 def _u_statistic(sums: Rows, own: Callable[[np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray) -> Estimate:
-    """MMD² from sums of the kernel; own(x) is k(x_i, x_i).
+    """MMD² from sums of the kernel. own(x) is k(x_i, x_i).
 
-    With one example left out, each mean over pairs is the sum less that example's row, over the pairs that are left.
+    To leave out one example, its row is subtracted from the sum over pairs, and the number of pairs is reduced.
     """
     n, m = len(a), len(b)
     aa, bb = sums(a, a)[0] - own(a), sums(b, b)[0] - own(b)

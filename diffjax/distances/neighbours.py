@@ -1,11 +1,14 @@
-"""What nearest neighbours say of samples: how good they are, how much of the data they reach, whether they are copies.
+"""Measures by nearest neighbours: the quality of samples, how much of the data they cover, whether they are copies.
 
-    precision  part of the samples within some example's ball      recall    part of the examples within some sample's
-    density    balls of examples that hold a sample, over k         coverage  part of the examples whose ball holds one
+    precision  share of the samples in the ball of an example
+    recall     share of the examples in the ball of a sample
+    density    mean number of examples' balls that contain a sample, over k
+    coverage   share of the examples whose ball contains a sample
 
 The ball of a point reaches to its k-th nearest neighbour on its own side (precision and recall: Kynkäänniemi et al.
-2019; density and coverage: Naeem et al. 2020). Of equal laws density has the mean 1 and coverage the mean
-`expected_coverage`, in any number of dimensions; precision and recall have no such value, they are 1 for equal sets.
+2019; density and coverage: Naeem et al. 2020). If both distributions are equal, density has the mean 1 and coverage the
+mean `expected_coverage`, in any number of dimensions. Precision and recall have no such value. They are 1 for equal
+sets.
 """
 
 import math
@@ -18,7 +21,7 @@ from diffjax.distances.features import blocks, matrices
 from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 
-TIES = 1e-6  # relative: squared distances this near are equal. Of pixels many are, and features are float32
+TIES = 1e-6  # relative: squared distances this near count as equal. Many are for pixels, and features are float32
 
 
 class PrecisionRecall(NamedTuple):
@@ -32,12 +35,12 @@ class DensityCoverage(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """What `nearest_training` finds.
+    """The result of `nearest_training`.
 
-    copies, held_out_copies    parts of the samples, and of held-out examples, that are copies of a training example
-    duplicates                 part of the samples that are copies of another sample
-    closer                     P(a sample is closer to its nearest training example than a held-out example is to its),
-                               1/2 if the model has not copied; in units of its deviation from 1/2 then, `z`
+    copies, held_out_copies    shares of the samples, and of held-out examples, that are copies of a training example
+    duplicates                 share of the samples that are copies of another sample
+    closer                     P(a sample is closer to its nearest training example than a held-out example is to its).
+                               It is 1/2 if the model does not copy. `z` is its difference from 1/2 over its deviation
     """
 
     copies: float
@@ -48,10 +51,10 @@ class Copies(NamedTuple):
 
 
 def precision_recall(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 3) -> PrecisionRecall:
-    """Of samples a and examples b of the data. With the sides exchanged, each takes the other's place.
+    """Precision and recall of samples a and examples b of the data. If the sides are swapped, so are the two numbers.
 
     Raises:
-        InputError: as `features.matrices`; and if a side has not more than k examples.
+        InputError: as `features.matrices`. Also if a side has k examples or fewer.
     """
     samples, examples = _checked(a, b, k)
     theirs, ours = _reach(examples, k), _reach(samples, k)
@@ -63,7 +66,7 @@ def precision_recall(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: 
 
 
 def density_coverage(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 5) -> DensityCoverage:
-    """Of samples a and examples b. Density is above 1 where samples lie in more balls than examples do.
+    """Density and coverage of samples a and examples b. Density is above 1 if samples lie in more balls than examples.
 
     Raises:
         InputError: as `precision_recall`.
@@ -86,14 +89,14 @@ def expected_coverage(n: int, m: int, k: int = 5) -> float:
 def nearest_training(
     samples: Float[AnyArray, "n *d"], training: Float[AnyArray, "m *d"], held_out: Float[AnyArray, "l *d"]
 ) -> Copies:
-    """Whether samples are training examples come back.
+    """Whether samples are copies of training examples.
 
-    A point is a copy if its nearest neighbour is at most a third as far as the second nearest (Yoon et al. 2023); by
-    chance that happens in few dimensions, which is why held-out examples are asked too. `closer` is the test of
-    Meehan et al. (2020), by Mann & Whitney's U: it sees samples that are near to training examples, not equal to them.
+    A point is a copy if its nearest neighbour is at most a third as far as the second nearest (Yoon et al. 2023). In
+    few dimensions this happens by chance, so held-out examples are tested, too. `closer` is the test of Meehan et al.
+    (2020), by Mann & Whitney's U. It also detects samples that are too near to training examples without being equal.
 
     Raises:
-        InputError: as `features.matrices`; and if there are fewer than three samples or training examples.
+        InputError: as `features.matrices`. Also if there are fewer than three samples or training examples.
     """
     samples, training = _checked(samples, training, 2)
     held_out, _ = matrices(held_out, training, least=1)
@@ -104,7 +107,7 @@ def nearest_training(
 
 
 def copies(ours: "Nearest", theirs: "Nearest") -> Copies:
-    """The same, of samples and held-out examples whose nearest training examples are known."""
+    """The same for samples and held-out examples whose nearest training examples are known."""
     n, num = len(ours.queries), len(theirs.queries)
     ordered = np.sort(theirs.squares[:, 0])
     below, upto = (np.searchsorted(ordered, ours.squares[:, 0], side) for side in ("left", "right"))
@@ -115,10 +118,10 @@ def copies(ours: "Nearest", theirs: "Nearest") -> Copies:
 
 
 class Nearest:
-    """The k nearest, of a stream of examples, to each of some queries (n, d).
+    """The k nearest examples of a stream to each of some queries (n, d).
 
-    squares  (n, k), their squared distances, the nearest first; infinite while there are fewer
-    rows     (n, k), which examples of the stream they are
+    squares  (n, k), their squared distances, the nearest first. Infinite while there are fewer
+    rows     (n, k), their numbers in the stream
     """
 
     def __init__(self, queries: Float[np.ndarray, "n d"], k: int = 3):
@@ -149,15 +152,15 @@ def _two_nearest_others(x: np.ndarray) -> np.ndarray:
 
 
 def _copies(squares: np.ndarray) -> float:
-    """Part of the rows whose first squared distance is at most a ninth of the second."""
+    """The share of the rows whose first squared distance is at most a ninth of the second."""
     return float((9 * squares[:, 0] <= squares[:, 1]).mean())
 
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared radius of each row's ball: its k-th nearest other row is just inside."""
+    """The squared radius of each row's ball, which just contains its k-th nearest other row."""
     reach = np.empty(len(x))
     for part, square in blocks(x, x):
-        reach[part] = np.partition(square, k, axis=1)[:, k]  # the 0-th is the row itself
+        reach[part] = np.partition(square, k, axis=1)[:, k]  # number 0 is the row itself
     return reach * (1 + TIES)
 
 

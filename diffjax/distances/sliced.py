@@ -16,9 +16,9 @@ from diffjax.dtypes import AnyArray
 def sliced_wasserstein(
     a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], num_directions: int = 256, seed: int = 0
 ) -> Estimate:
-    """SW, the root, in the units of the features. Above 0 for two samples of one law, by about 1/√n.
+    """SW, the root, in units of the features. For two samples of one distribution it is above 0, by about 1/√n.
 
-    The standard error is that of the directions, which `seed` draws.
+    The standard error is that of the random directions, which depend on `seed`.
 
     Raises:
         InputError: as `features.matrices`.
@@ -26,7 +26,7 @@ def sliced_wasserstein(
     a, b = matrices(a, b)
     directions = np.random.default_rng(seed).standard_normal((a.shape[1], num_directions))
     directions /= np.linalg.norm(directions, axis=0)
-    # Between two neighbouring levels q of either side both quantile functions are constant.
+    # Both quantile functions are constant between two neighbouring levels q of either side.
     n, m = len(a), len(b)
     levels = np.union1d(np.arange(n + 1) / n, np.arange(m + 1) / m)
     width, middle = np.diff(levels), 0.5 * (levels[1:] + levels[:-1])

@@ -1,4 +1,4 @@
-"""Normalizing flows: invertible maps with log-determinants, and the densities they make."""
+"""Normalizing flows: invertible maps with log-determinants, and the densities that they define."""
 
 from diffjax.flows.autoregressive import autoregressive
 from diffjax.flows.continuous import Integration, Path, Velocity, carry, continuous

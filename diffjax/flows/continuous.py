@@ -4,14 +4,14 @@
     log |det ∂y/∂x| = ∫ ∇·v(z, t) dt from 0 to 1       (their theorem 1; the infinitesimal flows of Rezende & Mohamed
                                                         2015, section 3.2, without noise)
 
-The inverse solves the same equation from 1 to 0. Any v with a bounded slope will do: no layer has to be invertible by
-its form. The divergence is exact, one derivative a dimension, or Hutchinson's estimate with probes that are kept during
-a solve (FFJORD, Grathwohl et al. 2019), whose log-determinants are random and unbiased. What v costs is measured by
+The inverse solves the same equation from 1 to 0. Every v with a bounded slope works: its form need not be invertible.
+The divergence is exact, with one derivative a dimension, or Hutchinson's estimate with fixed probes during a solve
+(FFJORD, Grathwohl et al. 2019). The log-determinants are then random and unbiased. Two costs of v are
 
     kinetic    ∫ |v|² dt          jacobian   ∫ ‖∂v/∂z‖²_F dt,  by the same directions as the divergence
 
-which are small where paths are straight and steps can be long (Finlay et al. 2020, eq. 10; they have uᵀ∂v where this
-has ∂v u, of the same mean). Steps are adaptive, and gradients go by one of the two adjoints of `sde.ode`.
+They are small if paths are straight, and then steps can be long (Finlay et al. 2020, eq. 10, with uᵀ∂v in place of ∂v
+u, which has the same mean). Steps are adaptive. Gradients use one of the two adjoints of `sde.ode`.
 """
 
 from collections.abc import Callable
@@ -36,11 +36,11 @@ Velocity = Callable[[Array, Array], Array]  # z (*batch, dim), t () -> dz/dt (*b
 class Integration(NamedTuple):
     """How the equation is solved.
 
-    rtol, atol: of one step, for every vector; the log-determinant counts as one more entry.
-    max_steps: accepted and rejected ones.
+    rtol, atol: tolerances of one step, for every vector. The log-determinant counts as one more entry.
+    max_steps: the most steps, accepted and rejected ones together.
     adjoint: "checkpoint" or "backsolve", see `sde.ode`.
-    divergence: "exact" or "hutchinson"; None is "exact" up to 16 dimensions.
-    num_probes, probe: of "hutchinson": how many each vector has, "rademacher" or "gaussian".
+    divergence: "exact" or "hutchinson". None is "exact" up to 16 dimensions.
+    num_probes, probe: for "hutchinson": the number of probes of each vector, and "rademacher" or "gaussian".
     """
 
     rtol: float = 1e-5
@@ -67,11 +67,11 @@ class Integration(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Where vectors were carried, and by what.
+    """The result of a solve.
 
-    z: (*batch, dim), at the end. log_det: (*batch,), of the way from the start.
+    z: (*batch, dim), at the end. log_det: (*batch,), of the map from the start to the end.
     num_evaluations: (), calls of the velocity, each on all vectors.
-    costs: kinetic and jacobian, both (*batch,), as above; empty unless asked for.
+    costs: kinetic and jacobian, both (*batch,), see above. Empty unless asked for.
     """
 
     z: Float[Array, "*batch dim"]
@@ -84,7 +84,7 @@ def continuous(velocity: Velocity, integration: Integration | None = None, key: 
     """x -> the solution at time 1 that starts from x at time 0.
 
     Args:
-        velocity: smooth in z; what it closes over is differentiable by either adjoint.
+        velocity: smooth in z. Both adjoints differentiate in everything it closes over.
         integration: None is `Integration()`.
         key: of the probes, one key or one for each vector. Both directions of the flow draw the same probes.
 
@@ -109,16 +109,16 @@ def carry(
 ) -> Path:
     """From time 0 to 1, or from 1 to 0 if `inverse`.
 
-    The vectors share their steps. One that is not finite, or whose velocity is not, is NaN, and the others stay as they
-    are.
+    All vectors take the same steps. A vector that is not finite, or whose velocity is not, becomes NaN. The others are
+    not affected.
 
     Args:
-        costs: whether to integrate `kinetic` and `jacobian` too, which the error control then includes.
+        costs: whether to integrate `kinetic` and `jacobian`, too. The error control then includes them.
 
     Raises:
         InputError: on a velocity of another shape than x, an unknown choice, bad tolerances, probes without a key or
-            with as many keys as there are not vectors, and if max_steps do not reach the end. Under `jit`, where that
-            cannot be raised, the result is NaN then.
+            with another number of keys than vectors, and if max_steps do not reach the end. Under `jit` this last error
+            cannot be raised: the result is NaN.
     """
     how = (integration or Integration()).check()
     x = _as_velocity(velocity, x)
@@ -136,7 +136,7 @@ def carry(
         v, divergence, square = with_divergence(at, state[0], directions)
         if not costs:
             return v, divergence
-        sign = -1.0 if inverse else 1.0  # costs grow either way
+        sign = -1.0 if inverse else 1.0  # costs grow in both directions
         return v, divergence, sign * (v**2).sum(1), sign * square
 
     state = (flat, *[jnp.zeros(len(flat), x.dtype)] * (3 if costs else 1))
@@ -148,7 +148,7 @@ def carry(
 
 
 def _as_velocity(velocity: Velocity, x: Float[Array, "*#batch dim"]) -> Float[Array, "*batch dim"]:
-    """x with the batch axes and the type that the velocity's parameters give it."""
+    """x with the batch axes and the type of the velocity's result."""
     x = dtypes.as_float(x)
     like = jax.eval_shape(velocity, x, jnp.zeros((), x.dtype))
     try:

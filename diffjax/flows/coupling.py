@@ -1,9 +1,9 @@
-"""Coupling layers: some entries pass and say what is done to the others (Dinh et al. 2015, 2017).
+"""Coupling layers: some entries stay as they are and determine how the others change (Dinh et al. 2015, 2017).
 
     additive (NICE)     y = x + (1 - mask) t(mask x)                             det = 1
     affine (RealNVP)    y = mask x + (1 - mask)(x exp(s(mask x)) + t(mask x))    log det = Σ (1 - mask) s
 
-Any network can be the conditioner, since it is never inverted. Layers must take turns in what they keep.
+Any network can be the conditioner, because it is never inverted. Successive layers must keep different entries.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from diffjax.flows.flow import Flow, check_dim, concrete
 
 
 def checkerboard(shape: Sequence[int], parity: int) -> Bool[np.ndarray, " dim"]:
-    """Every other entry of an array of this shape, raveled: of (dim,) those of even index if parity is 0, else odd.
+    """Every other entry of an array of this shape, raveled. For (dim,): those of even index if parity is 0, else odd.
 
     Raises:
         InputError: if there are not two entries, or the parity is not 0 or 1.
@@ -30,7 +30,7 @@ def checkerboard(shape: Sequence[int], parity: int) -> Bool[np.ndarray, " dim"]:
 
 
 def halves(dim: int, parity: int) -> Bool[np.ndarray, " dim"]:
-    """The first half (less one, of an odd number) if parity is 0, else the others.
+    """The first half, rounded down, if parity is 0; otherwise the other entries.
 
     Raises:
         InputError: if there are not two entries, or the parity is not 0 or 1.
@@ -43,14 +43,14 @@ def additive_coupling(
     mask: Bool[Array | np.ndarray, " dim"],
     conditioner: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
 ) -> Flow:
-    """x -> x + t(x where mask is true), where it is not.
+    """x -> x + t(mask x) where mask is false. x does not change where mask is true.
 
     Args:
-        mask: true where x passes unchanged, `checkerboard` or `halves`.
-        conditioner: t, from vectors with zeros where mask is false; what it gives elsewhere is not used.
+        mask: true where x does not change, `checkerboard` or `halves`.
+        conditioner: t, a function of vectors with zeros where mask is false. Its values where mask is true are ignored.
 
     Raises:
-        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+        InputError: if the mask is true nowhere or everywhere, or shapes do not fit.
     """
     _check_mask(mask)
 
@@ -73,15 +73,15 @@ def affine_coupling(
     conditioner: Callable[[Array], tuple[Array, Array]],
     form: Form | None = None,
 ) -> Flow:
-    """x -> shift + exp(log_scale) x where mask is false, both by what x is where it is true.
+    """x -> shift + exp(log_scale) x where mask is false. Both depend on the entries where mask is true.
 
     Args:
-        mask: true where x passes unchanged, `checkerboard` or `halves`.
+        mask: true where x does not change, `checkerboard` or `halves`.
         conditioner: from vectors with zeros where mask is false to m and s, each (*batch, dim).
-        form: what m and s mean, `bounded(2.0)` unless given.
+        form: the meaning of m and s, by default `bounded(2.0)`.
 
     Raises:
-        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+        InputError: if the mask is true nowhere or everywhere, or shapes do not fit.
     """
     _check_mask(mask)
     form = form or bounded()

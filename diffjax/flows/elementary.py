@@ -1,4 +1,4 @@
-"""Flows of each entry by itself, and a permutation; the scales that coupling and autoregressive layers use.
+"""Flows of each entry by itself, and a permutation. Also the scales of coupling and autoregressive layers.
 
     affine   y = shift + scale x
     logit    y = log(p/(1 - p)),  p = margin + (1 - 2 margin) x          (data in [0, 1]: Dinh et al. 2017, section 4.1)
@@ -26,10 +26,10 @@ Form = Callable[[Array, Array], tuple[Array, Array]]  # m, s -> shift, log_scale
 
 
 def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"]) -> Flow:
-    """x -> shift + scale x; with scale = exp(parameters) the last layer of NICE (Dinh et al. 2015, section 3.3).
+    """x -> shift + scale x. With scale = exp(parameters) it is the last layer of NICE (Dinh et al. 2015, section 3.3).
 
     Raises:
-        InputError: if a scale is not positive and finite (as far as it can be seen: not inside `jit`).
+        InputError: if a scale is not positive and finite. This is not checked inside `jit`.
     """
     shift, scale = alike(shift, scale)
     if concrete(scale) and not ((scale > 0) & jnp.isfinite(scale)).all():
@@ -49,7 +49,7 @@ def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"
 
 
 def logit(margin: float) -> Flow:
-    """From [0, 1] to the line; `margin` keeps the ends finite.
+    """From [0, 1] to the real line. `margin` keeps the ends finite.
 
     Raises:
         InputError: if margin is not above 0 and below 1/2.
@@ -59,7 +59,7 @@ def logit(margin: float) -> Flow:
     width = 1 - 2 * margin
 
     def log_det(y: Array) -> Array:
-        """Of forward: dx/dy = σ(y) σ(-y)/width."""
+        """That of forward: dx/dy = σ(y) σ(-y)/width."""
         return (jax.nn.softplus(y) + jax.nn.softplus(-y) + math.log(width)).sum(-1)
 
     def forward(x: Array) -> tuple[Array, Array]:
@@ -83,7 +83,7 @@ reverse = Flow(_reversed, _reversed)
 
 
 def bounded(limit: float = 2.0) -> Form:
-    """Scales between exp(-limit) and exp(limit); 0, 0 gives the identity.
+    """Scales between exp(-limit) and exp(limit). m = s = 0 gives the identity.
 
     Raises:
         InputError: if limit is not positive.
@@ -94,12 +94,12 @@ def bounded(limit: float = 2.0) -> Form:
 
 
 def gated(bias: float = 2.0) -> Form:
-    """Scales below 1, near it at the start: the bias is of a gate that should be open, as in an LSTM."""
+    """Scales below 1, but near 1 at the start: the bias opens the gate, as in an LSTM."""
     return lambda m, s: (jax.nn.sigmoid(-s - bias) * m, jax.nn.log_sigmoid(s + bias))
 
 
 def shift_and_log_scale(conditioner: Callable[[Array], tuple[Array, Array]], form: Form, x: Array) -> tuple:
-    """What a layer does to each entry, both of x's shape, else an InputError, and of its type."""
+    """Shift and log-scale of each entry, in the type of x. Raises `InputError` unless both have the shape of x."""
     m, s = conditioner(x)
     shift, log_scale = form(jnp.asarray(m, x.dtype), jnp.asarray(s, x.dtype))
     if not shift.shape == log_scale.shape == x.shape:

@@ -1,16 +1,16 @@
-"""Schrödinger bridge matching in its simple form: Brownian bridges between the ends of an entropic coupling.
+"""Simple Schrödinger bridge matching: Brownian bridges between the ends of an entropic coupling.
 
     q(x_t | x_0, x_1) = N((1 - t) x_0 + t x_1, σ² t (1 - t)),   (x_0, x_1) ~ π
     x_s ~ N(x_t + (t - s)/t (x̂_0 - x_t), σ² s (t - s)/t),       x̂_0 = E[x_0 | x_t],   s < t
 
-A mixture of Brownian bridges over π is turned into a Markov process of the same marginals p_t by
+A mixture of Brownian bridges over π has the same marginals p_t as the Markov process
 
-    dx = (x_0 - x_t)/t (-dt) + σ dw, downwards in time, with E[x_0 | x_t] in place of x_0         (Peluchetti 2023)
+    dx = (x_0 - x_t)/t (-dt) + σ dw, backwards in time, with E[x_0 | x_t] in place of x_0         (Peluchetti 2023)
 
-The second line above is its step with x̂_0 held: exact where x_0 is a function of x_t, and no noise is left at s = 0.
-It has these marginals for any π as t - s -> 0. It is the Schrödinger bridge, the process nearest to σ times Brownian
-motion with the two given end laws, if π is the entropic coupling of these with ε = 2σ²: `couplings.sinkhorn(2 σ²)`
-(Tong et al. 2024, [SF]²M; Shi et al. 2023 find π by iterating the bridge itself).
+The second line above is its step with a constant x̂_0. It is exact if x_0 is a function of x_t, and has no noise left
+at s = 0. As t - s -> 0 it has these marginals for every π. It is the Schrödinger bridge, the process nearest to σ times
+Brownian motion with the two given end distributions, if π is their entropic coupling with ε = 2σ²:
+`couplings.sinkhorn(2 σ²)` (Tong et al. 2024, [SF]²M). Shi et al. (2023) find π by iterating the bridge.
 
 The network learns x̂_0, a Predict of kind "x0". Bridges are interpolants: `interpolants.interpolant(σ/√2)`.
 """
@@ -37,7 +37,7 @@ def bridge_matching(
     t: Float[Array, " batch"],
     sigma: float,
 ) -> Float[Array, " batch"]:
-    """Mean over the event of |x_0 - x̂_0|² at times t in (0, 1]: t² times the squared error of the drift.
+    """The mean over the event of |x_0 - x̂_0|² at times t in (0, 1]. It is t² times the squared error of the drift.
 
     Raises:
         InputError: if sigma is not positive and finite, x0 and x1 differ in shape, or the prediction is of another kind
@@ -55,10 +55,10 @@ def drift(predict: Predict, x: Float[Array, "batch *event"], t: Float[Array, ""]
 
 
 def bridge(sigma: float) -> driver.Stepper:
-    """From points of the source, by `samplers.denoise`, to data. `samplers.sample` starts from N(0, I).
+    """A stepper from the source to data. `samplers.denoise` starts from points of the source, `sample` from N(0, I).
 
     Raises:
-        InputError: if sigma is not positive and finite; from its step, if the prediction is of another kind than "x0".
+        InputError: if sigma is not positive and finite. Its step raises it if the prediction's kind is not "x0".
     """
     check_sigma(sigma)
 
