@@ -2,7 +2,7 @@
 
 The run writes spectrograms as pictures, and data, reconstructions and samples as .wav files.
 --config.data.name=wav --config.data.dir=DIR     your own 8-bit or 16-bit .wav files of data.rate samples a second
-Cost: tens of minutes on 2 CPU cores. Expected: the numbers are on the results page.
+Cost: not measured. Expected: not trained yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """VQ-VAE of scikit-learn's 8x8 digits, nothing to download: 4x4 codes and a PixelCNN as their prior.
 
-Cost: minutes on 2 CPU cores. Expected: the numbers are on the results page.
+Cost: not measured for all 3000 steps; 600 took 8 minutes on a crowded machine. Expected: after 600 steps 2.586
+bits/dim; more steps are not measured yet.
 """
 
 from ml_collections import ConfigDict

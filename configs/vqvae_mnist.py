@@ -1,7 +1,7 @@
 """VQ-VAE-2 of binarised MNIST (Razavi et al. 2019): 14x14 fine and 7x7 coarse codes, a PixelCNN each as prior.
 
 --config.vq.levels=1 --config.vq.halvings=2     VQ-VAE: 7x7 codes
-Cost: an hour on 2 CPU cores. Expected: the numbers are on the results page.
+Cost: not measured. Expected: not trained yet.
 """
 
 from ml_collections import ConfigDict
