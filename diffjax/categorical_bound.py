@@ -22,7 +22,7 @@ negative log-likelihood.
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from diffjax.dtypes import as_float
 from diffjax.errors import InputError
@@ -111,3 +111,20 @@ def _rate(process: Categorical, x: Array, t: Array) -> Array:
 
 def _event_sum(x: Array) -> Array:
     return x.reshape(x.shape[0], -1).sum(1)
+
+
+def integral(
+    process: Categorical, predict: Predict, key: PRNGKeyArray, x0: Array, num_terms: int
+) -> Float[Array, " batch"]:
+    """The integral over time in nats, estimated at `num_terms` times of each example, one in each of as many strata."""
+    x0 = state(process, x0)
+
+    def add(total: Array, stratum: Array) -> tuple[Array, None]:
+        time_key, noise_key = jax.random.split(jax.random.fold_in(key, stratum))
+        t = (stratum + jax.random.uniform(time_key, (len(x0),))) / num_terms
+        t = jnp.minimum(t, 1 - jnp.finfo(t.dtype).eps)
+        xt = process.marginal(x0, t).sample(noise_key)
+        return total + diffusion_cost(process, predict, x0, xt, t), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros(len(x0)), jnp.arange(num_terms))
+    return total / num_terms

@@ -115,6 +115,11 @@ class Categorical(ABC):
         value = jnp.where(possible, as_float(prediction.value), -jnp.inf)
         return jax.nn.log_softmax(value, axis=-1)
 
+    def evidence(self, xt: Array, t: ArrayLike) -> Array:
+        """log q(x_t | x_0 = ·), (*shape, K), what x_t says of x_0 at its own place; 0 where that is impossible."""
+        xt = classes(xt)
+        return split(self.columns(xt, self._rate(xt, 0.0, t))[..., : self.num_classes])[1]
+
     def _rate(self, x: Array, s: ArrayLike, t: ArrayLike) -> Array:
         """L_t - L_s, which broadcasts against x."""
         dtype = floating(self.law, s, t)

@@ -8,6 +8,7 @@ from diffjax.zoo.autoencoders import autoencoder
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
+    categorical,
     consistency,
     ddpm,
     flow_matching,
@@ -36,6 +37,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "reflow": rectified.make,
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
+    "categorical_diffusion": categorical.make,
     "vae": vae.make,
     "hvi": hvi.make,
     "semi_supervised": semi_supervised.make,
