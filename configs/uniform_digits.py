@@ -2,7 +2,7 @@
 
 A pixel jumps to any of the 17 levels. The bound is the score entropy of Lou et al. 2024.
 
-Cost: 8 minutes of CPU time, evaluation and pictures included.
+Cost: 6 minutes of CPU time, evaluation and pictures included.
 Expected: readable digits; see docs/systems/diffusion/categorical.md for bits/dim.
 """
 
