@@ -1,6 +1,7 @@
 """Chains of few classes and places, enumerated in numpy and float64: every array, every path of one step."""
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,19 +9,20 @@ import numpy as np
 from scipy.linalg import expm
 from scipy.special import log_softmax, softmax
 
-from diffjax import predictions, processes, schedules
+from diffjax import predictions, processes
 
 TINY = 1e-100  # what the exponential of a finite rate leaves of an infinite one
 
 
 class Small(NamedTuple):
-    """jumps: M (states, states) in float64; alpha_bar: of the grid i/T."""
+    """jumps: M (states, states) in float64. rate: t -> L(t)."""
 
     process: processes.Categorical
     jumps: np.ndarray
     num_classes: int
     num_places: int
     times: np.ndarray
+    rate: Callable
 
     @property
     def num_states(self):
@@ -38,9 +40,6 @@ class Small(NamedTuple):
 
     def index(self, x):
         return (np.asarray(x) * self.num_states ** np.arange(self.num_places)[::-1]).sum(-1)
-
-    def rate(self, t):
-        return np.float64(self.process.schedule.integrated_rate(t))
 
     def q(self, s, t):
         """The transition matrix from s to t."""
@@ -99,6 +98,14 @@ def log_beliefs(table):
     return log_softmax(table, axis=-1)
 
 
+def rate_of(betas):
+    """L(t) of a chain, linear within a step."""
+    with np.errstate(divide="ignore"):
+        table = np.append(0.0, np.cumsum(-np.log1p(-betas)))
+    table = np.minimum(table, 600.0)
+    return lambda t: np.interp(t * len(betas), np.arange(len(table)), table)
+
+
 def small(kind, num_steps=4):
     """A process of each kind, on two places of two to four classes."""
     betas = 1 / np.arange(num_steps, 0, -1)
@@ -106,7 +113,7 @@ def small(kind, num_steps=4):
     if kind == "masked":
         jumps = np.zeros((3, 3))
         jumps[:, 2] = 1
-        return Small(processes.categorical(betas, 2, "masked"), jumps, 2, 2, times)
+        return Small(processes.categorical(betas, 2, "masked"), jumps, 2, 2, times, rate_of(betas))
     betas = np.linspace(0.2, 0.9, num_steps)
     law = np.array([0.5, 0.3, 0.2])
     jumps = {
@@ -117,5 +124,5 @@ def small(kind, num_steps=4):
         "stationary": processes.metropolis(processes.gaussian_matrix(3, 1.0), law),
     }[kind]
     given = {"law": law, "matrix": jumps, "stationary": jumps}.get(kind, kind)
-    process = processes.categorical(schedules.from_betas(betas), len(jumps), given, 0.8)
-    return Small(process, jumps, len(jumps), 2, times)
+    process = processes.categorical(betas, len(jumps), given, 0.8)
+    return Small(process, jumps, len(jumps), 2, times, rate_of(betas))

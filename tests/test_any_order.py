@@ -17,11 +17,11 @@ JUMPS = np.zeros((3, 3))
 JUMPS[:, 2] = 1
 
 
-def chain(schedule):
-    return Small(processes.categorical(schedule, 2, "masked"), JUMPS, 2, 3, np.linspace(0, 1, 4))
+def chain(schedule, rate):
+    return Small(processes.categorical(schedule, 2, "masked"), JUMPS, 2, 3, np.linspace(0, 1, 4), rate)
 
 
-LINEAR = chain(schedules.log_linear())
+LINEAR = chain(schedules.log_linear(), lambda t: -np.log(1 - t))
 P = np.random.default_rng(0).dirichlet(np.ones(8))  # of the arrays `LINEAR.data`
 
 
@@ -80,7 +80,7 @@ def test_the_masked_bound_is_the_mean_over_orders_for_every_schedule(denoiser):
         np.testing.assert_allclose(log_p, np.tile(np.log(P), (6, 1)), rtol=1e-10)
         np.testing.assert_allclose(found, np.log(P), rtol=2e-5)
     else:
-        other = chain(Quadratic())
+        other = chain(Quadratic(), lambda t: -np.log(1 - t**2))
         np.testing.assert_allclose(-masked_bound(other, table), found, rtol=2e-5)
         assert log_p.std(0).min() > 0.01  # the orders differ, so that the mean is of something
 
@@ -122,7 +122,7 @@ def test_first_hitting_draws_the_mean_over_orders():
 def test_the_network_is_told_the_time_of_the_share_that_is_masked():
     """With n of D places masked, 1 - alpha = n/D: of log_linear t = n/D, of 1 - t² its root."""
     x = jnp.asarray(LINEAR.data)
-    for small, times in ((LINEAR, [1, 2 / 3, 1 / 3]), (chain(Quadratic()), np.sqrt([1, 2 / 3, 1 / 3]))):
+    for small, times in ((LINEAR, [1, 2 / 3, 1 / 3]), (chain(Quadratic(), None), np.sqrt([1, 2 / 3, 1 / 3]))):
         told = []
 
         def predict(xt, t, small=small, told=told):

@@ -120,11 +120,11 @@ def first_hitting(process: Categorical) -> Stepper:
 def require_categorical(name: str, process: object) -> None:
     """Raises `InputError` unless the sampler called `name` suits the process."""
     if not isinstance(process, Categorical):
-        raise InputError(f"{name} is of categorical processes, not of {type(process).__name__}: use 'ancestral'")
+        raise InputError(f"{name} needs a categorical process, not a {type(process).__name__} one: use ancestral")
 
 
 def require_masked(name: str, process: object) -> None:
     """Raises `InputError` unless the process has a mask."""
     require_categorical(name, process)
     if isinstance(process, Categorical) and not process.masked:
-        raise InputError(f"{name} is of masked processes: categorical(..., kind='masked'), or use 'ancestral'")
+        raise InputError(f"{name} needs a masked process, categorical(..., kind='masked'): use ancestral for others")
