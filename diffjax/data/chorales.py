@@ -53,7 +53,8 @@ def _all() -> Arrays:
     def make() -> Arrays:
         from music21 import corpus
 
-        rows, owner = [], []
+        rows: list[np.ndarray] = []
+        owner: list[np.ndarray] = []
         for path in sorted(corpus.getComposer("bach")):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -144,7 +144,11 @@ def categorical_diffusion(
 
 def conditionals(model: Model, params: Any, shape: tuple[int, ...], order: Any = None) -> Conditionals:
     """The masked model as an autoregressive one, in the given order of its places; in C order unless given."""
-    process, predict = model.kernels(params)  # type: ignore[misc]
+    if model.kernels is None:
+        raise InputError("conditionals needs a categorical diffusion, and this model has no kernels")
+    process, predict = model.kernels(params)
+    if not isinstance(process, processes.Categorical):
+        raise InputError(f"conditionals needs a categorical diffusion, not a process {type(process).__name__}")
     return any_order.masked_conditionals(
         process, predict, shape, np.arange(math.prod(shape)) if order is None else order
     )
@@ -208,7 +212,7 @@ def _process(config: Any) -> processes.Categorical:
         raise InputError(f"diffusion.num_steps={setting.num_steps!r} must be a number of steps, or 0 for none")
     among = schedules.CHAINS if setting.num_steps else schedules.CONTINUOUS
     schedule = schedules.make(setting.schedule, setting, among, "diffusion.schedule")
-    if setting.num_steps and setting.get("zero_terminal_snr", False):
+    if isinstance(schedule, schedules.Discrete) and setting.get("zero_terminal_snr", False):
         schedule = schedules.zero_terminal_snr(schedule)
     if not isinstance(schedule, schedules.VariancePreserving):
         raise InputError(
