@@ -4,7 +4,7 @@ The scores come with the package music21: `pip install 'diffjax[chorales]'`. Rea
 No chorale of the test windows is trained on. The same command reports n-grams of the training windows as a baseline.
 
 Cost: 15 minutes of CPU time, evaluation and pictures included.
-Expected: see docs/systems/diffusion/categorical.md for bits a note.
+Expected: not trained to the end here. The best n-gram, of n = 4, has 2.451 ± 0.061 bits a note.
 """
 
 from ml_collections import ConfigDict
