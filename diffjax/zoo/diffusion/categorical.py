@@ -12,7 +12,7 @@ of several voices are the same to it: arrays (H, W, C) of classes.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,64 @@ from diffjax.zoo.model import Batch, Model, bound_of, image_of
 KINDS = ("uniform", "masked", "gaussian")
 
 
+class Denoiser(NamedTuple):
+    """The network and the process. The fields are arguments of `categorical_diffusion`."""
+
+    network: nn.Module
+    process: processes.Categorical
+    shape: tuple[int, int, int]
+    num_steps: int
+    num_terms: int
+
+    def init(self, key: Array) -> Any:
+        return self.network.init(key, jnp.zeros((1, *self.shape), int), jnp.zeros(1), None, None)["params"]
+
+    def predict(self, params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
+        def fn(xt: Array, t: Array) -> Array:
+            out = jnp.asarray(self.network.apply({"params": params}, xt, 1000.0 * t - 1.0, None, dropout))
+            return out if self.process.masked else out + self.process.evidence(xt, t)
+
+        return predictions.logits(fn)
+
+    def loss(self, params: Any, key: randomness.Keys, batch: Batch) -> Array:
+        """The bound's cost at one time of each example and the prior's, in bits/dim."""
+        x0 = self.encode(batch)
+        time_key, noise_key, dropout_key = randomness.split(key, 3)
+        given = batch.get("t") if isinstance(batch, dict) else None
+        u = randomness.uniform(time_key, (len(x0),)) if given is None else given
+        said, num_steps = self.predict(params, dropout_key), self.num_steps
+        if num_steps:
+            t = jnp.ceil(u * num_steps - 1e-4).clip(1) / num_steps
+            cost = losses.vlb(self.process, said, noise_key, x0, t - 1 / num_steps, t, num_steps)
+        else:
+            xt = self.process.marginal(x0, u).sample(noise_key)
+            cost = categorical_bound.diffusion_cost(self.process, said, x0, xt, u)
+        return bounds.bits_per_dim(cost + categorical_bound.prior_cost(self.process, x0), self.shape)
+
+    def terms(self, params: Any, key: Array, batch: Batch) -> dict[str, Array]:
+        """The bound's costs in nats."""
+        x0, said = self.encode(batch), self.predict(params)
+        if self.num_steps:
+            grid = jnp.arange(self.num_steps + 1) / self.num_steps
+            found = bounds.diffusion(self.process, said, key, x0, grid, num_terms=self.num_terms or None)
+            parts = {"diffusion": found.diffusion.sum(0), "reconstruction": found.reconstruction}
+            return {"prior": found.prior} | parts
+        integral = categorical_bound.integral(self.process, said, key, x0, self.num_terms)
+        return {"prior": categorical_bound.prior_cost(self.process, x0), "diffusion": integral}
+
+    def null(self, batch: Batch) -> Array:
+        """Independent places of equal classes, in nats."""
+        return jnp.full(len(image_of(batch)), -math.prod(self.shape) * math.log(self.process.num_classes))
+
+    def encode(self, batch: Batch) -> Array:
+        return as_classes(image_of(batch), self.process.num_classes)
+
+    def decode(self, x: Array) -> Array:
+        """Classes as floats in [-1, 1]; a mask is 0."""
+        num_classes = self.process.num_classes
+        return jnp.where(x < num_classes, 2.0 * x / (num_classes - 1) - 1.0, 0.0)
+
+
 def categorical_diffusion(
     network: nn.Module,
     process: processes.Categorical,
@@ -67,77 +125,32 @@ def categorical_diffusion(
         num_terms: times at which the bound is evaluated for each example, one in each of as many strata; of a chain 0
             is all its steps.
     """
+    denoiser = Denoiser(network, process, shape, num_steps, num_terms)
     stepper = samplers.ancestral(process) if stepper is None else stepper
     times = jnp.linspace(1.0, 0.0, 65) if times is None else times
     if time_sampler is None:
         time_sampler = times_of.low_discrepancy(num_steps) if num_steps else times_of.continuous(0.0)
-    num_classes = process.num_classes
 
-    def init(key: Array) -> Any:
-        return network.init(key, jnp.zeros((1, *shape), int), jnp.zeros(1), None, None)["params"]
-
-    def predict(params: Any, dropout: randomness.Keys | None = None) -> predictions.Predict:
-        def fn(xt: Array, t: Array) -> Array:
-            out = jnp.asarray(network.apply({"params": params}, xt, 1000.0 * t - 1.0, None, dropout))
-            return out if process.masked else out + process.evidence(xt, t)
-
-        return predictions.logits(fn)
-
-    def encode(batch: Batch) -> Array:
-        return as_classes(image_of(batch), num_classes)
-
-    def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
-        """The bound's cost at one time of each example and the prior's, in bits/dim."""
-        x0 = encode(batch)
-        time_key, noise_key, dropout_key = randomness.split(key, 3)
-        given = batch.get("t") if isinstance(batch, dict) else None
-        u = randomness.uniform(time_key, (len(x0),)) if given is None else given
-        said = predict(params, dropout_key)
-        if num_steps:
-            t = jnp.ceil(u * num_steps - 1e-4).clip(1) / num_steps
-            cost = losses.vlb(process, said, noise_key, x0, t - 1 / num_steps, t, num_steps)
-        else:
-            xt = process.marginal(x0, u).sample(noise_key)
-            cost = categorical_bound.diffusion_cost(process, said, x0, xt, u)
-        return bounds.bits_per_dim(cost + categorical_bound.prior_cost(process, x0), shape)
-
-    def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
-        x0 = encode(batch)
-        if num_steps:
-            grid = jnp.arange(num_steps + 1) / num_steps
-            found = bounds.diffusion(process, predict(params), key, x0, grid, num_terms=num_terms or None)
-            parts = {"diffusion": found.diffusion.sum(0), "reconstruction": found.reconstruction}
-            return {"prior": found.prior} | parts
-        integral = categorical_bound.integral(process, predict(params), key, x0, num_terms)
-        return {"prior": categorical_bound.prior_cost(process, x0), "diffusion": integral}
-
-    def decode(x: Array) -> Array:
-        return jnp.where(x < num_classes, 2.0 * x / (num_classes - 1) - 1.0, 0.0)
-
-    def sample(params: Any, key: Array, num: int) -> Array:
-        return decode(samplers.sample(stepper, predict(params), key, times, (num, *shape)))
+    def drawn(params: Any, key: Array, num: int, save: Any = None) -> Any:
+        return samplers.sample(stepper, denoiser.predict(params), key, times, (num, *shape), save)
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """Rows of one sample at ten moments from t = 1 to 0. A mask is grey."""
-        draw = jax.jit(
-            lambda params: samplers.sample(stepper, predict(params), key, times, (8, *shape), lambda state: state.x)[1]
-        )
-        path = draw(params)
+        path = jax.jit(lambda params: drawn(params, key, 8, lambda state: state.x)[1])(params)
         shown = path[np.linspace(0, len(path) - 1, 10).astype(int)].swapaxes(0, 1)
-        return {"reverse_process": Grid(decode(shown.reshape(-1, *shape)), shown.shape[1])}
-
-    def null(batch: Batch) -> Array:
-        """Independent places of equal classes."""
-        return jnp.full(len(image_of(batch)), -math.prod(shape) * math.log(num_classes))
+        return {"reverse_process": Grid(denoiser.decode(shown.reshape(-1, *shape)), shown.shape[1])}
 
     return Model(
-        init,
-        loss,
-        bound_of(terms),
-        sample,
-        lambda params: (process, predict(params)),
+        denoiser.init,
+        denoiser.loss,
+        bound_of(denoiser.terms),
+        lambda params, key, num: denoiser.decode(drawn(params, key, num)),
+        lambda params: (process, denoiser.predict(params)),
         of_times(time_sampler),
-        measures=(Bound(terms, null), NGram(num_classes, partial(np.asarray, dtype=np.uint8))),
+        measures=(
+            Bound(denoiser.terms, denoiser.null),
+            NGram(process.num_classes, partial(np.asarray, dtype=np.uint8)),
+        ),
         figures=Figures(own=figures),
     )
 
