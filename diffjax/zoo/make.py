@@ -10,6 +10,7 @@ from diffjax.zoo.autoregressive import autoregressive
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
+    categorical,
     consistency,
     ddpm,
     flow_matching,
@@ -39,6 +40,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "reflow": rectified.make,
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
+    "categorical_diffusion": categorical.make,
     "vae": vae.make,
     "vq_vae": vq_vae_config.make,
     "hvi": hvi.make,
