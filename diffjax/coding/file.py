@@ -108,7 +108,9 @@ def check_decoded(levels: np.ndarray, check: Check, name: str = "the file") -> N
     if _crc_of(levels) == check.crc:
         return
     why = f"it was written by {check.facts}, and this is {facts()}" if check.facts != facts() else "these floats differ"
-    raise InputError(f"{name} cannot be decoded here, where the network gives other floats than when it was coded: {why}")
+    raise InputError(
+        f"{name} cannot be decoded here, where the network gives other floats than when it was coded: {why}"
+    )
 
 
 def _crc_of(levels: np.ndarray) -> int:
