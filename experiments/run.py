@@ -53,7 +53,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         features_of(trained)
     if run.wandb:
         wandb_log.check()
-    with claimed(run.directory, run.saved) as writer:
+    with claimed(run.directory, run.saved, len(run.train_set())) as writer:
         writer.say(f"workdir: {run.directory}", *notes(run))
         if run.model.examples.fit is not None or given:
             start(run, given)

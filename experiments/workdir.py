@@ -68,14 +68,14 @@ def default(config_path: str) -> Path:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator[None]:
+def claim(workdir: Path, saved: dict[str, Any], writes: bool = True, train_size: int | None = None) -> Iterator[None]:
     """Makes the directory, locks it against other trainings while the context lasts, and writes config.json.
 
-    If `writes` is False, it only checks the configuration.
+    If `writes` is False, it only checks. `train_size` is the number of training examples; it is kept in examples.json.
 
     Raises:
-        InputError: if another training is running there, or if the directory holds a run of another configuration. The
-            message names the fields that differ. In both cases nothing is changed.
+        InputError: if another training is running there, or if the directory holds a run of another configuration, or
+            one with another number of training examples. The message names what differs. Nothing is changed then.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -89,6 +89,7 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
             raise InputError(
                 f"workdir {workdir} was made with another config: {', '.join(differ)}; use another workdir"
             )
+    _check_size(workdir, train_size)
     if not writes:
         yield
         return
@@ -97,11 +98,26 @@ def claim(workdir: Path, saved: dict[str, Any], writes: bool = True) -> Iterator
             workdir.mkdir(parents=True, exist_ok=True)
             _lock(workdir, held.enter_context((workdir / "lock").open("a")))
             write_json(path, saved)
+            if train_size is not None:
+                write_json(workdir / "examples.json", {"train": train_size})
         except OSError as error:
             raise InputError(
                 f"workdir {workdir} cannot be written ({error.strerror}); choose another workdir"
             ) from error
         yield
+
+
+def _check_size(workdir: Path, train_size: int | None) -> None:
+    """Raises `InputError` if a run there began with another number of examples: its batches would be others."""
+    try:
+        before = json.loads((workdir / "examples.json").read_text())["train"]
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or one from before this file was written
+        return
+    if train_size not in (None, before):
+        raise InputError(
+            f"the run in workdir {workdir} began with {before} training examples, and the data has {train_size} now: "
+            "give it the data of before, or train in another workdir; init_from starts there from this run's weights"
+        )
 
 
 def read_config(workdir: Path, field: str = "workdir") -> ConfigDict:

@@ -94,8 +94,9 @@ def writer_of(directory: Path) -> Writer:
 
 
 @contextlib.contextmanager
-def claimed(directory: Path, saved: dict[str, Any]) -> Iterator[Writer]:
+def claimed(directory: Path, saved: dict[str, Any], train_size: int | None = None) -> Iterator[Writer]:
     """The writer of a training. While it is open, no other training can use the directory, see `workdir.claim`."""
     writer = writer_of(directory)
-    with claim(directory, saved, writes=not isinstance(writer, Silent)), contextlib.closing(writer):
+    writes = not isinstance(writer, Silent)
+    with claim(directory, saved, writes, train_size), contextlib.closing(writer):
         yield writer

@@ -6,7 +6,7 @@ All kinds are divided into a training and a test part in one of two ways.
 - If both are empty, data.test_fraction of the examples are held out. data.split_seed chooses which ones.
 
 The examples have a fixed order: files are sorted by path, rows keep their order. The batches of a run depend on this
-order and on the number of examples. So do not add data while you still want to resume a run.
+order and on the number of examples. So a run refuses to resume when the number has changed.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""What a trained system is measured by. A measure is a file of this package; all of them are imported, and so known.
+"""The measures of trained systems. Each measure is one file of this package. Importing the package registers them all.
 
-The distances between samples and data are `diffjax.distances`; those that measure images are here by name, too.
+The distances between samples and data are in `diffjax.distances`; those for features of images are also exported here.
 """
 
 import importlib

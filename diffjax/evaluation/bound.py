@@ -1,4 +1,4 @@
-"""The bound on log p(x) of every system that has one, and how its terms add up."""
+"""The measure of the bound on log p(x) and its terms, for every system that has a bound."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from diffjax.evaluation.measure import Measure, Report, Trained
 class Bound(Measure):
     """The mean of -bound over the test examples, with its standard error.
 
-    terms   (params, key, batch) -> {name: (batch,)}, the costs in nats of which -bound is the sum. "units", if there,
-            is what rescaling to unit variance costs: the bound on the density of the rescaled data is that of the
-            other terms
-    null    batch -> (batch,), log p(x) in nats under the prior itself, in the units of the bound: what learning nothing
-            reaches (L_null of Sohl-Dickstein et al. 2015). None where that says nothing
-    unit    of the headline. Bits per dimension suit data. A posterior over parameters has its bound in nats
+    terms   (params, key, batch) -> {name: (batch,)}, costs in nats whose sum is -bound. "units", if present, is the
+            cost of rescaling to unit variance: the sum of the other terms is -bound on the density of the rescaled data
+    null    batch -> (batch,), log p(x) in nats under the prior itself, in the units of the bound. It is the result of
+            learning nothing (L_null of Sohl-Dickstein et al. 2015). None if it is not informative
+    unit    of the headline: bits per dimension for data, nats for a posterior over parameters
     """
 
     terms: Callable[[Any, Any, Any], dict[str, Array]]
@@ -59,7 +58,7 @@ class Bound(Measure):
 
 
 def bits_words(name: str, value: dict[str, float]) -> str:
-    """A number of `likelihood.bits` in words."""
+    """A result of `likelihood.bits` as text."""
     pixel = f", {value['per_pixel']:.4f} a pixel" if "per_pixel" in value else ""
     nats = f"{value['nats']:.3f} ± {value['standard_error_nats']:.3f} nats"
     return f"{name} {value['per_example']:.4f} ± {value['standard_error']:.4f} bits ({nats}){pixel}"

@@ -1,4 +1,4 @@
-"""How often a classifier is wrong."""
+"""The measure of how often a classifier is wrong."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from diffjax.evaluation.measure import Measure, Report, Trained
 
 @dataclass(frozen=True)
 class Classification(Measure):
-    """How many of a hundred examples whose class is known are given another one. NaN if there are none.
+    """The error rate in per cent, over the examples whose class is known. It is NaN if there are none.
 
-    class_log_probs  (params, batch) -> (batch, classes), log p(y | x)
+    class_log_probs  (params, batch) -> (batch, classes), log p(y | x) in nats
     """
 
     class_log_probs: Callable[[Any, Any], Array]

@@ -1,4 +1,4 @@
-"""Samples of a model, drawn by all devices of a mesh."""
+"""Draws samples of a model on all devices of a mesh."""
 
 import time
 from typing import Any
@@ -11,9 +11,9 @@ from diffjax.mesh import divided, gather, here, share
 
 
 class Sampler:
-    """`model.sample`, compiled once for `num` samples, of which each device draws its part.
+    """`model.sample`, compiled once for `num` samples. Each device draws its share of them.
 
-    `images_per_second` is that of the latest call, without compilation.
+    `images_per_second` is the speed of the latest call, without compilation.
     """
 
     def __init__(self, model: Any, num: int, mesh: Mesh):

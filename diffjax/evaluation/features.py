@@ -1,16 +1,16 @@
-"""What samples are looked at by: functions from images to vectors of features, chosen by name.
+"""Features for comparing samples with data: functions from images to vectors, chosen by name.
 
-`evaluation.quality` names one or several, with commas between them:
+`evaluation.quality` gives one name, or several names with commas between them:
 
-    pixels                 the image itself, values in [0, 1]; of data that are no images, the vector as it is
-    run:DIR                what another run has learnt: the features of its encoder or classifier, in the workdir DIR
+    pixels                 the image itself, values in [0, 1]; for data that are no images, the vector as it is
+    run:DIR                the features of the encoder or classifier that another run has learnt, in the workdir DIR
     inception:FILE         Inception's last pooling (2048), resized as TensorFlow does: the features of FID and KID.
-                           FILE holds the weights. It is the user's, for no package has it
+                           FILE holds the weights. You must supply it, because no package contains it
     inception_pytorch:FILE the same, resized as pytorch-fid does
-    efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), of ImageNet, by the extra `features`
+    efficientnet_lite0     EfficientNet-Lite0's last pooling (1280), trained on ImageNet; needs the extra `features`
 
-Distances by different features do not compare. Nor do those by Inception with PyTorch's and with TensorFlow's resizing,
-which differ by up to 1 FID. So the name of the features is part of the name of every number.
+Distances by different features are not comparable. Nor are distances by Inception with the two kinds of resizing: they
+differ by up to 1 FID. So the name of the features is part of the name of every number.
 """
 
 from collections.abc import Callable
@@ -34,13 +34,13 @@ from diffjax.registry import choose
 
 
 class Features(NamedTuple):
-    """A function of examples, with what it needs.
+    """A function from examples to features.
 
-    name      what its numbers are called after: the network, its resizing
+    name      of the network and its resizing, for the names of the numbers
     compute   (params, examples (batch, *event)) -> features (batch, d), and log p(class | example) (batch, classes) or
               None. Images come as uint8, other examples as float32
-    params    its first argument, in numpy
-    resizing  what it does to the size of an image
+    params    the first argument of `compute`, as numpy arrays
+    resizing  how it resizes images
     """
 
     name: str
@@ -50,7 +50,7 @@ class Features(NamedTuple):
 
 
 def pixels(argument: str, trained: Trained) -> Features:
-    """The example itself."""
+    """The example itself, flattened."""
 
     def compute(_: Any, x: Array) -> tuple[Array, None]:
         scale = 255.0 if x.dtype == jnp.uint8 else 1.0
@@ -62,10 +62,14 @@ def pixels(argument: str, trained: Trained) -> Features:
 
 
 def of_run(directory: str, trained: Trained) -> Features:
-    """Those of the run in a workdir: what its system declares as features (`Probe`) and classes (`Classification`)."""
+    """The features (`Probe`) and classes (`Classification`) of the system whose run is in a workdir.
+
+    Raises:
+        InputError: if the system has neither, or its examples have another shape.
+    """
     if not directory:
         raise InputError(
-            "evaluation.quality='run': write 'run:DIR', DIR being the workdir of a run, as of a classifier"
+            "evaluation.quality='run': write 'run:DIR', where DIR is the workdir of a run, e.g. of a classifier"
         )
     other = trained.open_run(directory)
     encoders = [measure.features for measure in other.model.measures if isinstance(measure, Probe)]
@@ -93,16 +97,16 @@ def of_run(directory: str, trained: Trained) -> Features:
 
 
 def inception(file: str, resizing: str, name: str) -> Features:
-    """Those of Frechet inception distance, with the weights of a file. The classes have no bias, as in the original."""
+    """The features of the Frechet inception distance, with a file's weights. Logits have no bias, as originally."""
     if not file:
-        raise InputError(f"evaluation.quality='{name}': write '{name}:FILE', FILE being {inception_v3.WEIGHTS}")
+        raise InputError(f"evaluation.quality='{name}': write '{name}:FILE', where FILE is {inception_v3.WEIGHTS}")
     params = inception_v3.from_torch(read_tensors(local(file, "evaluation.quality")))
     network = inception_v3.InceptionV3(resizing)
     return _published(name, network, params, f"bilinear299_{resizing}", lambda found: found.logits_unbiased)
 
 
 def efficientnet_lite0(argument: str, trained: Trained) -> Features:
-    """Those of an ImageNet network whose weights can be installed. Their Frechet distance is no FID."""
+    """The features of an ImageNet network whose weights can be installed. Their Frechet distance is no FID."""
     if argument:
         raise InputError(f"evaluation.quality='efficientnet_lite0:{argument}': write 'efficientnet_lite0' alone")
     network = efficientnet.EfficientNetLite0()
@@ -111,7 +115,7 @@ def efficientnet_lite0(argument: str, trained: Trained) -> Features:
 
 
 def _published(name: str, network: nn.Module, params: Any, resizing: str, logits: Callable[[Any], Array]) -> Features:
-    """Of a network of images with values in [0, 255]. Accelerators would round its products to 16 bits."""
+    """The features of a network of images in [0, 255]. It runs in float32: accelerators would round to 16 bits."""
 
     def compute(params: Any, x: Array) -> tuple[Array, Array]:
         with jax.default_matmul_precision("float32"):
@@ -131,7 +135,7 @@ FEATURES: dict[str, Callable[[str, Trained], Features]] = {
 
 
 def features_of(trained: Trained) -> list[Features]:
-    """Those that `evaluation.quality` names, loaded once.
+    """The features that `evaluation.quality` names. They are loaded once.
 
     Raises:
         InputError: for an unknown name, or an argument that cannot be used.
@@ -145,7 +149,7 @@ def _loaded(trained: Trained) -> list[Features]:
         name, _, argument = word.strip().partition(":")
         made = choose("evaluation.quality", name, FEATURES)(argument, trained)
         if name != "pixels" and len(trained.test_set.shape) != 3:
-            raise InputError(f"evaluation.quality={word.strip()!r} is for images; take 'pixels' for data that are none")
+            raise InputError(f"evaluation.quality={word.strip()!r} is for images; take 'pixels' for other data")
         jax.eval_shape(made.compute, made.params, jax.ShapeDtypeStruct((2, *trained.test_set.shape), jnp.uint8))
         if made.name in [other.name for other in found]:
             raise InputError(

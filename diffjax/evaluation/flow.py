@@ -1,4 +1,4 @@
-"""log p(x) by the probability flow, beside the bound of the same examples."""
+"""The measure of log p(x) by the probability flow, compared with the bound on the same examples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from diffjax.evaluation.measure import Measure, Report, Trained
 
 @dataclass(frozen=True)
 class Flow(Measure):
-    """The likelihood of `evaluation.flow_examples` examples, and how much it is above their bound.
+    """log p(x) of `evaluation.flow_examples` examples, and how much it is above their bound.
 
-    log_prob  (params, key, batch) -> (batch,), log p(x) in nats by the probability flow (Song et al. 2021). Where data
-              are levels it is a lower bound on their log-probability, in expectation
+    log_prob  (params, key, batch) -> (batch,), log p(x) in nats by the probability flow (Song et al. 2021). For data of
+              levels, its expectation is a lower bound on their log-probability
     """
 
     log_prob: Callable[[Any, Array, Any], Array]

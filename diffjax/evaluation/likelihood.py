@@ -1,8 +1,8 @@
-"""The bound of a model on a data set, its terms, what it gains on the prior alone, and its tightening by many samples.
+"""The bound of a model on a data set: its terms, its gain over the prior alone, and tighter bounds by many samples.
 
-The mean over examples is reported with the standard error s/√n of that mean, which covers both the choice of test
-examples and the draws of noise, one set of draws an example. What does not exist, such as the error of one example or
-the difference of two infinite numbers, is NaN.
+The mean over examples is reported with its standard error s/√n. The error covers both the choice of test examples and
+the draws of noise, because each example has its own draws. Undefined numbers are NaN, such as the standard error of one
+example or the difference of two infinite numbers.
 """
 
 import math
@@ -17,9 +17,9 @@ from diffjax.bounds import bits_per_dim, importance_weighted
 
 Report = dict[str, Any]
 Batches = Iterable[dict[str, np.ndarray]]
-AT_ONCE = 10  # draws of a log-weight
+AT_ONCE = 10  # draws of a log-weight that are computed together
 UNDEFINED_IS_NAN = np.errstate(invalid="ignore")
-TIGHTER = (5, 50)  # the k of L_k in a report, those of Burda et al. 2016
+TIGHTER = (5, 50)  # the k of L_k in a report, as in Burda et al. 2016
 
 
 @UNDEFINED_IS_NAN
@@ -34,14 +34,14 @@ def evaluate_bound(
     """Bits per dimension over all examples.
 
     Args:
-        terms: (params, key, batch) -> {name: (batch,)}, costs in nats whose sum is the cost of the example; jitted by
-            the caller.
-        batches: dicts as `terms` takes them, plus `mask` (batch,), 0 where an example only fills the batch up.
-        null: batch -> (batch,), the log-likelihood in nats of the model that has learnt nothing.
+        terms: (params, key, batch) -> {name: (batch,)}, costs in nats whose sum is the cost of the example. The caller
+            must jit it.
+        batches: dicts as `terms` takes them, plus `mask` (batch,), which is 0 for examples that only fill up the batch.
+        null: batch -> (batch,), the log-likelihood in nats of a model that has learnt nothing.
 
     Returns:
-        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension), `bound`, see `bits`, and `num_examples`;
-        with `null` also `K`, `L_null` and `K - L_null` in bits of the data as rescaled to unit variance.
+        `bits_per_dim`, `standard_error`, `terms` (each in bits per dimension), `bound` (see `bits`) and `num_examples`.
+        With `null` also `K`, `L_null` and `K - L_null` in bits, for the data rescaled to unit variance.
     """
     columns: dict[str, list[np.ndarray]] = {}
     nulls: list[np.ndarray] = []
@@ -79,13 +79,13 @@ def draw_log_weights(
     num: int,
     jit: Callable[..., Any] = jax.jit,
 ) -> np.ndarray:
-    """`num` draws of log w, E[w] = p(x), of every example: (num, examples) in nats.
+    """`num` draws of log w for every example, with E[w] = p(x): (num, examples) in nats.
 
     Args:
         log_weight: (params, key, batch) -> (batch,), one draw.
-        jit: or `diffjax.mesh.spread` over a mesh.
+        jit: compiles the draw: `jax.jit`, or `diffjax.mesh.spread` over a mesh.
     """
-    # Several at once, so that what does not depend on the draw, an encoder say, is computed once for them.
+    # Several at once: what does not depend on the draw, such as an encoder, is computed once for all of them.
     draw = jit(jax.vmap(log_weight, (None, 0, None)))
     parts = []
     for i, batch in enumerate(batches):
@@ -104,7 +104,7 @@ def draw_many(
     num: int,
     jit: Callable[..., Any] = jax.jit,
 ) -> np.ndarray:
-    """The same of a function that gives `num` draws at once: (params, key, batch, num) -> (num, batch)."""
+    """`draw_log_weights` for a function that gives `num` draws at once: (params, key, batch, num) -> (num, batch)."""
     draw = jit(lambda params, key, batch: log_weights(params, key, batch, num))
     parts = []
     for i, batch in enumerate(batches):
@@ -114,15 +114,24 @@ def draw_many(
 
 
 def log_mean(log_w: np.ndarray) -> np.ndarray:
-    """log of the mean weight of every example: a lower bound on log p(x) that rises to it with their number."""
+    """log of the mean weight of every example, (num, examples) -> (examples,) in nats.
+
+    It is a lower bound on log p(x) in expectation, and rises to log p(x) with the number of weights.
+    """
     return np.asarray(importance_weighted(jnp.asarray(log_w)), np.float64)
 
 
 @UNDEFINED_IS_NAN
 def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.ndarray | None = None) -> Report:
-    """Of log-weights (num, examples): `log p` in bits, see `bits`; `K`, the same with one weight, from the same draws
-    or, where the model's bound is by another proposal, that `bound` (examples,); `gain`, their difference, which varies
-    less from example to example than either; L_k, the bound by k of these weights; and their numbers."""
+    """The report on log-weights (num, examples) in nats.
+
+    Args:
+        bound: (examples,), the model's bound, if it is by another proposal than the weights; by default their mean.
+
+    Returns:
+        `log p` by all weights and `K`, the bound by one weight, both as `bits`; `gain`, their difference, which varies
+        less between examples than either; L_k, the bound by k weights; `num_weights` and `num_examples`.
+    """
     many, one = log_mean(log_w), log_w.mean(0) if bound is None else bound
     return {f"L_{k}": bits(_tighter(log_w, k), event_shape) for k in TIGHTER if k < len(log_w)} | {
         "K": bits(one, event_shape),
@@ -134,16 +143,17 @@ def weights_report(log_w: np.ndarray, event_shape: tuple[int, ...], bound: np.nd
 
 
 def _tighter(log_w: np.ndarray, k: int) -> np.ndarray:
-    """L_k of every example: the mean over as many groups of k weights as there are."""
+    """L_k of every example: the mean over all complete groups of k weights."""
     groups = log_w[: len(log_w) // k * k].reshape(-1, k, log_w.shape[1])
     return np.asarray(importance_weighted(jnp.asarray(groups), axis=1), np.float64).mean(0)
 
 
 @UNDEFINED_IS_NAN
 def bits(nats: np.ndarray, event_shape: tuple[int, ...]) -> dict[str, float]:
-    """Nats (n,) of examples as mean bits an example and its error, also in nats, per dimension and, of images, a pixel.
+    """From nats (n,) of examples: their mean in bits per example and its standard error.
 
-    A pixel is a place: of an image of three channels it has three dimensions.
+    The mean is also given in nats, in bits per dimension and, for images, in bits per pixel. A pixel is a position: in
+    an image of three channels it has three dimensions.
     """
     values = np.asarray(nats) / math.log(2.0)
     mean = float(values.mean()) if len(values) else math.nan

@@ -1,7 +1,7 @@
-"""log p(x) of some examples by many log-weights, and by annealed importance sampling.
+"""The measure of log p(x) of some examples by many log-weights, and by annealed importance sampling.
 
-What many weights gain on one varies little between examples. Added to the bound of the whole test split, it gives
-log p(x) of the whole.
+The gain of many weights over one varies little between examples. So the mean gain of some examples, added to the bound
+of the whole test split, estimates log p(x) of the whole split.
 """
 
 import math
@@ -16,18 +16,18 @@ from diffjax.evaluation.bound import bits_words
 from diffjax.evaluation.likelihood import bits, draw_log_weights, draw_many, log_mean, weights_report
 from diffjax.evaluation.measure import Measure, Report, Trained, lacks
 
-FEW = 10  # draws of the model's own log-weight, where a better proposal gives the many
+FEW = 10  # draws of the model's own log-weight, if `log_weights` gives the many draws
 
 
 @dataclass(frozen=True)
 class ManySamples(Measure):
-    """The bound by `evaluation.num_weights` weights an example, on `evaluation.weighted_examples` examples.
+    """The bound by `evaluation.num_weights` weights per example, on `evaluation.weighted_examples` examples.
 
     log_weight   (params, key, batch) -> (batch,), one draw of log w with E[w] = p(x), in nats
     log_weights  (params, key, batch, num) -> (num, batch), draws of log w by a proposal that is first fitted to the
-                 examples, and so better than `log_weight`. None where there is none
-    annealed     (params, key, batch) -> (batch,), log w by annealed importance sampling: a check on the others. None
-                 where there is none
+                 examples, so they are better than those of `log_weight`. None if the system has none
+    annealed     (params, key, batch) -> (batch,), log w by annealed importance sampling, to check the others. None if
+                 the system has none
     """
 
     log_weight: Callable[[Any, Any, Any], Array]
@@ -57,7 +57,7 @@ class ManySamples(Measure):
         found = {"many samples": many, "log p": _added(report["bound"], many["gain"])}
         if not options.get("annealed_weights"):
             return found
-        key = jax.random.split(key)[1]  # other draws than those it is compared with
+        key = jax.random.split(key)[1]  # draws that are independent of those it is compared with
         assert self.annealed is not None
         batches, num = trained.batches(examples), options["annealed_weights"]
         annealed = draw_log_weights(self.annealed, params, key, batches, num, spread)
@@ -83,7 +83,7 @@ class ManySamples(Measure):
 
 
 def _added(bound: dict[str, float], gain: dict[str, float]) -> dict[str, float]:
-    """The bound of all examples and the gain of some."""
+    """The bound of all examples plus the gain of some, with the error of the sum."""
     error = math.hypot(bound["standard_error_nats"], gain["standard_error_nats"])
     return {"nats": bound["nats"] + gain["nats"], "standard_error_nats": error}
 

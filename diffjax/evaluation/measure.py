@@ -1,11 +1,11 @@
-"""What a measure is, and the loop that computes all measures which a system has and the options ask for.
+"""Defines what a measure is, and computes all measures that a system has and the options ask for.
 
-A measure is one frozen dataclass in a file of its own in this package. Its fields are the functions that it needs of a
-system. Its methods say how it is computed, checked and told:
+A measure is a frozen dataclass in its own file of this package. Its fields are the functions that it needs from a
+system. Its methods check it, compute it and show it:
 
     @dataclass(frozen=True)
     class Sharpness(Measure):
-        score: Callable[[Any, Array], Array]         # what it needs of a system
+        score: Callable[[Any, Array], Array]         # what it needs from a system
         name = "sharpness"                           # its key in the report
         switch = "sharpness_examples"                # the field of `evaluation` that asks for it
         needs = "score"                              # what a system without it lacks
@@ -13,9 +13,9 @@ system. Its methods say how it is computed, checked and told:
         def measure(self, trained): ...              # -> what it adds to the report
         def lines(self, report): ...                 # -> what the screen shows of it
 
-A system declares its measures in `Model.measures`, in the order in which they are computed: one that reads the report
-of another comes after it. The first is the headline. A measure with `of_samples` needs nothing
-but `Model.sample`: every system that has samples has it, undeclared.
+A system declares its measures in `Model.measures`, in the order in which they are computed. A measure that reads the
+report of another comes after it. The first is the headline. A measure with `of_samples` needs only `Model.sample`, so
+every system with samples has it without declaring it.
 """
 
 import dataclasses
@@ -34,27 +34,29 @@ if TYPE_CHECKING:
     from diffjax.data import Dataset
 
 Report = dict[str, Any]
-MEASURES: list[type["Measure"]] = []  # all there are, in order of import
+MEASURES: list[type["Measure"]] = []  # all measures, in order of import
 
 
 def _no_run(directory: str) -> "Trained":
-    raise InputError(f"{directory!r}: other runs are opened by the command line alone")
+    raise InputError(f"{directory!r}: other runs are opened by the command line alone; in Python, set Trained.open_run")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained system and the data that it is measured on: all that a measure may use.
+    """A trained system and the data that it is measured on. A measure uses nothing else.
 
-    model       a `zoo.Model`, and what the configuration calls it, `system`
+    model       a `zoo.Model`
+    system      its name in the configuration
     params      its parameters, on the mesh
-    key         of what is random in the measures
+    key         for the randomness of the measures
     options     the section `evaluation` of the configuration
+    mesh        the devices
     test_set    the examples to measure on
     train_set   a function that loads the training examples
-    seed        of what a measure trains itself
+    seed        for what a measure itself trains
     open_run    directory -> the trained system of another run
-    show        (name, images (n, H, W, C) in [-1, 1], columns): where a measure's pictures go
-    made        what was compiled or loaded, which a `dataclasses.replace` with other parameters uses again
+    show        (name, images (n, H, W, C) in [-1, 1], columns) -> None: receives the pictures of a measure
+    made        compiled or loaded objects; a `dataclasses.replace` with other parameters keeps them
     """
 
     model: Any
@@ -71,22 +73,22 @@ class Trained:
     made: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def batches(self, num: int) -> Iterator[dict[str, np.ndarray]]:
-        """The first `num` test examples, all if 0, in batches with a `mask` that is 0 where a batch is filled up."""
+        """The first `num` test examples (all if 0) in batches. `mask` is 0 for examples that only fill up a batch."""
         from diffjax.data import epoch
 
         num = min(num or len(self.test_set), len(self.test_set))
         return epoch(dataclasses.replace(self.test_set, size=num), self.batch_size(num))
 
     def batch_size(self, num: int) -> int:
-        """The examples of a batch, at most about `num`, that the devices can share."""
+        """The smaller of the option `batch_size` and `num`, rounded up so that the devices can share a batch."""
         return share(self.mesh, min(self.options["batch_size"], num))
 
     def spread(self, fn: Callable[..., Any], batch_at: int = 2) -> Callable[..., Any]:
-        """`fn` compiled over the mesh, see `diffjax.mesh.spread`."""
+        """`fn`, compiled over the mesh; see `diffjax.mesh.spread`."""
         return self.once(("spread", fn, batch_at), lambda: spread(fn, self.mesh, batch_at))
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
-        """make(), or what it gave when it was called under this name."""
+        """make() at the first call with this name, and the same result at later calls."""
         if name not in self.made:
             self.made[name] = make()
         return self.made[name]
@@ -100,7 +102,7 @@ class Trained:
         return np.concatenate(list(self.sample_batches(num)))
 
     def sample_batches(self, num: int) -> Iterator[np.ndarray]:
-        """`num` samples (batch, *event), a batch at a time."""
+        """`num` samples, in batches (batch, *event)."""
         size = min(num, self.options["batch_size"])
         sampler = self.once(("sampler", self.model.sample, size), lambda: Sampler(self.model, size, self.mesh))
         for i, first in enumerate(range(0, num, sampler.num)):
@@ -108,7 +110,7 @@ class Trained:
 
 
 class Measure:
-    """One thing that a system is measured by. See the head of this file for an example."""
+    """One measure of a system. The module's docstring has an example."""
 
     name: ClassVar[str]
     needs: ClassVar[str]
@@ -120,14 +122,14 @@ class Measure:
         MEASURES.append(cls)
 
     def check(self, system: str, options: Mapping[str, Any], train_set: "Dataset", test_set: "Dataset") -> None:
-        """Before training. Raises `InputError` for what would only be found at the end of the run."""
+        """Runs before training. Raises `InputError` for what would otherwise fail only at the end of the run."""
 
     def measure(self, trained: Trained, report: Report) -> Report:
-        """What it adds to the `report` of the measures before it."""
+        """The entries that this measure adds to the `report` of the measures before it."""
         raise NotImplementedError
 
     def headline(self, report: Report) -> str:
-        """Its one number, with its error and unit, where it is the first measure of a system."""
+        """Its main number, with error and unit. It is shown if this is the first measure of a system."""
         raise NotImplementedError
 
     def lines(self, report: Report) -> Iterator[str]:
@@ -135,7 +137,7 @@ class Measure:
         yield from ()
 
     def curves(self, report: Report) -> dict[str, float]:
-        """What is logged beside the losses."""
+        """Numbers that are logged together with the losses."""
         return {}
 
 
@@ -146,7 +148,7 @@ def measures_of(model: Any, options: Mapping[str, Any]) -> list[Measure]:
 
 
 def check(model: Any, system: str, options: Mapping[str, Any], train_set: "Dataset", test_set: "Dataset") -> None:
-    """Raises `InputError` if the options ask for a measure that the system lacks, or one that cannot be had."""
+    """Raises `InputError` if the options ask for a measure that the system lacks or that cannot be computed."""
     check_asked(model, system, options)
     for measure in measures_of(model, options):
         measure.check(system, options, train_set, test_set)
@@ -185,11 +187,11 @@ def evaluate(trained: Trained) -> Report:
 
 
 def headline(model: Any, report: Report) -> str:
-    """The number of the system's first measure."""
+    """The main number of the system's first measure, as text."""
     examples = f"{report['num_examples']} held-out examples"
     return f"{model.measures[0].headline(report)} on {examples}" if model.measures else examples
 
 
 def lacks(system: str, option: str, value: Any, what: str) -> InputError:
-    """The error of a measure that is asked of a system without it."""
+    """The error for options that ask for a measure that the system lacks."""
     return InputError(f"evaluation.{option}={value!r}: {system!r} has no {what}; set it to {type(value)()!r}")

@@ -2,11 +2,11 @@
 
     log p(x) = log (1/n) Σ_i N(x; s_i, h² I),  h chosen on a validation set
 
-It is an estimate from below of the density of samples plus noise, far from the model's own in many dimensions, and
-grows with n: it compares models by equal numbers of samples, and only roughly (Theis et al. 2016).
+It estimates, from below, the density of samples plus noise. In many dimensions this is far from the model's own
+density. It grows with n. So compare models only with equal numbers of samples, and only roughly (Theis et al. 2016).
 
-Squared distances come from one matrix product a block, in float64, for ‖x‖² - 2xs + ‖s‖² cancels where x is near s;
-on CPU that takes a third longer than float32.
+Squared distances come from one matrix product per block. It is in float64, because ‖x‖² - 2xs + ‖s‖² cancels where x is
+near s. On CPU that takes a third longer than float32.
 """
 
 import logging
@@ -24,13 +24,13 @@ from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 from diffjax.evaluation.measure import Measure, Trained
 
-BANDWIDTHS = np.geomspace(0.05, 1.0, 20)  # of pixels in [0, 1]; choose_bandwidth goes beyond it where it must
-REACH = 1e4  # how far beyond
-BLOCK = 2**22  # distances at a time, 32 MB an array
+BANDWIDTHS = np.geomspace(0.05, 1.0, 20)  # for pixels in [0, 1]; choose_bandwidth goes beyond it if necessary
+REACH = 1e4  # how far beyond, as a factor
+BLOCK = 2**22  # distances at a time, 32 MB per array
 
 
 class Report(TypedDict):
-    """log_likelihood and standard_error in nats per example, bits and standard_error_bits the same in bits."""
+    """log_likelihood and standard_error in nats per example; bits and standard_error_bits are the same in bits."""
 
     log_likelihood: float
     standard_error: float
@@ -44,7 +44,7 @@ def log_prob(samples: Float[AnyArray, "n dim"], x: Float[AnyArray, "num dim"], b
     """log p of each row of x, (num,) float64, in nats.
 
     Raises:
-        InputError: if samples and x are not finite matrices with rows of one length, or the bandwidth not positive.
+        InputError: if samples and x are not finite matrices with rows of one length, or bandwidth is not positive.
     """
     return _log_prob(*_checked(samples, x), np.array([bandwidth], np.float64))[0]
 
@@ -56,11 +56,11 @@ def choose_bandwidth(
 ) -> float:
     """The bandwidth with the greatest mean log p of the validation set, from a grid of at least three.
 
-    While the best is at an end of the grid, a grid of the same ratios is laid beyond that end.
+    While the best is at an end of the grid, a grid of the same ratios continues beyond that end.
 
     Raises:
-        InputError: as `log_prob`; and if the best is more than a factor of 10^4 beyond the grid. There is none at all
-            where an example of the validation set is among the samples: log p then grows as the bandwidth falls.
+        InputError: as `log_prob`; and if the best is more than a factor of 10^4 beyond the grid. If all examples of the
+            validation set are among the samples, there is no best: log p then grows as the bandwidth falls.
     """
     samples, validation = _checked(samples, validation)
     grid = np.unique(np.asarray(bandwidths, np.float64))
@@ -71,7 +71,7 @@ def choose_bandwidth(
         best = int(_log_prob(samples, validation, grid).mean(1).argmax())
         if 0 < best < grid.size - 1:
             return float(grid[best])
-        # The neighbour of the end becomes the other end, and so the end itself an inner point.
+        # The neighbour of the end becomes the other end of the new grid, so the end itself becomes an inner point.
         grid = grid * (grid[1] / grid[-1] if best == 0 else grid[-2] / grid[0])
     raise InputError(
         f"bandwidths: the best is not in {lowest:.3g} .. {highest:.3g}; give a grid near it, or samples that are not "
@@ -87,8 +87,8 @@ def report(
 ) -> Report:
     """The mean log p of the test set with the bandwidth best for the validation set, and its standard error s/√num.
 
-    All are NaN, and a warning is logged, where there is no such bandwidth or a number is not finite: a report of many
-    measures is not lost for one that cannot be had. Of one example there is no standard error.
+    If there is no such bandwidth, or a number is not finite, results are NaN and a warning is logged. So one failure
+    does not lose a report of many measures. For one example, the standard error is NaN.
 
     Raises:
         InputError: if samples, validation or test are not matrices with rows of one length.
@@ -114,10 +114,10 @@ def report(
 
 
 def _log_prob(samples: np.ndarray, x: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
-    """(bandwidths, num). Every block of distances serves all bandwidths."""
+    """log p, (bandwidths, num), in nats. Every block of distances is used for all bandwidths."""
     if not (np.isfinite(bandwidths) & (bandwidths > 0)).all():
         raise InputError(f"bandwidth must be a positive number, not {bandwidths.min()}")
-    centre = samples.mean(0)  # distances do not change, and are squares of smaller numbers
+    centre = samples.mean(0)  # centring does not change distances, and makes the squares smaller
     samples, x = samples - centre, x - centre
     norms = (samples**2).sum(1)
     n, dim = samples.shape
@@ -143,20 +143,20 @@ def _matrices(samples: ArrayLike, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]
     samples, x = np.asarray(samples, np.float64), np.asarray(x, np.float64)
     for name, value in (("samples", samples), ("x", x)):
         if value.ndim != 2 or value.size == 0:
-            raise InputError(f"{name} has shape {value.shape}; give a matrix, one example a row, images flattened")
+            raise InputError(f"{name} has shape {value.shape}; give a matrix with one flattened example per row")
     if samples.shape[1] != x.shape[1]:
         raise InputError(f"samples have {samples.shape[1]} dimensions and x has {x.shape[1]}; they must be the same")
     return samples, x
 
 
-_report = report  # the methods of a measure have an argument of that name
+_report = report  # the methods of a measure have an argument `report`
 
 
 @dataclass(frozen=True)
 class Parzen(Measure):
-    """Of `evaluation.parzen_samples` samples in [0, 1]. The bandwidth is chosen on the first tenth of the test set.
+    """The score of `evaluation.parzen_samples` samples in [0, 1]. The first tenth of the test set gives the bandwidth.
 
-    The same of as many training examples says what samples as good as the data would score.
+    The score of as many training examples is also computed. It shows what samples as good as the data would reach.
     """
 
     name = "parzen"
@@ -169,7 +169,7 @@ class Parzen(Measure):
         if test_set.levels < 2:
             num = options["parzen_samples"]
             raise InputError(
-                f"evaluation.parzen_samples={num} is for data of levels, not for real numbers: set it to 0"
+                f"evaluation.parzen_samples={num} needs data of levels, and these are real numbers: set it to 0"
             )
 
     def measure(self, trained: Trained, report: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,13 @@
-"""A linear classifier of features: what an encoder that saw no label has learnt of the classes (Alain & Bengio 2016).
+"""A linear classifier of features: what an encoder learnt about the classes without labels (Alain & Bengio 2016).
 
-The classifier is scikit-learn's with its default penalty: logistic regression (C = 1) of features standardised by the
-training examples, or a support vector machine (squared hinge, C = 1, one class against the rest) of features as they
-are: codes that say nothing are small, and the standard deviations of few examples would blow them up. The accuracy
-a on n test examples comes with the binomial standard error √(a (1 - a) / n); training's randomness is not in it.
+The classifier is scikit-learn's with its default penalty. It is one of two:
+
+    logistic   logistic regression (C = 1) of features standardised by the training examples
+    svm        a support vector machine (squared hinge, C = 1, one class against the rest) of features as they are,
+               because uninformative codes are small, and standardising by few examples would enlarge them
+
+The accuracy a on n test examples has the binomial standard error √(a (1 - a) / n). It does not include the randomness
+of training.
 """
 
 import math
@@ -40,14 +44,16 @@ def linear(
     test_labels: Integer[np.ndarray, " num"],
     seed: int = 0,
 ) -> Report:
-    """Trained and tested on the examples whose label is not -1; without a test example both numbers are NaN.
+    """Trains and tests on the examples whose label is not -1. Without such test examples both numbers are NaN.
 
-    seed: of the order in which the support vector machine goes through the examples.
+    Args:
+        kind: of `KINDS`.
+        seed: of the order in which the support vector machine goes through the examples.
 
     Raises:
         InputError: as `check`; and if a feature is not finite.
     """
-    with needs_run():  # a second, which other evaluations need not wait for
+    with needs_run():  # importing takes a second, for which other evaluations need not wait
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -60,7 +66,7 @@ def linear(
     svm = kind == "svm"
     machine = LinearSVC(max_iter=10_000, random_state=seed % 2**32)
     classifier = machine if svm else make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-    # Features that nothing feeds are constant up to rounding; single precision would scale that rounding up.
+    # Dead features are constant up to rounding. In single precision, standardising would enlarge that rounding.
     fitted = classifier.fit(features[known].astype(np.float64), labels[known])
     tested = test_labels >= 0
     n = int(tested.sum())
@@ -76,9 +82,9 @@ def linear(
 
 @dataclass(frozen=True)
 class Probe(Measure):
-    """A linear classifier of the features and, to compare, one of the pixels.
+    """A linear classifier of the features and, for comparison, one of the pixels.
 
-    features  (params, batch) -> (batch, dim), what an encoder makes of examples
+    features  (params, batch) -> (batch, dim), an encoder's features of the examples
     """
 
     features: Callable[[Any, Any], Array]
@@ -131,7 +137,7 @@ class Probe(Measure):
 
 
 def check(kind: str, labels: Integer[np.ndarray, " n"]) -> None:
-    """Raises `InputError` if `kind` is none of `KINDS`, or the training labels, -1 where unknown, are of one class."""
+    """Raises `InputError` if `kind` is not in `KINDS`, or if the known labels (not -1) have fewer than two classes."""
     if kind not in KINDS:
         raise InputError(f"evaluation.probe must be '' or one of {', '.join(KINDS)}, not {kind!r}")
     classes = np.unique(labels[labels >= 0])

@@ -1,14 +1,14 @@
-"""How good samples are: distances between samples and data, by features that `evaluation.quality` names.
+"""The quality of samples: distances between samples and data, in the features that `evaluation.quality` names.
 
-    quality_samples         samples that are drawn
-    quality_examples        examples of the data, 0: all; copies of training examples are looked for among these
-    quality_reference       "train" or "test": the split that they are from
-    quality_kept            examples of each side for what needs pairs of them, n² of time; moments take all
-    quality_while_training  also at every `training.eval_every`
+    quality_samples         number of samples to draw
+    quality_examples        number of examples of the data, 0: all; copies are looked for among these
+    quality_reference       "train" or "test": the split of these examples
+    quality_kept            number of examples per side for distances that need pairs, n² of time; moments use all
+    quality_while_training  measure also at every `training.eval_every`
 
-Every number's name says how many samples, how many examples of which split, and which features: a Frechet distance of
-1,000 samples does not compare with one of 50,000. How much of it is bias is estimated, too. Beside each number stands
-the same between two halves of the data, `halves_of_data`: what samples as good as the data would reach, about.
+The name of every number says how many samples, how many examples of which split, and which features. A Frechet distance
+of 1,000 samples is not comparable with one of 50,000. Its bias is estimated, too. Each number comes with the same
+number between two halves of the data, `halves_of_data`. This is about what samples as good as the data would reach.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,7 @@ Values = dict[str, Any]
 
 
 def frechet_distance(samples: Side, data: Side) -> Values:
-    """With its standard error, and extrapolated to infinitely many examples where the halves are large enough."""
+    """The Frechet distance with its standard error. If the halves are large enough, also with n → ∞."""
     (a, b), dim = (samples.moments, data.moments), samples.kept.shape[1]
     found: Values = {"value": frechet.of_samples(a, b)}
     found["standard_error"] = frechet.standard_error(a, b, samples.kept, data.kept)
@@ -50,7 +50,7 @@ def frechet_distance(samples: Side, data: Side) -> Values:
 
 
 def _of_kept(measure: Callable[[Any, Any], distances.Estimate]) -> Callable[[Side, Side], Values]:
-    """A distance between the vectors that are kept."""
+    """Turns a distance between vectors into one between the kept vectors of two sides."""
 
     def measured(samples: Side, data: Side) -> Values:
         return measure(samples.kept, data.kept)._asdict()
@@ -63,7 +63,7 @@ def precision_recall(samples: Side, data: Side) -> Values:
 
 
 def density_coverage(samples: Side, data: Side) -> Values:
-    """`expected_coverage` is what samples of the data's own law would cover."""
+    """`expected_coverage` is the coverage that samples from the data's own distribution would have."""
     found = distances.density_coverage(samples.kept, data.kept)._asdict()
     return found | {"expected_coverage": distances.expected_coverage(len(samples.kept), len(data.kept))}
 
@@ -73,13 +73,13 @@ def two_sample(samples: Side, data: Side) -> Values:
 
 
 def inception_score(samples: Side, data: Side) -> Values:
-    """Of the samples, and of the data as what there is to reach."""
+    """The score of the samples, and that of the data (`of_data`) as the target."""
     ours, theirs = (distances.inception_score(side.classes) for side in (samples, data))
     return ours._asdict() | {"of_data": theirs.value}
 
 
 def classes(samples: Side, data: Side) -> Values:
-    """The shares of the classes, and the Frechet distance class by class, None where a class has too few examples."""
+    """The shares of the classes, and the Frechet distance of each class (None if it has too few examples)."""
     assert samples.counts is not None and data.counts is not None
     ours, theirs = samples.counts / samples.counts.sum(), data.counts / data.counts.sum()
     by_class: dict[str, float | None] = {}
@@ -95,7 +95,7 @@ def classes(samples: Side, data: Side) -> Values:
     }
 
 
-# By name: what is measured of samples and data. Those of the second need features that know classes.
+# Measures of samples and data by name. Those in OF_CLASSES need features that give log p(class | example).
 DISTANCES: dict[str, Callable[[Side, Side], Values]] = {
     "frechet_distance": frechet_distance,
     "kernel_distance": _of_kept(distances.kernel_distance),
@@ -110,7 +110,7 @@ OF_CLASSES: dict[str, Callable[[Side, Side], Values]] = {"inception_score": ince
 
 
 def compared(samples: Side, data: Side) -> dict[str, Values]:
-    """All distances that the two sides know of. One that needs more examples costs no other: it says "not measured"."""
+    """All distances that are defined for the two sides. One that needs more examples is {"not measured": reason}."""
     found: dict[str, Values] = {}
     for name, measure in (DISTANCES | (OF_CLASSES if samples.counts is not None else {})).items():
         try:
@@ -121,14 +121,14 @@ def compared(samples: Side, data: Side) -> dict[str, Values]:
 
 
 def named(trained: Trained, features: Features, samples: Side, data: Side) -> str:
-    """What the numbers of a comparison are called: features, preprocessing, and how many of what."""
+    """The name of a comparison: features, preprocessing, and the numbers of samples and examples."""
     resized = [] if features.resizing == "none" else [features.resizing]
     levels = [f"{trained.test_set.levels or 256}levels"] if len(trained.test_set.shape) == 3 else []
     return "_".join([features.name, *resized, *levels, samples.source.name, data.source.name])
 
 
 def described(trained: Trained, features: Features, samples: Side, data: Side) -> Values:
-    """What was compared, in the report's words."""
+    """The settings of a comparison, for the report."""
     levels = trained.test_set.levels or 256
     images = len(trained.test_set.shape) == 3
     return {
@@ -144,9 +144,9 @@ def described(trained: Trained, features: Features, samples: Side, data: Side) -
 
 
 def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of quality, with the defaults of runs that were made before there were any.
+    """The options of quality. Older runs lack them and get the defaults.
 
-    Raises `InputError` if they name no split.
+    Raises `InputError` if `quality_reference` is not a split.
     """
     found = DEFAULTS | {name: options[name] for name in DEFAULTS if name in options}
     choose("evaluation.quality_reference", found["quality_reference"], SPLITS)
@@ -155,7 +155,7 @@ def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Quality(Measure):
-    """See the head of this file. Every system with samples has it."""
+    """The measure of this file; see the module's docstring. Every system with samples has it."""
 
     name = "quality"
     needs = "samples"
@@ -171,7 +171,7 @@ class Quality(Measure):
         features, keep = features_of(trained), options["quality_kept"]
         try:
             samples = gathered(trained, features, of_model(trained, options["quality_samples"]), keep)
-        except InputError as reason:  # such as NaN: the other measures of a long run are not lost for it
+        except InputError as reason:  # e.g. NaN: it must not lose the other measures of a long run
             return {"quality": {}, "quality_of": {}, "quality_lacks": str(reason)}
         held_out = gathered(trained, features, of_dataset(trained.test_set, "test"), keep)
         watch = [(Nearest(ours.kept), Nearest(others.kept)) for ours, others in zip(samples, held_out, strict=True)]
@@ -190,7 +190,7 @@ class Quality(Measure):
         return {"quality": found, "quality_of": words}
 
     def _show(self, trained: Trained, features: Features, samples: Side, data: Source, nearest: np.ndarray) -> None:
-        """The picture of samples, each beside its nearest training examples."""
+        """Shows a picture of samples, each next to its nearest training examples."""
         if len(trained.test_set.shape) != 3 or data.gather is None:
             return
         cells = [np.concatenate([[x], data.gather(rows)]) for x, rows in zip(samples.shown, nearest, strict=False)]
@@ -209,7 +209,7 @@ class Quality(Measure):
 
 
 def numbers(found: Mapping[str, Values]) -> Iterator[tuple[str, str, float]]:
-    """(name, part, number) of all that is one number."""
+    """(name, part, number) of all entries that are single numbers, without standard errors."""
     for key, values in found.items():
         for part, number in values.items():
             if isinstance(number, float) and "standard_error" not in part:
@@ -229,7 +229,7 @@ def told(name: str, found: Mapping[str, Values]) -> Iterator[str]:
 
 
 def _words(values: Values) -> str:
-    """The numbers of one measure."""
+    """The numbers of one measure as text."""
     parts = []
     for part, value in values.items():
         if isinstance(value, float) and part != "standard_error":
@@ -247,9 +247,9 @@ def data_of(trained: Trained, options: Mapping[str, Any]) -> Source:
 
 
 def against(trained: Trained, others: Source) -> Report:
-    """The samples A of a run, and samples B of another or images from elsewhere: each to the data, and to each other.
+    """Compares samples A of a run and samples or images B from elsewhere with the data and with each other.
 
-    The run's data, options and features count for both.
+    Both are measured with the run's data, options and features.
     """
     options = options_of(trained.options)
     features, keep = features_of(trained), options["quality_kept"]
@@ -274,6 +274,6 @@ def told_of_both(found: Report) -> Iterator[str]:
 
 
 def of_step(trained: Trained) -> dict[str, float]:
-    """The curves of a training's step."""
+    """The curves at one step of training."""
     measure = Quality()
     return measure.curves(measure.measure(trained, {}))

@@ -1,4 +1,4 @@
-"""How near an example comes back through encoder and decoder."""
+"""The measure of how well encoder and decoder reconstruct an example."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from diffjax.evaluation.measure import Measure, Report, Trained
 
 @dataclass(frozen=True)
 class Reconstruction(Measure):
-    """The mean squared error of an element, in units of the data's full range squared.
+    """The mean squared error per element, in units of the squared range of the data.
 
     Vectors of real numbers have no such range: their error is in their own units.
 
-    reconstruct  (params, key, batch) -> (batch, *event), the examples after encoder and decoder, scaled as samples are
+    reconstruct  (params, key, batch) -> (batch, *event), the reconstructed examples, scaled as samples are
     """
 
     reconstruct: Callable[[Any, Any, Any], Array]

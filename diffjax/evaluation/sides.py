@@ -1,8 +1,8 @@
-"""The two sides of a comparison, samples and data: where their examples come from, and what is gathered of them.
+"""The two sides of a comparison, samples and data: the sources of their examples, and the statistics of their features.
 
 Both sides go through the same steps: values are clipped to the data's range and rounded to the data's levels, and an
-image becomes 8-bit pixels, as in a file. What grows with the number of examples is not kept: moments are gathered in a
-stream, and only the first `quality_kept` vectors of features stay, for what needs pairs of examples.
+image becomes 8-bit pixels, as in a file. Memory does not grow with the number of examples: moments are accumulated, and
+only the first `quality_kept` vectors of features stay, for distances that need pairs of examples.
 """
 
 import functools
@@ -26,12 +26,12 @@ SHOWN = 12  # samples in the picture of nearest neighbours
 
 
 class Source(NamedTuple):
-    """Some examples: images (n, H, W, C) as uint8, others as float32.
+    """A source of examples: images (n, H, W, C) as uint8, other examples as float32.
 
     name     of the source, in the names of numbers
-    num      how many there are
-    batches  size -> all of them, once, in batches of at most that size
-    gather   indices -> examples, where they can be read again
+    num      number of examples
+    batches  size -> all examples, once, in batches of at most that size
+    gather   indices -> examples; None if examples cannot be read again
     """
 
     name: str
@@ -42,13 +42,14 @@ class Source(NamedTuple):
 
 @dataclass
 class Side:
-    """What is gathered of a source, seen through some features.
+    """Statistics of a source, in the features of one network.
 
+    watch    other objects that receive all features
+    seen     number of examples until now
     halves   moments of the features of the even and of the odd examples
-    classes  moments of `score_terms`, where the features know classes
-    counts   how many examples are of each class; None where the features know none
+    classes  moments of `score_terms`, if the features give classes
+    counts   number of examples of each class; None if the features give no classes
     shown    the first examples themselves
-    watch    who else looks at the features that pass
     """
 
     source: Source
@@ -80,7 +81,7 @@ class Side:
         return np.concatenate(self._shown)
 
     def add(self, batch: np.ndarray, x: np.ndarray, log_probs: np.ndarray | None, keep: int) -> None:
-        """A batch of examples, their features and what is known of their classes; the first `keep` features stay."""
+        """Adds a batch of examples, their features x and log p(class | example). The first `keep` features stay."""
         room, even = max(keep - self.seen, 0), self.seen % 2
         self.halves = (self.halves[0].add(x[even::2]), self.halves[1].add(x[1 - even :: 2]))
         if log_probs is not None:
@@ -89,7 +90,7 @@ class Side:
             counts = np.bincount(labels, minlength=log_probs.shape[1])
             self.counts = counts if self.counts is None else self.counts + counts
             self._kept_class.append(labels[:room].copy())
-        # Copies: a slice, even an empty one, would keep the whole batch in memory.
+        # Copies, because a slice, even an empty one, would keep the whole batch in memory.
         self._kept.append(x[:room].copy())
         self._shown.append(batch[: max(SHOWN - self.seen, 0)].copy())
         self.seen += len(batch)
@@ -97,7 +98,7 @@ class Side:
             watcher.add(x)
 
     def split(self) -> "list[Side]":
-        """The even and the odd examples, without their classes: two samples of one law."""
+        """The even and the odd examples, without their classes: two samples of one distribution."""
         return [
             Side(self.source, halves=(half, Moments()), _kept=[self.kept[i::2]]) for i, half in enumerate(self.halves)
         ]
@@ -110,11 +111,11 @@ def gathered(
     keep: int,
     watch: Sequence[Sequence[Nearest]] = (),
 ) -> list[Side]:
-    """The source, seen through each of the features on all devices. It is read, or drawn, once.
+    """A `Side` of the source for each of the features, computed on all devices. The source is read or drawn once.
 
     Args:
-        keep: how many vectors of features stay.
-        watch: for each of the features, who else looks at them.
+        keep: number of feature vectors to keep.
+        watch: for each of the features, the objects that also receive them.
 
     Raises:
         InputError: if a feature is not finite.
@@ -138,7 +139,7 @@ def gathered(
 
 
 def of_dataset(dataset: Any, name: str, num: int = 0) -> Source:
-    """The first `num` examples of a `data.Dataset`, all if 0, as uint8 where they are images."""
+    """The first `num` examples of a `data.Dataset` (all if 0). Images are uint8."""
     num = min(num or len(dataset), len(dataset))
 
     def gather(indices: np.ndarray) -> np.ndarray:
@@ -164,7 +165,7 @@ def of_model(trained: Trained, num: int) -> Source:
             if samples.shape[1:] != trained.test_set.shape:
                 raise InputError(
                     f"evaluation.quality={trained.options['quality']!r}: {trained.system!r} has samples of shape"
-                    f" {samples.shape[1:]}, its data are {trained.test_set.shape}: they do not compare; set it to ''"
+                    f" {samples.shape[1:]}, its data have {trained.test_set.shape}; set it to ''"
                 )
             left = np.concatenate([left, to_bytes(np.clip(samples, -1, 1), levels) if images else samples])
             while len(left) >= size:
@@ -177,7 +178,7 @@ def of_model(trained: Trained, num: int) -> Source:
 
 
 def of_arrays(images: np.ndarray, levels: int, name: str = "n") -> Source:
-    """Images (n, H, W, C) in memory, uint8, or floats in [-1, 1]."""
+    """Images (n, H, W, C) in memory, as uint8 or as floats in [-1, 1]."""
     x = to_bytes(images, levels)
     return Source(
         f"{name}{len(x)}", len(x), lambda size: (x[i : i + size] for i in range(0, len(x), size)), x.__getitem__
@@ -185,10 +186,10 @@ def of_arrays(images: np.ndarray, levels: int, name: str = "n") -> Source:
 
 
 def of_path(path: Path, shape: tuple[int, ...], levels: int) -> Source:
-    """The images that a folder holds, in files of any kind, or the `images` of an .npz file that --mode=sample wrote.
+    """The images of a folder, in files of any image format, or the `images` of an .npz file written by --mode=sample.
 
     Raises:
-        InputError: if there are none, or one is of another shape than the data.
+        InputError: if there are none, or if one has another shape than the data.
     """
     from diffjax.data.image_files import listed, read
 
@@ -223,14 +224,14 @@ def of_path(path: Path, shape: tuple[int, ...], levels: int) -> Source:
 
 
 def to_bytes(images: np.ndarray, levels: int = 256) -> np.ndarray:
-    """Images as uint8, rounded to the data's levels: what a file of 8 bits a channel would hold.
+    """Images as uint8, rounded to the data's levels, as a file of 8 bits per channel would hold them.
 
     Args:
         images: uint8, or floats in [-1, 1].
-        levels: the values that an element of the data can take; 0 is 256.
+        levels: number of values that an element of the data can take; 0 means 256.
 
     Raises:
-        InputError: for floats outside of [-1, 1], integers of another type, and what is not finite.
+        InputError: if images are floats outside of [-1, 1], not finite, or of another type.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -241,5 +242,5 @@ def to_bytes(images: np.ndarray, levels: int = 256) -> np.ndarray:
             raise InputError(f"images have values from {low:g} to {high:g}: give floats in [-1, 1], or uint8")
         images = 127.5 * (np.clip(images, -1.0, 1.0) + 1.0)
     top = (levels or 256) - 1
-    # Twice rounded: to the data's levels, and these to bytes.
+    # Rounded twice: to the data's levels, then to bytes.
     return np.round(np.round(images * (top / 255.0)) * (255.0 / top)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A system's own numbers."""
+"""The measure for a system's own numbers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from diffjax.evaluation.measure import Measure, Report, Trained
 
 @dataclass(frozen=True)
 class Table(Measure):
-    """Numbers of the first examples of the test split, for eval.json and the screen.
+    """A table of numbers for the first batch of the test split. It goes to eval.json and to the screen.
 
     table  (params, key, batch) -> {row: {column: number}}
     """

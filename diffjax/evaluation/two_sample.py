@@ -15,7 +15,12 @@ HIDDEN = 64
 
 
 class TwoSample(NamedTuple):
-    """accuracy on held-out examples, 1/2 if the laws are equal; its binomial error then; P(so high | laws equal)."""
+    """The result of the test. Its null hypothesis is that both sides have the same distribution.
+
+    accuracy        on held-out examples, about 1/2 under the null hypothesis
+    standard_error  of the accuracy under the null hypothesis (binomial)
+    p_value         the probability of an accuracy at least as high under the null hypothesis
+    """
 
     accuracy: float
     standard_error: float
@@ -23,10 +28,13 @@ class TwoSample(NamedTuple):
 
 
 def two_sample_test(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], seed: int = 0) -> TwoSample:
-    """A network of one hidden layer (scikit-learn's, early stopping) is trained on one half and tested on the other.
+    """Trains a network of one hidden layer (scikit-learn's, early stopping) on one half and tests it on the other.
 
-    Both sides are cut to the same number of examples, so that to guess is right half of the time. Features are
-    standardised by the training half. `seed`: of the halves, and of the network.
+    Both sides are cut to the same number of examples, so guessing is right half of the time. Features are standardised
+    by the training half.
+
+    Args:
+        seed: of the choice of halves and of the network.
 
     Raises:
         InputError: as `features.matrices`; each side needs 20 examples.
@@ -45,7 +53,7 @@ def two_sample_test(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], seed
     test = np.setdiff1d(np.arange(2 * num), train)
     network = MLPClassifier((HIDDEN,), early_stopping=True, n_iter_no_change=20, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # any classifier makes a test, the best one the strongest
+        warnings.simplefilter("ignore", ConvergenceWarning)  # any classifier gives a valid test, if a weaker one
         fitted = make_pipeline(StandardScaler(), network).fit(x[train], y[train])
     right = fitted.predict(x[test]) == y[test]
     accuracy, error = float(right.mean()), 0.5 / math.sqrt(len(test))

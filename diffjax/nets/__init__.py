@@ -1,1 +1,1 @@
-"""Networks in flax.linen. They import no mathematics: what their output means is said elsewhere, in `predictions`."""
+"""Networks in flax.linen. They import no mathematics: `predictions` says what their output means."""

@@ -1,7 +1,7 @@
 """Encoders and decoders of variational auto-encoders, dense and convolutional, with softplus units.
 
-They map one vector of features to another, whatever these are the parameters of. Softplus, because Hamiltonian dynamics
-and their gradients need the decoder to be smooth.
+They map one vector of features to another. The caller decides which distribution has the output as its parameters.
+The units are softplus because Hamiltonian dynamics and their gradients need a smooth decoder.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from diffjax.dtypes import as_float
 
 
 class Dense(nn.Module):
-    """Layers of `features` units, then `out` linear ones; `zero` starts the last layer at 0."""
+    """Softplus layers of `features` units, then a linear layer of `out` units. With `zero`, its weights start at 0."""
 
     features: Sequence[int]
     out: int
@@ -31,7 +31,13 @@ class Dense(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """5x5 convolutions that halve the image, a dense layer and `out` linear units, as in Salimans et al. 2015."""
+    """5x5 convolutions that halve the image, a dense layer and a linear layer, as in Salimans et al. 2015.
+
+    Attributes:
+        channels: of each convolution.
+        units: of the dense layer.
+        out: units of the linear layer.
+    """
 
     channels: Sequence[int]
     units: int
@@ -47,7 +53,13 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """`ConvEncoder` upside down: its sizes, with transposed 4x4 convolutions that double where its halve."""
+    """The mirror image of `ConvEncoder`: transposed 4x4 convolutions double the size where the encoder halves it.
+
+    Attributes:
+        channels: of each convolution, in the order of the encoder.
+        units: of the dense layer.
+        shape: (height, width, channels) of the output.
+    """
 
     channels: Sequence[int]
     units: int
@@ -68,10 +80,10 @@ class ConvDecoder(nn.Module):
 
 
 class Doubling(nn.Module):
-    """A transposed 4x4 convolution of stride 2: pixel i adds to the pixels 2i - 1 .. 2i + 2 of each axis.
+    """A transposed 4x4 convolution of stride 2: on each axis, pixel i adds to the pixels 2i - 1 .. 2i + 2.
 
-    As a matrix product and sums: the second derivatives of a convolution, which leapfrog steps need, take six times as
-    long on a CPU.
+    It is written as a matrix product and sums. Leapfrog steps need second derivatives, and those of a convolution take
+    six times as long on a CPU.
     """
 
     channels: int
@@ -86,7 +98,7 @@ class Doubling(nn.Module):
 
 
 def _overlap(parts: list[Array], axis: int) -> Array:
-    """Even pixels and odd ones, side by side in a new axis: what each place gives to itself and to the next."""
+    """Even and odd pixels of the output, in a new axis. Each is the sum of what two neighbouring input pixels add."""
     lead = jnp.zeros_like(jax.lax.slice_in_dim(parts[0], 0, 1, axis=axis))
     size = parts[0].shape[axis]
     later = jnp.concatenate([lead, jax.lax.slice_in_dim(parts[3], 0, size - 1, axis=axis)], axis)

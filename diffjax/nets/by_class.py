@@ -1,10 +1,10 @@
 """A dense network of (x, y) for all classes y at once.
 
-    h(x, y) = softplus(W x + c V_y + b)        the first layer of a network of x and of c times the one-hot y
+    h(x, y) = softplus(W x + c V_y + b)        the first layer of a network whose input is x and c times the one-hot y
 
-W x is computed once for all classes. Adam moves every weight equally fast, and so a sum over all elements of x faster
-than the one weight that a class has: without c, what a class could explain is learned from x before the class
-is of any use, and q(y | x) forgets the labels meanwhile.
+W x is computed once for all classes. Adam moves every weight equally fast. So the sum W x over all elements of x moves
+faster than V_y, the single weight of a class. Without the factor c, the network learns from x what the class could
+explain, before the class has any effect, and q(y | x) forgets the labels meanwhile.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ SCALE = 40.0  # c
 
 
 class ByClass(nn.Module):
-    """Layers of `features` units with softplus, at least one, then `out` linear ones.
+    """At least one softplus layer of `features` units, then a linear layer of `out` units.
 
-    V starts at 0: what a class means is then learned from labels, not handed out by the initial weights.
+    V starts at 0. So the meaning of a class is learned from labels and not set by the initial weights.
     """
 
     num_classes: int
@@ -31,7 +31,7 @@ class ByClass(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch #classes dim"]) -> Float[Array, "*batch classes out"]:
-        """x is of one class each, or, where its axis of classes is 1, the same for all."""
+        """The output for each class. x has an axis of classes; if its size is 1, all classes have the same x."""
         first, *rest = self.features
         classes = self.param("classes", nn.initializers.zeros, (self.num_classes, first), jnp.float32)
         h, classes = alike(nn.Dense(first)(as_float(x)), classes)

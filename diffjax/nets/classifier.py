@@ -1,11 +1,11 @@
-"""A classifier of noisy images, p(y | x_t, t): the way down of the U-Net (Dhariwal & Nichol 2021, section 4).
+"""A classifier of noisy images, p(y | x_t, t): the down half of the U-Net (Dhariwal & Nichol 2021, section 4).
 
-    down   num_blocks residual blocks a resolution, then a stride-2 convolution
+    down   num_blocks residual blocks per resolution, then a stride-2 convolution
     top    block, attention, block
     head   one dense layer on all of swish(norm(h)); it starts at zero, so at the start all classes are equally likely
 
-The blocks, and how time enters them, are those of `unet`. The head knows every position, because in much noise a class
-is a template: with the mean over positions in its place digits lose 0.1 to 0.2 nats.
+The blocks, and how time enters them, are those of `unet`. The head sees every position, because at high noise a class
+is recognised as a template. A head on the mean over positions is worse by 0.1 to 0.2 nats on digits.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from diffjax.nets.unet import Attention, Block
 
 
 class Classifier(nn.Module):
-    """Logits of the classes of noisy images, all of the size of those it was initialised with.
+    """Logits of the classes of noisy images. All images must have the size used at initialisation.
 
     Attributes:
-      num_classes: at least 2.
+      num_classes: number of classes, at least 2.
       channels: width at the first resolution, even and at least 4.
       multipliers: width of each resolution in units of `channels`; each next resolution has half the size, rounded up.
-      num_blocks: residual blocks a resolution.
-      dropout: rate before the second convolution of a block, where a `dropout_key` is given.
+      num_blocks: residual blocks per resolution.
+      dropout: rate before the second convolution of a block, used when a `dropout_key` is given.
       dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
     """
 
@@ -46,15 +46,15 @@ class Classifier(nn.Module):
         time: Float[Array, " batch"],
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch num_classes"]:
-        """A function of a noisy image and the position of its noise level.
+        """The logits for a noisy image and its time.
 
         Args:
           x: images.
-          time: what enters the sinusoid; 0 .. 999.
-          dropout_key: None does not drop out (guidance, evaluation); else one key, or one per example.
+          time: the input of the sinusoid, 0 .. 999.
+          dropout_key: one key, or one per example. None means no dropout (guidance, evaluation).
 
         Raises:
-          InputError: the number of classes or channels, or the shape of x or time, does not fit.
+          InputError: if the number of classes or channels, or the shape of x or time, does not fit.
         """
         self._check(x, time)
 
@@ -94,4 +94,4 @@ class Classifier(nn.Module):
         if x.ndim != 4:
             raise InputError(f"x has shape {x.shape}; give images as (batch, height, width, channels)")
         if time.shape != x.shape[:1]:
-            raise InputError(f"time has shape {time.shape}; give one number an image, {x.shape[:1]}")
+            raise InputError(f"time has shape {time.shape}; give one number per image, {x.shape[:1]}")

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of images as they are: two convolutions, one dense layer of features, the classes.
+"""A small convolutional classifier of images without noise: two convolutions, a dense layer of features, the logits.
 
 h = swish(conv 3x3), stride 2, twice; features = swish(dense(h)); logits = dense(features)
 """
@@ -13,12 +13,12 @@ from diffjax.errors import InputError
 
 
 class ConvClassifier(nn.Module):
-    """Features and logits of images (batch, height, width, channels), scaled to about [-1, 1].
+    """Features and logits of images (batch, height, width, channels) with values of about [-1, 1].
 
     Attributes:
-      num_classes: at least 2.
-      channels: of each convolution; each halves the size, rounded up.
-      features: how many.
+      num_classes: number of classes, at least 2.
+      channels: of each convolution; each convolution halves the size, rounded up.
+      features: number of features.
     """
 
     num_classes: int

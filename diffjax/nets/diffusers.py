@@ -1,4 +1,4 @@
-"""Hugging Face diffusers' `UNet2DModel` as `diffjax.nets.unet.UNet`, and back.
+"""Converts Hugging Face diffusers' `UNet2DModel` to `diffjax.nets.unet.UNet` and back.
 
     theirs (out, in, height, width)                    ours (height, width, in, out)
     time_embedding.linear_1, linear_2                  temb_dense0, temb_dense1
@@ -12,18 +12,19 @@
     mid_block.resnets.0, attentions.0, resnets.1       mid_block_1, mid_attn, mid_block_2
     up_blocks.0 (at the lowest resolution) ...         up_{levels - 1} ..., upsamplers.0.conv: upsample
 
-What their configuration says, and what becomes of it (diffusers' default: that of google/ddpm-*, which is DDPM's):
+Fields of their configuration, with diffusers' default and the value of google/ddpm-* (which is DDPM's), and ours:
 
-    norm_eps             1e-5: 1e-6      `Conventions.epsilon`
-    norm_num_groups      32: 32          `Conventions.groups`; from 128 channels up 32 are our own
-    attention_head_dim   8: None         `Conventions.head_width`, None for one head; scores are q k' / √(its width)
-    downsample_padding   1: 0            `Conventions.symmetric`; 0 pads below and to the right, as "SAME" does
-    freq_shift           0: 1            `Conventions.last_frequency`: w_i = 10000^(-i / (half - freq_shift))
-    flip_sin_to_cos      True: False     [cos, sin] for [sin, cos]: the rows of temb_dense0's kernel change places
-    resnet_time_scale_shift              `Conventions.scale_shift`
+    theirs                   default  google  ours
+    norm_eps                 1e-5     1e-6    `Conventions.epsilon`
+    norm_num_groups          32       32      `Conventions.groups`; from 128 channels up, ours are 32, too
+    attention_head_dim       8        None    `Conventions.head_width`; None: one head. Scores are q k' / √(its width)
+    downsample_padding       1        0       `Conventions.symmetric`; 0 pads below and to the right, as "SAME" does
+    freq_shift               0        1       `Conventions.last_frequency`: w_i = 10000^(-i / (half - freq_shift))
+    flip_sin_to_cos          True     False   True: [cos, sin], so the halves of temb_dense0's kernel rows are swapped
+    resnet_time_scale_shift                   `Conventions.scale_shift`
 
-Other blocks, embeddings and factors are other functions, and refused. So are networks of classes: their last class may
-or may not stand for "none", and the file does not say.
+Other blocks, embeddings and factors compute other functions, so they are refused. Networks of classes are refused, too:
+their last class may or may not stand for "none", and the file does not say which.
 """
 
 import re
@@ -38,7 +39,7 @@ from diffjax.nets.layers import num_groups
 from diffjax.nets.renaming import Path, as_dense, as_params, as_sines, channels_first, channels_last
 from diffjax.nets.unet import Conventions, UNet
 
-# Of UNet2DModel, where config.json has no such field. In the first half all else is refused.
+# UNet2DModel's values of fields that config.json lacks. For fields in FIXED, any other value is refused.
 FIXED: dict[str, Any] = dict(
     center_input_sample=False,
     time_embedding_type="positional",
@@ -86,11 +87,11 @@ ALONE = {
 
 
 class Published(NamedTuple):
-    """What a file says of a network.
+    """What a file says about a network.
 
-    unet: the fields of `UNet` that it determines, `conventions` among them.
+    unet: the fields of `UNet` that the file determines, including `conventions`.
     size: height and width of its images.
-    in_channels: of its images.
+    in_channels: channels of its images.
     """
 
     unet: dict[str, Any]
@@ -102,11 +103,11 @@ def network_of(config: Mapping[str, Any], file: str, size: int = 0) -> Published
     """The network that a config.json of `UNet2DModel` describes.
 
     Args:
-      file: what errors call it.
-      size: height and width of images, where the configuration has no sample_size.
+      file: the name of the file in error messages.
+      size: height and width of images, used if the configuration has no sample_size.
 
     Raises:
-      InputError: on another class, or a field that our network cannot follow.
+      InputError: on another class, or on a field value that our network does not have.
     """
     if (found := config.get("_class_name")) != CLASS:
         raise InputError(
@@ -114,7 +115,7 @@ def network_of(config: Mapping[str, Any], file: str, size: int = 0) -> Published
         )
     given = {name: value for name, value in config.items() if not name.startswith("_")}
     if unknown := sorted(given.keys() - DEFAULTS.keys()):
-        raise InputError(f"{file}: {unknown[0]}={given[unknown[0]]!r} is unknown, so what it computes is, too")
+        raise InputError(f"{file}: {unknown[0]}={given[unknown[0]]!r} is unknown; give a model without this field")
     whole = DEFAULTS | given
     whole["act_fn"] = "silu" if whole["act_fn"] == "swish" else whole["act_fn"]
     channels, down = _blocks(whole, file)
@@ -127,15 +128,15 @@ def network_of(config: Mapping[str, Any], file: str, size: int = 0) -> Published
     wrong += ["freq_shift"] if whole["freq_shift"] not in (0, 1) else []
     wrong += ["downsample_padding"] if whole["downsample_padding"] not in (0, 1) else []
     wrong += ["resnet_time_scale_shift"] if not scale_shift and whole["resnet_time_scale_shift"] != "default" else []
-    # With scale_shift the attention in the middle has a norm only where this says so.
+    # With scale_shift, the attention in the middle has a norm only if attn_norm_num_groups is set.
     wrong += ["attn_norm_num_groups"] if of_mid != groups and (scale_shift or of_mid is not None) else []
     if wrong:
         raise InputError(f"{file}: {wrong[0]}={whole[wrong[0]]!r} is another network than diffjax.nets.unet computes")
     sides = whole["sample_size"] or size
     if not sides:
-        raise InputError(f"{file}: sample_size is not there; add --size=N, the height and width of its images")
+        raise InputError(f"{file}: sample_size is missing; add --size=N, the height and width of its images")
     height, width = (sides, sides) if isinstance(sides, int) else sides
-    own = groups == 32 and all(num_groups(width) == groups for width in channels)  # and so of their sums
+    own = groups == 32 and all(num_groups(width) == groups for width in channels)  # then also for sums of widths
     unet = {
         "channels": channels[0],
         "multipliers": tuple(width // channels[0] for width in channels),
@@ -156,18 +157,16 @@ def network_of(config: Mapping[str, Any], file: str, size: int = 0) -> Published
 
 
 def _blocks(whole: Mapping[str, Any], file: str) -> tuple[list[int], list[str]]:
-    """block_out_channels and down_block_types, if they and up_block_types are those of our network."""
+    """block_out_channels and down_block_types. Raises unless they and up_block_types fit our network."""
     channels, down, up = (list(whole[name]) for name in ("block_out_channels", "down_block_types", "up_block_types"))
     for kind, names in (("down", down), ("up", up)):
         allowed = tuple(f"{attention}{kind.title()}Block2D" for attention in ("", "Attn"))
         if unknown := [name for name in names if name not in allowed]:
-            raise InputError(
-                f"{file}: {kind}_block_types has {unknown[0]!r}; blocks that are read are {' and '.join(allowed)}"
-            )
+            raise InputError(f"{file}: {kind}_block_types has {unknown[0]!r}; only {' and '.join(allowed)} are read")
     if [name.startswith("Attn") for name in down] != [name.startswith("Attn") for name in reversed(up)]:
         raise InputError(f"{file}: down_block_types and up_block_types have attention at different resolutions")
     if len(channels) != len(down) or any(width % channels[0] for width in channels):
-        raise InputError(f"{file}: block_out_channels={channels} must be {len(down)} multiples of the first of them")
+        raise InputError(f"{file}: block_out_channels={channels} must be {len(down)} multiples of the first one")
     return channels, down
 
 
@@ -196,7 +195,7 @@ def from_diffusers(
       flip: flip_sin_to_cos.
 
     Raises:
-      InputError: a tensor is missing, left over or of another shape. The error has their name, and our shape.
+      InputError: a tensor is missing, left over or of another shape. The error gives their name and our shape.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -213,7 +212,7 @@ def from_diffusers(
 
 
 def to_diffusers(params: Mapping[str, Any], levels: int) -> dict[str, np.ndarray]:
-    """Our parameters as float32 tensors by their names, for the configuration of `config_of`."""
+    """Our parameters as float32 tensors with diffusers' names, for the configuration of `config_of`."""
     tensors = {}
     for path, leaf in flatten_dict(params).items():
         name = diffusers_name(path, levels)
@@ -223,7 +222,10 @@ def to_diffusers(params: Mapping[str, Any], levels: int) -> dict[str, np.ndarray
 
 
 def config_of(net: UNet, params: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
-    """config.json of a `UNet2DModel` that computes what `net` does, of images of `shape`.
+    """config.json of a `UNet2DModel` that computes the same function as `net`.
+
+    Args:
+      shape: (height, width, channels) of the images.
 
     Raises:
       InputError: diffusers has no such network.
@@ -241,11 +243,11 @@ def config_of(net: UNet, params: Mapping[str, Any], shape: tuple[int, int, int])
         raise InputError(f"net.multipliers={tuple(net.multipliers)}: diffusers' networks begin with multiplier 1")
     if len(groups) > 1:
         raise InputError(
-            f"net.channels={net.channels}: the norms have {' or '.join(map(str, groups))} groups, and diffusers knows"
-            " one number of groups; multiples of 128 channels have 32 everywhere"
+            f"net.channels={net.channels}: the norms have {' or '.join(map(str, groups))} groups, but diffusers has"
+            " one number for all norms; use a multiple of 128 channels, which has 32 groups everywhere"
         )
     if len(heads) > 1 and not one_head:
-        raise InputError(f"net.conventions.heads={given.heads} have widths {heads}, and diffusers knows one width")
+        raise InputError(f"net.conventions.heads={given.heads} have widths {heads}, but diffusers has only one")
     height, width, channels = shape
     attention = ["Attn" if height >> level in net.attention else "" for level in range(len(widths))]
     return {"_class_name": CLASS} | DEFAULTS | {

@@ -3,15 +3,15 @@
     FOLDER/config.json, diffusion_pytorch_model.safetensors (or .bin), scheduler_config.json    as google/ddpm-*
     FOLDER/unet/config.json, unet/diffusion_pytorch_model..., scheduler/scheduler_config.json   a pipeline
 
-Of a scheduler's fields those that say how the network was trained become fields of `config.diffusion`:
+A scheduler's fields that say how the network was trained become fields of `config.diffusion`:
 
     beta_schedule      linear: linear; squaredcos_cap_v2: cosine
     prediction_type    epsilon: eps; sample: x0; v_prediction: v
     variance_type      fixed_small: posterior; fixed_large: forward; learned_range: learned
     clip_sample, rescale_betas_zero_snr
 
-num_train_timesteps must be 1000. diffusers tells a network the index of a step, 0 .. T - 1, and diffjax 1000 t - 1 at
-time t = i/T: only for T = 1000 is this the same.
+num_train_timesteps must be 1000. diffusers gives a network the index of a step, 0 .. T - 1. diffjax gives it 1000 t - 1
+at time t = i/T. The two are equal only for T = 1000.
 """
 
 import json
@@ -39,7 +39,7 @@ VARIANCES = {
     "fixed_large_log": "forward",
     "learned_range": "learned",
 }
-# Of all schedulers, what our chain has no other value of.
+# Fields of all schedulers for which our chain has only this value.
 FIXED = {"trained_betas": None, "thresholding": False, "clip_sample_range": 1.0, "num_train_timesteps": 1000}
 
 
@@ -47,8 +47,8 @@ class Folder(NamedTuple):
     """What a folder holds.
 
     flip: flip_sin_to_cos of the network.
-    tensors: by their names.
-    chain: fields of `config.diffusion`; none without a scheduler.
+    tensors: by diffusers' names.
+    chain: fields of `config.diffusion`; empty without a scheduler.
     """
 
     published: Published
@@ -58,7 +58,7 @@ class Folder(NamedTuple):
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder of a model or a pipeline of diffusers."""
+    """Whether the path is a folder of a diffusers model or pipeline."""
     own = path / "config.json"
     return (
         (path / "unet").is_dir()
@@ -68,13 +68,13 @@ def is_folder(path: Path) -> bool:
 
 
 def read_folder(path: Path, size: int = 0) -> Folder:
-    """What a folder holds. Nothing in it is executed.
+    """Reads a folder. Nothing in it is executed.
 
     Args:
-      size: height and width of images, where the configuration does not say.
+      size: height and width of images, used where the configuration does not say.
 
     Raises:
-      InputError: a file is missing or damaged, or describes something else than our network and chain.
+      InputError: a file is missing or damaged, or describes a network or chain that we do not have.
     """
     pipeline = (path / "unet").is_dir()
     home = path / "unet" if pipeline else path
@@ -85,14 +85,14 @@ def read_folder(path: Path, size: int = 0) -> Folder:
     files = [home / f"{WEIGHTS}.{suffix}" for suffix in ("safetensors", "bin")]
     there = [file for file in files if file.is_file()]
     if not there:
-        raise InputError(f"{home} has no {files[0].name}; copy it there, from where config.json is from")
+        raise InputError(f"{home} has no {files[0].name}; copy it there from the source of config.json")
     return Folder(published, config.get("flip_sin_to_cos", True), read_tensors(there[0]), chain)
 
 
 def write_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], chain: Any) -> None:
-    """A folder as google/ddpm-* is: `UNet2DModel.from_pretrained` and `DDPMPipeline.from_pretrained` load it.
+    """Writes a folder like google/ddpm-*, which `UNet2DModel.from_pretrained` and `DDPMPipeline.from_pretrained` load.
 
-    It appears whole or not at all.
+    The folder appears whole or not at all.
 
     Args:
       chain: the section `config.diffusion`, or None for no scheduler.
@@ -124,7 +124,7 @@ def write_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, np
 
 
 def chain_of(scheduler: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """The fields of `config.diffusion` that a scheduler_config.json says. `file` is what errors call it.
+    """The fields of `config.diffusion` that a scheduler_config.json determines. Errors name it `file`.
 
     Raises:
       InputError: on a schedule or a prediction that `ddpm` does not have.
@@ -140,7 +140,7 @@ def chain_of(scheduler: Mapping[str, Any], file: str) -> dict[str, Any]:
         ("prediction_type", PREDICTIONS, "epsilon"),
         ("variance_type", VARIANCES, "fixed_small"),
     ):
-        chosen[name] = scheduler.get(name) or default  # DDIM's and others have no variance
+        chosen[name] = scheduler.get(name) or default  # the schedulers of DDIM and others have no variance
         if chosen[name] not in names:
             raise InputError(f"{file}: {name}={chosen[name]!r} is not read; it must be one of {', '.join(names)}")
     learned = chosen["variance_type"] == "learned_range"
@@ -157,7 +157,7 @@ def chain_of(scheduler: Mapping[str, Any], file: str) -> dict[str, Any]:
 
 
 def scheduler_of(chain: Any) -> dict[str, Any]:
-    """scheduler_config.json of the section `config.diffusion`.
+    """scheduler_config.json for the section `config.diffusion`.
 
     Raises:
       InputError: diffusers' DDPMScheduler has no such chain.
@@ -168,11 +168,11 @@ def scheduler_of(chain: Any) -> dict[str, Any]:
     fields = ("schedule", "prediction", "variance")
     for name, names in zip(fields, inverse, strict=True):
         if chain[name] not in names:
-            raise InputError(f"diffusion.{name}={chain[name]!r} has no name in diffusers, only {', '.join(names)} have")
+            raise InputError(f"diffusion.{name}={chain[name]!r} is not in diffusers; it has only {', '.join(names)}")
     if chain["num_steps"] != 1000:
         raise InputError(
-            f"diffusion.num_steps={chain['num_steps']}: diffusers tells its networks the index of a step, which is our"
-            " 1000 t - 1 for 1000 steps alone"
+            f"diffusion.num_steps={chain['num_steps']}: only a chain of 1000 steps can be written for diffusers, which"
+            " gives its networks the index of a step (our 1000 t - 1)"
         )
     schedule, prediction, variance = (names[chain[name]] for name, names in zip(fields, inverse, strict=True))
     return {
@@ -192,9 +192,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); copy it again from where it is from") from None
+        raise InputError(f"{path} cannot be read ({error}); copy it again from its source") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object; copy it again from where it is from")
+        raise InputError(f"{path} is no JSON object; copy it again from its source")
     return found
 
 

@@ -9,8 +9,8 @@
 
 norm is (h - mean)/sqrt(var + 1e-6) over the features of a token. The W of shift, scale and gate and the V of the output
 start at zero, so at the start every block is the identity and the network is the constant 0. A token of an image is a
-patch of p x p pixels, and its position has two axes. Layers and initialisation are those of the published code, up to
-the order of a patch's pixels and of the sinusoid of time.
+patch of p x p pixels, and its position has two axes. Layers and initialisation are those of the published code. Only
+the order of the pixels in a patch and of sine and cosine of the time differ.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ FREQUENCIES = 256  # sines and cosines of the time
 
 
 class Block(nn.Module):
-    """Attention and an MLP, both modulated: (batch, length, width), (batch, width) -> the first's shape."""
+    """Attention and an MLP, both modulated: (batch, length, width), (batch, width) -> (batch, length, width)."""
 
     heads: int
     hidden: int
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """norm(x) (1 + scale) + shift, of x's type; the statistics are float32."""
+    """norm(x) (1 + scale) + shift, in x's type; it is computed in float32."""
     y = x.astype(jnp.float32)
     y = y - y.mean(-1, keepdims=True)
     y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + 1e-6)
@@ -65,15 +65,15 @@ class TokenDiT(nn.Module):
     """The transformer of tokens; the defaults are the paper's size S.
 
     Attributes:
-      out_features: of each token of the output.
-      width: features of a token within, in equal parts sines and cosines of each axis of its position.
+      out_features: features of each output token.
+      width: features of a token inside. Each axis of the position has an equal share of them for sines and cosines.
       depth: number of blocks.
-      heads: of the attention; they divide the width.
+      heads: of the attention; the width must be a multiple of it.
       mlp_ratio: hidden units of an MLP in units of `width`.
-      dropout: rate behind each attention and each MLP, where a `dropout_key` is given; the paper has none.
+      dropout: rate after each attention and each MLP, used when a `dropout_key` is given; the paper has none.
       num_classes: None, or the number of classes to condition on.
       dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
-      remat: recompute each block on the way back instead of keeping its activations.
+      remat: recompute each block in the backward pass instead of keeping its activations.
     """
 
     out_features: int
@@ -96,18 +96,18 @@ class TokenDiT(nn.Module):
         positions: Array | None = None,
         span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch length out_features"]:
-        """A function of noisy tokens, the position of their noise level and perhaps their class.
+        """The output for noisy tokens, their time and, optionally, their class.
 
         Args:
           x: tokens.
-          time: what enters the sinusoid; 0 .. 999.
+          time: the input of the sinusoid, 0 .. 999.
           label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given".
-          dropout_key: None does not drop out (sampling, evaluation); else one key, or one per example.
-          positions: (length, axes), where the tokens are; 0, 1, .. length - 1 on one axis unless given.
+          dropout_key: one key, or one per example. None means no dropout (sampling, evaluation).
+          positions: (length, axes), the positions of the tokens; by default 0, 1, .. length - 1 on one axis.
           span: see `unet.UNet`.
 
         Raises:
-          InputError: sizes, positions, time or label do not fit.
+          InputError: if sizes, positions, time or label do not fit.
         """
         self._check(x, time, label, positions)
         positions = jnp.arange(x.shape[1])[:, None] if positions is None else positions
@@ -157,19 +157,19 @@ class TokenDiT(nn.Module):
 
 
 def encoding(positions: Float[Array, "length axes"], width: int) -> Float[Array, "length width"]:
-    """The sinusoids of each axis beside each other."""
+    """The sinusoids of all axes, concatenated."""
     axes = positions.shape[1]
     return jnp.concatenate([sinusoid(p, width // axes, last=False) for p in positions.T], axis=-1)
 
 
 class DiT(nn.Module):
-    """The network of the paper for images, whose patches are tokens. The defaults are its size S and its patch 2.
+    """The network of the paper for images. Patches are tokens. The defaults are its size S and patch size 2.
 
-    Of the paper's latent images (32x32x4, 8 channels out, 1000 classes) sizes S, B, L, XL have 32,865,056, 130,315,808,
-    457,840,672, 674,834,720 parameters. The published code also counts the positions, 256 · width, which are fixed.
+    For the paper's latent images (32x32x4, 8 channels out, 1000 classes), sizes S, B, L, XL have 32,865,056,
+    130,315,808, 457,840,672, 674,834,720 parameters. The published code also counts the fixed positions, 256 · width.
 
     Attributes:
-      patch_size: height and width of a patch; it divides those of an image.
+      patch_size: height and width of a patch. Those of an image must be multiples of it.
       out_channels: channels of the output.
       width, depth, heads, mlp_ratio, dropout, num_classes, dtype, remat: see `TokenDiT`.
     """
@@ -194,12 +194,12 @@ class DiT(nn.Module):
         dropout_key: PRNGKeyArray | None = None,
         span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """A function of a noisy image, the position of its noise level and perhaps its class.
+        """The output for a noisy image, its time and, optionally, its class.
 
         Args: those of `unet.UNet`.
 
         Raises:
-          InputError: sizes, time or label do not fit.
+          InputError: if sizes, time or label do not fit.
         """
         if x.ndim != 4:
             raise InputError(f"x has shape {x.shape}; give images as (batch, height, width, channels)")
@@ -228,7 +228,7 @@ class DiT(nn.Module):
 
 
 def patchify(x: Float[Array, "batch height width channels"], p: int) -> Float[Array, "batch length features"]:
-    """The pixels of each p x p patch as one token, patches and pixels row by row."""
+    """Makes one token of the pixels of each p x p patch. Patches and the pixels in them are in row-major order."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
     return x.reshape(batch, -1, p * p * channels)

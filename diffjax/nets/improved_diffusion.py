@@ -1,4 +1,4 @@
-"""U-Nets of improved-diffusion (Nichol & Dhariwal 2021, github.com/openai/improved-diffusion) as ours.
+"""Converts U-Nets of improved-diffusion (Nichol & Dhariwal 2021, github.com/openai/improved-diffusion) to ours.
 
     theirs (out, in, height, width)                    ours (height, width, in, out)
     time_embed.0, .2                                   temb_dense0, temb_dense1
@@ -11,14 +11,14 @@
     middle_block.0, .1, .2                             mid_block_1, mid_attn, mid_block_2
     output_blocks.k.0, .1, the last of them .conv      up_1_block_0, up_1_attn_0, up_1_upsample
 
-`qkv` has q, k and v of the first head, then those of the second; ours has q of all heads together. The other
-differences are `CONVENTIONS`, the number of heads, which the file does not say, and the time. Their sinusoid is
-[cos, sin] of 1000 (i - 1)/T at step i of T (rescale_timesteps, their default), ours [sin, cos] of 1000 i/T - 1. Theirs
-is 1 - 1000/T more: `renaming.as_sines` makes the same function of it.
+`qkv` has q, k and v of the first head, then those of the second, and so on. Ours has q of all heads together. The other
+differences are `CONVENTIONS`, the number of heads, and the time. The file does not say the number of heads. At step i
+of T, their sinusoid is [cos, sin] of 1000 (i - 1)/T (rescale_timesteps, their default), and ours is [sin, cos] of
+1000 i/T - 1. Their time is 1 - 1000/T more than ours; `renaming.as_sines` changes the kernel to compensate.
 
-The file holds tensors alone, read by `torch_files` without executing it. It says nothing of the chain (noise_schedule,
-diffusion_steps) either. Its output has six channels where learn_sigma was set: the mean's first, then the position of
-log σ² between its bounds, as ours.
+The file holds only tensors, and `torch_files` reads it without executing it. It says nothing about the chain either
+(noise_schedule, diffusion_steps). With learn_sigma the output has six channels: first those of the mean, then the
+position of log σ² between its bounds, as ours.
 """
 
 import re
@@ -58,15 +58,15 @@ def is_theirs(tensors: Mapping[str, Any]) -> bool:
 
 
 def network_of(tensors: Mapping[str, np.ndarray], size: int, heads: int, file: str) -> Published:
-    """The network whose tensors these are.
+    """The network to which the tensors belong.
 
     Args:
       size: height and width of its images.
       heads: num_heads.
-      file: what errors call it.
+      file: the name of the file in error messages.
 
     Raises:
-      InputError: for a network of classes, or blocks that ours does not have.
+      InputError: if it is a network of classes, or has blocks that ours does not have.
     """
     if "label_emb.weight" in tensors:
         raise InputError(f"{file} is of a network of classes (label_emb), which is not read")
@@ -85,7 +85,8 @@ def network_of(tensors: Mapping[str, np.ndarray], size: int, heads: int, file: s
     channels = tensors["input_blocks.0.0.weight"].shape[0]
     if len(set(counts)) != 1 or len(widths) != len(counts) or any(width % channels for width in widths):
         raise InputError(
-            f"{file} has {counts} blocks of widths {widths} between down-samplings: another network than ours"
+            f"{file} has {counts} blocks of widths {widths} between down-samplings, which our network cannot have; give"
+            " a file with equally many blocks everywhere, and widths that are multiples of the first layer's"
         )
     units = tensors["input_blocks.1.0.emb_layers.1.weight"].shape[0]
     unet = {
@@ -100,7 +101,7 @@ def network_of(tensors: Mapping[str, np.ndarray], size: int, heads: int, file: s
 
 
 def improved_name(path: Path, levels: int, num_blocks: int, attended: frozenset[int]) -> str:
-    """Their name of the parameter at `path`, with q, k, v in place of qkv; `attended` are the levels with attention."""
+    """Their name of the parameter at `path`, with q, k, v in place of qkv. `attended`: the levels with attention."""
     module, *layers, leaf = path
     leaf = "bias" if leaf == "bias" else "weight"
     scope = ALONE.get(module, module)
@@ -120,12 +121,12 @@ def from_improved(
 
     Args:
       params_like: `UNet(...).init(...)["params"]`, or its shapes.
-      net: the fields of `UNet`, as `network_of` has them.
+      net: the fields of `UNet` from `network_of`.
       size: height of its images.
-      num_steps: T, the steps of the chain.
+      num_steps: T, the number of steps of the chain.
 
     Raises:
-      InputError: a tensor is missing, left over or of another shape. The error has their name, and our shape.
+      InputError: a tensor is missing, left over or of another shape. The error gives their name and our shape.
     """
     found = {}
     for name, tensor in tensors.items():

@@ -1,21 +1,21 @@
 """The Inception network of the Frechet inception distance (Heusel et al. 2017) and the inception score.
 
 It is the TensorFlow graph of 2015-12-05 with 1008 classes (Szegedy et al. 2016, "Rethinking the Inception
-Architecture"), in the names of its PyTorch port. pytorch-fid and torch-fidelity publish the port's weights as
-*-inception-2015-12-05-6726825d.pth. No package brings them: download the file, and read it with
+Architecture"), with the names of its PyTorch port. pytorch-fid and torch-fidelity publish the port's weights as
+*-inception-2015-12-05-6726825d.pth. No package contains them: download the file and read it with
 
     params = from_torch(read_tensors("pt_inception-2015-12-05-6726825d.pth"))
 
-It differs from the ImageNet network of torchvision, beside the weights: average pools do not count the padding, and the
-last block pools by maximum.
+It differs from torchvision's ImageNet network in its weights and in two layers: average pools do not count the padding,
+and the last block pools by maximum.
 
-Resizing to 299 pixels and scaling to about [-1, 1] have two conventions. A Frechet distance changes by up to 1 between
-them, and between these weights and others. So a number is comparable only with those of the same convention and file:
+There are two conventions for resizing to 299 pixels and scaling to about [-1, 1]. A Frechet distance changes by up to 1
+between them, and between these weights and others. So compare only numbers of the same convention and weights file:
 
     tensorflow    TensorFlow 1's resizing, then (x - 128) / 128       the original graph, and torch-fidelity
     pytorch       F.interpolate's, then 2 x / 255 - 1                 pytorch-fid
 
-The inception score is defined with the logits without bias, `logits_unbiased` (the original, and torch-fidelity).
+The inception score uses the logits without bias, `logits_unbiased`, as the original and torch-fidelity do.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ class InceptionV3(nn.Module):
     def __call__(self, images: Float[Array, "batch height width channels"]) -> Outputs:
         """A function of images of any size with values in [0, 255], in grey or three colours.
 
-        Values are not rounded: round them before if the number is to be that of image files.
+        Values are not rounded. Round them first if the result must equal that of image files.
 
         Raises:
           InputError: the shape of images does not fit, there is no such resizing, or the size is too small.
@@ -105,16 +105,16 @@ class InceptionV3(nn.Module):
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The parameters of `InceptionV3`, from the tensors of the PyTorch port by their names.
+    """The parameters of `InceptionV3`, from the PyTorch port's tensors by name.
 
     Raises:
-      InputError: they are the weights of another network; the error names the first tensor that differs.
+      InputError: they are the weights of another network. The error names the first tensor that differs.
     """
     return params_from(tensors, InceptionV3(), WEIGHTS)
 
 
 def under(block: str, conv: Callable[..., Array]) -> Callable[..., Array]:
-    """`conv` for the layers of a block."""
+    """`conv` with the block's name before the names of its layers."""
     return lambda x, name, *args, **options: conv(x, f"{block}.{name}", *args, **options)
 
 
@@ -123,7 +123,7 @@ def half(x: Array) -> Array:
 
 
 def average(x: Array) -> Array:
-    """The mean of the 3 x 3 neighbours that are there."""
+    """The mean over the 3 x 3 neighbours, without the padding."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
@@ -157,7 +157,7 @@ def block_d(conv: Callable[..., Array], x: Array) -> Array:
 
 
 def block_e(conv: Callable[..., Array], x: Array, pooled: Array) -> Array:
-    """The 3 x 3 layers at the end of two branches are split into a row and a column side by side."""
+    """Two branches end in a 1 x 3 and a 3 x 1 layer side by side, in place of one 3 x 3 layer."""
     three = conv(x, "branch3x3_1", 384)
     double = conv(conv(x, "branch3x3dbl_1", 448), "branch3x3dbl_2", 384, 3)
     parts = [

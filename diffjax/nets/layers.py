@@ -1,4 +1,4 @@
-"""Layers that flax lacks or that are faster written out. Images are (batch, height, width, channels).
+"""Layers that flax lacks, or that are faster here than in flax. Images are (batch, height, width, channels).
 
 sinusoid    [sin(time w), cos(time w)],  w_i = 10000^(-i / (half - 1))                 (Ho et al. 2020, their code)
             or 10000^(-i / half)                                                       (Vaswani et al. 2017, 3.5)
@@ -26,7 +26,7 @@ ZERO = nn.initializers.zeros_init()
 
 
 def sinusoid(time: Float[Array, " batch"], size: int, last: bool = True) -> Float[Array, "batch size"]:
-    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000, with or without the `last`."""
+    """[sin(time w), cos(time w)], where w falls geometrically from 1 to 1/10000; `last`: w includes 1/10000."""
     half = size // 2
     steps = half - 1 if last else half
     frequencies = jnp.exp(-math.log(10000.0) / steps * jnp.arange(half, dtype=jnp.float32))
@@ -35,26 +35,29 @@ def sinusoid(time: Float[Array, " batch"], size: int, last: bool = True) -> Floa
 
 
 def attend(q: Float[Array, "*b q c"], k: Float[Array, "*b k c"], v: Float[Array, "*b k c"]) -> Float[Array, "*b q c"]:
-    """softmax(q k' / sqrt(C)) v, of the arrays' type; the softmax is float32."""
+    """softmax(q k' / sqrt(C)) v, in the arrays' type; the softmax is computed in float32."""
     logits = jnp.einsum("...qc,...kc->...qk", q, k) * q.shape[-1] ** -0.5
     weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
     return jnp.einsum("...qk,...kc->...qc", weights, v)
 
 
 def num_groups(channels: int) -> int:
-    """32 groups of channels, or as many as divide the channels and leave at least 4 in a group.
+    """The largest number of groups, at most 32, that divides the channels and leaves at least 4 in a group.
 
-    A group of one channel would take out again the time and the class that a block has just added to that channel.
+    A group of one channel would remove the time and the class that a block has just added to that channel.
     """
     most = min(32, max(1, channels // 4))
     return max(g for g in range(1, most + 1) if channels % g == 0)
 
 
 class GroupNorm(nn.Module):
-    """Normalisation in `groups` groups of channels, 0 for `num_groups(channels)`.
+    """Normalisation in `groups` groups of channels; 0 means `num_groups(channels)`.
 
-    Written as x a + b with one a and one b per image and channel, from the sums of x and x^2 over positions. On CPU
-    flax's own takes 1.6 to 5 times as long, forward and backward.
+    It computes x a + b with one a and one b per image and channel, from the sums of x and x^2 over positions. On CPU,
+    flax's GroupNorm takes 1.6 to 5 times as long, forward and backward.
+
+    Raises:
+        InputError: if groups does not divide the channels.
     """
 
     dtype: DTypeLike
@@ -71,7 +74,7 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", ZERO, (channels,), jnp.float32)
 
         def spread(statistic: Array) -> Array:
-            """The mean over each group, for each of its channels."""
+            """The mean over each group, repeated for each channel of the group."""
             means = statistic.reshape(batch, groups, -1).mean(axis=2)
             return means.repeat(channels // groups, axis=1).reshape(batch, 1, channels)
 
@@ -83,9 +86,9 @@ class GroupNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Zeroes a fraction `rate` and scales up the rest; with None in place of a key it keeps everything.
+    """Zeroes a fraction `rate` and scales up the rest. Without a key (None) it keeps everything.
 
-    The key is one, or one per example. Compares 16 random bits, which cost a third of the usual 32.
+    Give one key, or one per example. It compares 16 random bits, which cost a third of the usual 32.
     """
 
     rate: float
@@ -95,7 +98,7 @@ class Dropout(nn.Module):
         if key is None or self.rate == 0.0:
             return x
         limit = round(self.rate * 2**16)
-        layer = zlib.crc32("/".join(self.path).encode())  # every layer has draws of its own
+        layer = zlib.crc32("/".join(self.path).encode())  # every layer has its own draws
         size = x[0].size
 
         def draw(key: PRNGKeyArray) -> Array:
@@ -111,8 +114,8 @@ class Upsample(nn.Module):
     """2x nearest neighbour, then a 3x3 convolution: (batch, H, W, C) -> (batch, 2H, 2W, C).
 
     A 3x3 window of the large image covers only 2x2 pixels of the small one. So each of the four parities of output
-    pixels is a 2x2 convolution of the small image, with those rows and columns of the kernel added up that meet the
-    same pixel: the same numbers from 2.25 times fewer products.
+    pixels is a 2x2 convolution of the small image. Its kernel adds up the rows and columns of the 3x3 kernel that meet
+    the same pixel. The result is the same, with 2.25 times fewer products.
     """
 
     dtype: DTypeLike
@@ -137,21 +140,21 @@ class Upsample(nn.Module):
 
 
 def check_condition(x: Array, time: Array, label: Array | None, num_classes: int | None) -> None:
-    """Raises `InputError` unless the network of x (batch, ...) can be told these times and labels."""
+    """Raises `InputError` unless times and labels fit a network of x (batch, ...) and of `num_classes` classes."""
     if time.shape != x.shape[:1]:
-        raise InputError(f"time has shape {time.shape}; give one number an example, {x.shape[:1]}")
+        raise InputError(f"time has shape {time.shape}; give one number per example, {x.shape[:1]}")
     if label is None:
         return
     if num_classes is None:
         raise InputError("label is given, but num_classes is None; set num_classes to the number of classes")
     if label.shape != x.shape[:1]:
-        raise InputError(f"label has shape {label.shape}; give one class an example, {x.shape[:1]}")
+        raise InputError(f"label has shape {label.shape}; give one class per example, {x.shape[:1]}")
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise InputError(f"label is {label.dtype}; give classes as integers")
     if not isinstance(label, jax.core.Tracer):
         values = np.asarray(label)
         if len(wrong := values[(values < 0) | (values > num_classes)]):
             raise InputError(
-                f"label {wrong[0]} is none of the num_classes={num_classes} classes, nor {num_classes}, which stands "
-                "for none"
+                f"label {wrong[0]} is none of the num_classes={num_classes} classes; give a class below {num_classes}, "
+                f"or {num_classes} for no class"
             )

@@ -1,11 +1,11 @@
-"""Sparse codes of x for a dictionary D, by iteration and by a network of a few of its steps.
+"""Sparse codes of x for a dictionary D: by iteration, or by a network that is a few steps of the iteration.
 
     z* = argmin ½ ‖x - z D‖² + α ‖z‖₁                                                     (lasso)
     z <- S_θ(x W + z M),   S_θ(v) = sign(v) max(|v| - θ, 0)                               (a step, z = 0 at first)
 
-With W = Dᵀ/λ, M = 1 - D Dᵀ/λ, θ = α/λ, and λ the largest eigenvalue of D Dᵀ, the steps are ISTA's; FISTA (Beck and
-Teboulle 2009) adds momentum. LISTA (Gregor and LeCun 2010, algorithm 3) takes a given number of steps with W, M and θ
-learned, so that it arrives nearer to z* than ISTA does. Rows of D (atoms, dim) are atoms.
+With W = Dᵀ/λ, M = 1 - D Dᵀ/λ, θ = α/λ, and λ the largest eigenvalue of D Dᵀ, the steps are those of ISTA. FISTA (Beck
+and Teboulle 2009) adds momentum. LISTA (Gregor and LeCun 2010, algorithm 3) takes a given number of steps with learned
+W, M and θ, so it gets nearer to z* than ISTA does. The rows of D (atoms, dim) are the atoms.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 def ista_weights(dictionary: Float[Array, "atoms dim"], sparsity: float) -> Weights:
-    """Those with which `lista` is ISTA: of an α called `sparsity`."""
+    """The weights with which `lista` is ISTA. `sparsity` is α."""
     dictionary = as_float(dictionary)
     gram = dictionary @ dictionary.T
     largest = jnp.linalg.eigvalsh(gram)[-1]
@@ -37,7 +37,7 @@ def ista_weights(dictionary: Float[Array, "atoms dim"], sparsity: float) -> Weig
 
 
 def lista(weights: Weights, x: Float[Array, "*batch dim"], iterations: int) -> Float[Array, "*batch atoms"]:
-    """z after this many steps, at least one."""
+    """z after `iterations` steps, at least one."""
     x, encoder, lateral, threshold = alike(x, *weights)
     inputs = x @ encoder
     z = _shrink(inputs, threshold)
@@ -49,7 +49,7 @@ def lista(weights: Weights, x: Float[Array, "*batch dim"], iterations: int) -> F
 def fista(
     dictionary: Float[Array, "atoms dim"], sparsity: float, x: Float[Array, "*batch dim"], iterations: int
 ) -> Float[Array, "*batch atoms"]:
-    """z after this many of FISTA's steps; z* in the limit."""
+    """z after `iterations` steps of FISTA; z* in the limit. `sparsity` is α."""
     x, dictionary = alike(x, dictionary)
     weights = ista_weights(dictionary, sparsity)
     inputs = x @ weights.encoder
@@ -71,7 +71,7 @@ def lasso(
     x: Float[Array, "*batch dim"],
     z: Float[Array, "*batch atoms"],
 ) -> Float[Array, "*batch"]:
-    """½ ‖x - z D‖² + α ‖z‖₁ of each example."""
+    """½ ‖x - z D‖² + α ‖z‖₁ of each example. `sparsity` is α."""
     x, z, dictionary = alike(x, z, dictionary)
     return 0.5 * ((x - z @ dictionary) ** 2).sum(-1) + sparsity * jnp.abs(z).sum(-1)
 

@@ -1,12 +1,12 @@
-"""Masked dense networks, of which output i depends on inputs before i alone (MADE, Germain et al. 2015).
+"""Masked dense networks (MADE, Germain et al. 2015): output i depends only on the inputs before i.
 
-Inputs have degrees 1..dim, hidden units degrees below dim, outputs 1..dim. A weight leads to a hidden unit from what
-has no greater degree, and to an output from what has a lesser one. A context vector has degree 0.
+Inputs have degrees 1..dim, hidden units degrees below dim, outputs 1..dim. A context vector has degree 0. A hidden unit
+has weights only from units of at most its own degree. An output has weights only from units of a lower degree.
 
 Output i sees input j only through units of a degree from j to i - 1. All pairs j < i are connected if every hidden
-layer has at least dim - 1 units, and the context reaches all outputs if they have at least dim. Fewer units cannot do
-it: n degrees divide the inputs into n + 1 runs, within which no output sees an input. Runs of equal length leave the
-fewest pairs out.
+layer has at least dim - 1 units. The context also reaches all outputs if every hidden layer has at least dim units.
+Fewer units are not enough: n degrees divide the inputs into n + 1 runs, and no output sees an input of its own run.
+Runs of equal length leave out the fewest pairs.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from diffjax.dtypes import alike, as_float
 
 
 class MaskedDense(nn.Module):
-    """A dense layer whose weights are 0 where `mask` is false, and at the start everywhere if `zero`."""
+    """A dense layer whose weights are 0 where `mask` is false. With `zero`, all its weights start at 0."""
 
     zero: bool = False
 
@@ -37,11 +37,12 @@ class MaskedDense(nn.Module):
 
 
 def hidden_degrees(dim: int, features: Sequence[int], context: bool) -> np.ndarray:
-    """The degrees of hidden units, ascending: as many as the narrowest layer can have, spread over the inputs.
+    """The degrees of hidden units, ascending and spread over the inputs: as many as the narrowest layer can hold.
 
-    Every layer uses these and no others, for what a unit of another degree knows is lost in the narrowest layer.
+    All layers use only these degrees: a unit of another degree would not get its information through the narrowest
+    layer.
     """
-    least = 0 if context else min(1, dim - 1)  # units of degree 0 know of the context alone
+    least = 0 if context else min(1, dim - 1)  # units of degree 0 see only the context
     inputs = dim + 1 - least  # the context counts as one
     units = min([*features, inputs - 1])
     return least - 1 + -(-np.arange(1, units + 1) * inputs // (units + 1))
@@ -50,9 +51,9 @@ def hidden_degrees(dim: int, features: Sequence[int], context: bool) -> np.ndarr
 class MADE(nn.Module):
     """x (*batch, dim), context (*batch, any) or None -> (out, *batch, dim): `m, s = made(x)`.
 
-    Entry i of each of the `out` vectors depends on x_1..x_{i-1} and the context; on all of them if no layer of
-    `features` has fewer than dim units (dim - 1 without a context). The last layer starts at 0 where `zero` is set.
-    Swish units, because gradients of what is made of it may be wanted.
+    Entry i of each of the `out` vectors depends only on x_1..x_{i-1} and the context. It depends on all of these if
+    every layer of `features` has at least dim units (dim - 1 without a context). With `zero`, the last layer starts at
+    0. The units are swish, so that the outputs have smooth gradients.
     """
 
     features: Sequence[int]

@@ -1,8 +1,8 @@
-"""Parameters that others published, for `diffjax.nets.unet.UNet`, and the command that takes and gives them.
+"""Published parameters for `diffjax.nets.unet.UNet`, and the command that imports and exports them.
 
-    python -m diffjax.nets.published IN WORKDIR               others' weights: a run to sample, measure and go on from
-    python -m diffjax.nets.published WORKDIR FOLDER           a run's EMA weights: a folder of diffusers' UNet2DModel
-    python -m diffjax.nets.published WORKDIR OUT.safetensors  the same in one file, and a model card README.md beside it
+    python -m diffjax.nets.published IN WORKDIR               others' weights -> a run to sample, measure or continue
+    python -m diffjax.nets.published WORKDIR FOLDER           a run's EMA weights -> a folder of diffusers' UNet2DModel
+    python -m diffjax.nets.published WORKDIR OUT.safetensors  the same in one file, with a model card README.md
 
     IN                   format                                                        read by
     a folder             diffusers, such as google/ddpm-cifar10-32 or -celebahq-256    `diffusers_folder`
@@ -11,10 +11,10 @@
     .safetensors         what the third command wrote                                  experiments/weights_file.py
     .pkl                 EDM's: refused
 
-EDM's .pkl (Karras et al. 2022) hold objects, not tensors. `torch_utils.persistence` puts the source code of their
-classes into the pickle, and unpickling runs that code. Their networks are other functions, too: their residual blocks
-are scaled by √½ and resample inside. Someone who trusts a file can unpickle it beside EDM's code and use the network as
-it is: `diffjax.predictions.x0` takes any function (xt, t), so also one that calls PyTorch by `jax.pure_callback`, at
+EDM's .pkl files (Karras et al. 2022) hold objects, not tensors. `torch_utils.persistence` puts the source code of their
+classes into the pickle, and unpickling runs that code. Their networks also compute other functions: their residual
+blocks are scaled by √½ and resample inside. If you trust such a file, unpickle it with EDM's code and use its network
+as it is. `diffjax.predictions.x0` takes any function (xt, t), also one that calls PyTorch with `jax.pure_callback`, at
 EDM's noise level `schedules.edm().sigma(t)`.
 
 The authors' TensorFlow checkpoints of DDPM (github.com/hojonathanho/diffusion) name their variables by scopes:
@@ -27,15 +27,15 @@ The authors' TensorFlow checkpoints of DDPM (github.com/hojonathanho/diffusion) 
     model/down_0/downsample/conv/W         down_0_downsample/kernel
     model/mid/attn_1/proj_out/W            mid_attn/proj_out/kernel
 
-and the exponential moving average, which is what one samples from, as `.../ExponentialMovingAverage`. Nothing is
-transposed, because both are channels-last. The checkpoint also holds Adam's moments, so write the average out by
-itself, where TensorFlow is installed:
+The exponential moving average, from which samples are drawn, has the names `.../ExponentialMovingAverage`. Nothing is
+transposed, because both are channels-last. The checkpoint also holds Adam's moments, so export the average by itself,
+where TensorFlow is installed:
 
     reader = tf.train.load_checkpoint("model.ckpt-790000")
     names = [name for name in reader.get_variable_to_shape_map() if name.endswith("/ExponentialMovingAverage")]
     np.savez("ddpm.npz", **{name: reader.get_tensor(name) for name in names})
 
-and read it back, executing nothing from the file, with
+Read it back, without executing anything from the file, with
 
     like = jax.eval_shape(UNet().init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros(1))
     params = from_ddpm(np.load("ddpm.npz", allow_pickle=False), like)
@@ -72,11 +72,11 @@ CHAIN = {
 class Found(NamedTuple):
     """Weights that were found.
 
-    what: the format, in words.
+    what: the name of the format.
     published: the network.
-    chain: the fields of `config.diffusion` that the file says.
+    chain: the fields of `config.diffusion` that the file determines.
     params: (params_like, num_steps) -> the parameters; params_like is `UNet(...).init(...)["params"]` or its shapes,
-        num_steps that of the chain. Raises `InputError` where a tensor is missing, left over or of another shape.
+        num_steps that of the chain. Raises `InputError` if a tensor is missing, left over or of another shape.
     """
 
     what: str
@@ -86,11 +86,12 @@ class Found(NamedTuple):
 
 
 def open_published(path: str | Path, size: int = 0, heads: int = 0) -> Found:
-    """The network and the weights of a folder or a file; nothing in it is executed.
+    """The network and the weights of a folder or a file. Nothing in it is executed.
 
     Args:
-      size: height and width of images, 0 for what the file says.
-      heads: of attention, which improved-diffusion's files do not say.
+      path: the folder or file, IN of the module's docstring.
+      size: height and width of images; 0 means the size that the file says.
+      heads: of attention; improved-diffusion's files do not say it.
 
     Raises:
       InputError: it is missing, damaged, of an unknown format, or of a network that `UNet` does not compute.
@@ -110,19 +111,19 @@ def open_published(path: str | Path, size: int = 0, heads: int = 0) -> Found:
         return _improved(place, tensors, size, heads)
     if any(name.startswith("model/conv_in/W") for name in tensors):
         return _ddpm(place, tensors, size)
-    near = "; give the folder in which it lies" if "conv_in.weight" in tensors else ""
-    raise InputError(f"IN={place} is of no format that is known: DDPM's .npz, improved-diffusion's .pt{near}")
+    near = ", or the folder of this file" if "conv_in.weight" in tensors else ""
+    raise InputError(f"IN={place} is of an unknown format; give DDPM's .npz or improved-diffusion's .pt{near}")
 
 
 def _of_folder(place: Path, size: int) -> Found:
     if not is_folder(place):
-        raise InputError(f"IN={place} is neither a run nor a folder of diffusers: it has no config.json of either")
+        raise InputError(f"IN={place} is neither a run nor a folder of diffusers; give one of these, with config.json")
     folder = read_folder(place, size)
 
     def params(like: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
         if num_steps != 1000:
             raise InputError(
-                f"IN={place}: diffusers' networks are told 0 .. 999, so the chain has 1000 steps, not {num_steps}"
+                f"IN={place}: diffusers' networks take times 0 .. 999; use a chain of 1000 steps, not {num_steps}"
             )
         return from_diffusers(folder.tensors, like, len(folder.published.unet["multipliers"]), folder.flip)
 
@@ -132,8 +133,8 @@ def _of_folder(place: Path, size: int) -> Found:
 def _improved(place: Path, tensors: Mapping[str, np.ndarray], size: int, heads: int) -> Found:
     if not size or not heads:
         raise InputError(
-            f"IN={place} does not say what its training was told by --image_size and --num_heads: add --size=N and"
-            " --heads=N (4 was the default, 1 that of LSUN)"
+            f"IN={place} does not contain its training's --image_size and --num_heads: add --size=N and --heads=N"
+            " (heads were 4 by default, 1 for LSUN)"
         )
     found = improved_diffusion.network_of(tensors, size, heads, str(place))
     learned = found.unet["out_channels"] == 2 * found.in_channels
@@ -152,10 +153,14 @@ def _ddpm(place: Path, tensors: Mapping[str, np.ndarray], size: int) -> Found:
 
 
 def network_of_ddpm(tensors: Mapping[str, np.ndarray], size: int, file: str) -> Published:
-    """The network whose tensors these are; without a `size` that of which the attention is at 16x16, as DDPM's are.
+    """The network to which the tensors belong.
+
+    Args:
+      size: height and width of images; 0 assumes that the first attention is at 16x16, as in DDPM.
+      file: the name of the file in error messages.
 
     Raises:
-      InputError: it has no such tensors, or no attention and there is no size. `file` is what the error calls it.
+      InputError: if the tensors are not DDPM's, or if there is neither an attention nor a size.
     """
     widths, counts, attended = dict[int, int](), dict[int, int](), set[int]()
     for name, value in tensors.items():
@@ -168,7 +173,7 @@ def network_of_ddpm(tensors: Mapping[str, np.ndarray], size: int, file: str) -> 
     if kernel is None or kernel.ndim != 4 or not widths or "model/conv_out/W" not in tensors:
         raise InputError(f"{file} lacks model/conv_in, model/conv_out or the blocks on the way down")
     if not size and not attended:
-        raise InputError(f"{file} has no attention that would tell the images' size; add --size=N")
+        raise InputError(f"{file} has no attention from which to infer the size of images; add --size=N")
     size = size or 16 << min(attended)
     unet = {
         "channels": kernel.shape[3],
@@ -181,7 +186,7 @@ def network_of_ddpm(tensors: Mapping[str, np.ndarray], size: int, file: str) -> 
 
 
 def ddpm_name(path: tuple[str, ...]) -> str:
-    """The checkpoint's name of the parameter at `path`, such as ("params", "mid_attn", "q", "kernel")."""
+    """The name in the checkpoint of the parameter at `path`, such as ("params", "mid_attn", "q", "kernel")."""
     _, module, *layers, leaf = path
     scope = re.sub(r"^(temb|mid|down_\d+|up_\d+)_", r"\1/", module)
     scope = scope.replace("mid/attn", "mid/attn_1").replace("sample", "sample/conv")
@@ -198,20 +203,20 @@ def from_ddpm(tensors: Mapping[str, np.ndarray], params_like: Mapping[str, Any])
       params_like: what `UNet(...).init` returns, or its shapes from `jax.eval_shape`.
 
     Returns:
-      a tree like `params_like` with the values, and nothing but the values, of `tensors`.
+      a tree like `params_like`, all of whose values are from `tensors`.
 
     Raises:
-      InputError: a tensor is missing, left over, there twice (average and raw) or of another shape.
+      InputError: a tensor is missing, left over, present twice (average and raw) or of another shape.
     """
     theirs = {name.removesuffix(AVERAGE): name for name in tensors}
     if len(theirs) < len(tensors):
-        raise InputError(f"tensors holds parameters and their {AVERAGE[1:]} at once; give one of the two")
+        raise InputError(f"tensors holds both parameters and their {AVERAGE[1:]}; give one of the two")
     renamed = {name: tensors[theirs[name]] for name in theirs}
     return as_params(renamed, params_like, ddpm_name)
 
 
 def main() -> None:
-    """The command. Only `experiments`, which stands above, writes a run's directory: it is looked up by its name."""
+    """The command. It imports `experiments` by name, because only that package writes a run's directory."""
     try:
         door = importlib.import_module("experiments.weights")
     except MissingExtra as error:

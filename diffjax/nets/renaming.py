@@ -1,4 +1,4 @@
-"""Tensors by the names of other code as parameters of our networks, and PyTorch's axes as ours.
+"""Turns tensors with other code's names into parameters of our networks, and PyTorch's axes into ours.
 
 theirs    (out, in, height, width)    (out, in, 1, 1), (out, in, 1), (out, in)
 ours      (height, width, in, out)    (in, out)
@@ -19,12 +19,12 @@ Path = tuple[str, ...]
 def as_params(
     tensors: Mapping[str, np.ndarray], params_like: Mapping[str, Any], name: Callable[[Path], str]
 ) -> dict[str, Any]:
-    """A tree like `params_like` with the values, and nothing but the values, of `tensors`.
+    """A tree like `params_like`, all of whose values are from `tensors`.
 
     Args:
       tensors: arrays in our axes, by other code's names.
       params_like: nested parameters, or their shapes.
-      name: what the parameter at a path, such as ("mid_attn", "q", "kernel"), is called in `tensors`.
+      name: gives the name in `tensors` of the parameter at a path, such as ("mid_attn", "q", "kernel").
 
     Raises:
       InputError: a tensor is missing, left over or of another shape.
@@ -34,7 +34,7 @@ def as_params(
         raise InputError(f"tensors lacks {some(missing)}; choose the network's settings as in the checkpoint")
     if extra := sorted(set(tensors) - set(ours)):
         raise InputError(
-            f"tensors has {some(extra)}, unknown to this network; choose its settings as in the checkpoint"
+            f"tensors has {some(extra)}, unknown to this network; choose the network's settings as in the checkpoint"
         )
     params = {}
     for called, (path, leaf) in ours.items():
@@ -48,12 +48,12 @@ def as_params(
 
 
 def some(names: list[str]) -> str:
-    """The first of them, for errors."""
+    """The first names, for error messages."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def channels_last(tensor: np.ndarray) -> np.ndarray:
-    """A weight of PyTorch in our axes; other arrays as they are."""
+    """A weight of PyTorch in our axes; arrays that are no weights stay as they are."""
     return np.moveaxis(tensor, (1, 0), (-2, -1)) if tensor.ndim in (2, 4) else tensor
 
 
@@ -68,10 +68,10 @@ def as_dense(tensor: np.ndarray) -> np.ndarray:
 
 
 def as_sines(kernel: np.ndarray, shift: float, last_frequency: bool) -> np.ndarray:
-    """The first layer of time of code that has cosines first, and times that are `shift` more than ours.
+    """The kernel of the first time layer in our convention, [sin, cos] of t, from a kernel for [cos, sin] of t + shift.
 
-    With A, B the rows of its kernel (size, out) for cosines and for sines, u = w (t + shift), c = cos(w shift) and
-    s = sin(w shift),
+    Let A, B be the rows of the given kernel (size, out) for cosines and for sines, u = w (t + shift), c = cos(w shift)
+    and s = sin(w shift). Then
 
         cos(u) A + sin(u) B = sin(w t) (c B - s A) + cos(w t) (c A + s B).
     """

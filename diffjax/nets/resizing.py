@@ -1,4 +1,4 @@
-"""Bilinear resizing of images in the two conventions of published networks, as one matrix product an axis.
+"""Bilinear resizing of images in the two conventions of published networks, as one matrix product per axis.
 
 Pixel i of the output lies between two pixels of the input, around the position
 
@@ -7,7 +7,7 @@ Pixel i of the output lies between two pixels of the input, around the position
 
     out[i] = (1 - w) x[⌊p⌋] + w x[min(⌊p⌋ + 1, in - 1)],   w = p - ⌊p⌋
 
-Neither averages the pixels that it leaves out where an image becomes smaller (no antialias).
+When an image becomes smaller, both conventions ignore the pixels in between (no antialias).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,11 @@ POSITIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def matrix(size_in: int, size_out: int, convention: str) -> Float[np.ndarray, "size_out size_in"]:
-    """What takes a row of pixels to the row of another size."""
+    """The matrix that resizes a row of pixels.
+
+    Raises:
+      InputError: if there is no such convention.
+    """
     position = choose("resizing", convention, POSITIONS)(np.arange(size_out), size_in / size_out)
     low = np.floor(position).astype(int)
     weight = position - low
@@ -38,19 +42,19 @@ def matrix(size_in: int, size_out: int, convention: str) -> Float[np.ndarray, "s
 def resize(
     images: Float[Array, "batch height width channels"], size: int, convention: str
 ) -> Float[Array, "batch size size channels"]:
-    """Square images of `size` pixels a side, in the units of `images`; another aspect is squeezed.
+    """Square images of `size` pixels a side, in the units of `images`. Images that are not square are distorted.
 
     Args:
-      images: of any size.
-      size: of the output.
+      images: of any height and width.
+      size: height and width of the output.
       convention: "tensorflow" or "pytorch".
 
     Raises:
-      InputError: the images have another number of axes, or there is no such convention.
+      InputError: if images do not have 4 axes, or if there is no such convention.
     """
     if images.ndim != 4:
         raise InputError(f"images has shape {images.shape}; give images as (batch, height, width, channels)")
     down, across = (matrix(length, size, convention) for length in images.shape[1:3])
-    # Full precision: half of it, an accelerator's default, would round the pixels themselves.
+    # Full precision: the lower default of accelerators would round the pixels themselves.
     tall = jnp.einsum("ih,bhwc->biwc", down, images, precision=Precision.HIGHEST)
     return jnp.einsum("jw,biwc->bijc", across, tall, precision=Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""How the networks of Sohl-Dickstein et al. 2015 depend on time: through their read-out alone (appendix D.2).
+"""Time dependence in the networks of Sohl-Dickstein et al. 2015: only the read-out depends on time (appendix D.2).
 
 TimeReadout   out = h W(t) + b(t), a linear map that is interpolated between knots in time
 bumps         g_j(t) ∝ exp(-(t - τ_j)²/2w²), Σ_j g_j(t) = 1, τ_j from 0 to 1: out = Σ_j g_j(t) y_j
@@ -22,15 +22,15 @@ def bumps(t: Float[Array, " batch"], num_bumps: int) -> Float[Array, "batch num_
 
 
 def hats(t: Float[Array, " batch"], num_knots: int) -> Float[Array, "batch num_knots"]:
-    """The basis of linear interpolation between `num_knots` equidistant knots, the first at 0, the last at 1."""
+    """The basis of linear interpolation between `num_knots` equidistant knots from 0 to 1."""
     t = as_float(t)
     return jax.nn.relu(1.0 - jnp.abs(t[:, None] * (num_knots - 1) - jnp.arange(num_knots, dtype=t.dtype)))
 
 
 class TimeReadout(nn.Module):
-    """out = h W(t) + b(t), W and b linear in t between knots. It begins as zero.
+    """out = h W(t) + b(t), where W and b are linear in t between knots. W and b start at zero.
 
-    With as many knots as a chain has states, num_steps + 1, every step has a map of its own.
+    With num_steps + 1 knots, the number of states of a chain, every step has its own map.
 
     Call: h (batch, features), t (batch,) in [0, 1] -> (batch, out_features).
     """
@@ -40,7 +40,7 @@ class TimeReadout(nn.Module):
 
     @nn.compact
     def __call__(self, h: Float[Array, "batch features"], t: Float[Array, " batch"]) -> Float[Array, "batch out"]:
-        # All knots for every example: a gather of two kernels each would be less work, but its gradient a slow scatter.
+        # All knots for every example: gathering two kernels each is less work, but its gradient is a slow scatter.
         out = nn.Dense(self.num_knots * self.out_features, kernel_init=nn.initializers.zeros_init())(as_float(h))
         weights = hats(t, self.num_knots).astype(out.dtype)
         return jnp.einsum("bk,bko->bo", weights, out.reshape(len(h), self.num_knots, -1))

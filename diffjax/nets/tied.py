@@ -1,9 +1,9 @@
-"""An auto-encoder whose decoder's weights are the encoder's, transposed (Vincent et al. 2008; Rifai et al. 2011).
+"""An auto-encoder whose decoder has the encoder's weights, transposed (Vincent et al. 2008; Rifai et al. 2011).
 
     h_0 = x,  h_l = a(h_{l-1} W_l + b_l),   and back  y_L = h_L,  y_{l-1} = a(y_l W_lᵀ + c_l)
 
-with softplus between the layers and sigmoids for the code h_L and the output y_0. Tied, because a penalty on the
-encoder's slopes alone would be evaded by a small encoder and a large decoder.
+a is softplus between the layers and a sigmoid for the code h_L and the output y_0. The weights are tied because of the
+penalty on the encoder's slopes: with free weights, a small encoder and a large decoder would evade it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,13 @@ from diffjax.dtypes import alike
 
 
 class Tied(nn.Module):
-    """`sizes`: of x, of the hidden layers if any, and of the code. Parameters: kernel_l, up_l, down_l; l from 0."""
+    """The auto-encoder x -> y_0. `encode` gives the code h_L, `decode` gives y_0 from it.
+
+    Attributes:
+        sizes: of x, of the hidden layers if any, and of the code.
+
+    The parameters are kernel_l, up_l, down_l: W_{l+1}, b_{l+1}, c_{l+1} above.
+    """
 
     sizes: Sequence[int]
 

@@ -1,8 +1,8 @@
-"""Weights that others trained, as arrays by name: from .npz, .safetensors, and PyTorch's .pth, without PyTorch.
+"""Reads files of weights as arrays by name, from .npz, .safetensors and PyTorch's .pth. It does not need PyTorch.
 
-A file of PyTorch is a pickle, and a pickle is a program that may call any function. This reader runs only those pickles
-that call the functions in `CALLS`, which are our own and do nothing but note a tensor's shape and place. Any other name
-is refused before anything is called. The numbers stand apart from the pickle, as little-endian bytes ("storages"):
+A PyTorch file is a pickle, and a pickle is a program that may call any function. This reader runs only pickles that
+call the functions in `CALLS`. These are our own, and only note a tensor's shape and place. Any other name is refused
+before anything is called. The numbers are outside the pickle, as little-endian bytes ("storages"):
 
     since 1.6    a zip archive: NAME/data.pkl, and NAME/data/KEY for each storage
     before       one stream of pickles: magic number, version, the writer's machine, the tensors, the list of KEYs;
@@ -64,18 +64,18 @@ CALLS: dict[str, Callable] = {
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of weights, by their names in the file; nothing in the file is executed.
+    """The arrays of a file of weights, by their names in the file. Nothing in the file is executed.
 
     Args:
-      path: of a file that ends in .npz, .safetensors (needs the extra `weights`), .pth, .pt or .bin. A file of PyTorch
-        holds a state_dict, or one under any name beside things that are none, such as {"state_dict": ..., "epoch": 3}.
+      path: a file that ends in .npz, .safetensors (needs the extra `weights`), .pth, .pt or .bin. A PyTorch file holds
+        a state_dict, or a dict with one state_dict under any name, such as {"state_dict": ..., "epoch": 3}.
 
     Returns:
-      arrays in the file's shapes and types; those of PyTorch are read-only.
+      arrays in the file's shapes and types; those of PyTorch files are read-only.
 
     Raises:
-      InputError: there is no such file, it is truncated or of another format, its pickle asks for more than tensors,
-        or it holds several state_dicts.
+      InputError: the file does not exist, is truncated or of another format, holds several state_dicts, or its pickle
+        asks for more than tensors.
     """
     file = local(path, "path")
     if not file.is_file():
@@ -86,7 +86,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         return READERS[file.suffix](file)
     except InputError:
         raise
-    except Exception as error:  # there is no end to what broken files make the libraries raise
+    except Exception as error:  # the libraries raise all kinds of errors for broken files
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{file} is truncated, or no {file.suffix} file of weights ({what})") from error
 
@@ -124,9 +124,9 @@ class Unpickler(pickle.Unpickler):
         if whole == "collections.OrderedDict":
             return OrderedDict
         if whole in TYPES:
-            return TYPES[whole]  # a word, which a pickle cannot call
+            return TYPES[whole]  # a string, which a pickle cannot call
         if whole in CALLS:
-            return lambda *args: CALLS[whole](*args)  # made anew, because a pickle can change what it is given
+            return lambda *args: CALLS[whole](*args)  # a new object, because a pickle can modify what it is given
         raise InputError(
             f"{self.file} asks for {whole}, which weights do not need, so it was not run; save the tensors alone, with"
             " torch.save(model.state_dict(), path)"
@@ -141,26 +141,26 @@ class Unpickler(pickle.Unpickler):
 
 
 def _archive(file: Path) -> tuple[Any, dict[str, bytes]]:
-    """What the pickle of a zip archive holds, and the storages."""
+    """The object in the pickle of a zip archive, and the bytes of the storages by key."""
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise InputError(f"{file} is a compressed archive, and PyTorch writes none; unpack it first")
+            raise InputError(f"{file} is a compressed archive, which PyTorch does not write; unpack it first")
         names = archive.namelist()
         [root] = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise InputError(f"{file} was written on a big-endian machine; save it again on a usual one")
+            raise InputError(f"{file} was written on a big-endian machine; save it again on a little-endian one")
         unpickler = Unpickler(file, io.BytesIO(archive.read(f"{root}data.pkl")))
         found = unpickler.load()
         return found, {key: archive.read(f"{root}data/{key}") for key in unpickler.storages}
 
 
 def _stream(file: Path) -> tuple[Any, dict[str, bytes]]:
-    """What the fourth pickle of the older format holds, and the storages."""
+    """The object in the fourth pickle of the older format, and the bytes of the storages by key."""
     with open(file, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if (Unpickler(file, stream).load(), Unpickler(file, stream).load()) != (MAGIC, VERSION):
             raise InputError(f"{file} is no file of PyTorch: it does not begin with PyTorch's magic number")
-        Unpickler(file, stream).load()  # the writer's machine: the storages are little-endian whatever it was
+        Unpickler(file, stream).load()  # the writer's machine; not needed: storages are always little-endian
         unpickler = Unpickler(file, stream)
         found = unpickler.load()
         storages = {}
@@ -168,13 +168,13 @@ def _stream(file: Path) -> tuple[Any, dict[str, bytes]]:
             [count] = struct.unpack("<Q", stream.read(8))
             length = count * _type(unpickler.storages[key]).itemsize
             if length > size - stream.tell():
-                raise InputError(f"{file} is truncated: storage {key!r} has {count} elements, more than there are left")
+                raise InputError(f"{file} is truncated: storage {key!r} has {count} elements, more than the file holds")
             storages[key] = stream.read(length)
         return found, storages
 
 
 def _tensors(file: Path, found: Any) -> dict[str, Tensor]:
-    """The state_dict: `found` itself, or the only one among its values."""
+    """The tensors of the state_dict, which is `found` itself or the only state_dict among its values."""
     nested = {"the file": found} | (found if isinstance(found, dict) else {})
     states = {name: value for name, value in nested.items() if isinstance(value, dict) and _any_tensor(value)}
     if len(states) != 1:

@@ -1,17 +1,17 @@
 """The U-Net of DDPM: Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020, appendix B.
 
-    down:  num_blocks residual blocks a resolution, then a stride-2 convolution; every output is kept as a skip
+    down:  num_blocks residual blocks per resolution, then a stride-2 convolution; every output is kept as a skip
     mid:   block, attention, block
-    up:    num_blocks + 1 residual blocks a resolution, each on concat(h, skip), then 2x nearest neighbour + convolution
+    up:    num_blocks + 1 residual blocks per resolution, each on concat(h, skip), then 2x nearest neighbour and conv
 
     residual block   h = conv2(dropout(swish(norm2(conv1(swish(norm1(x))) + W swish(temb)))));  x + h
     attention        softmax(q k' / sqrt(C)) v over all positions, one head;                    x + W h
     time             temb = W1 swish(W0 [sin(time w), cos(time w)]),  w_i = 10000^(-i / (half - 1))
 
-The networks that others have published differ from it in what `Conventions` names, see diffjax.nets.diffusers.
+`Conventions` names the points in which other published networks differ from it. See diffjax.nets.diffusers.
 
-The last layer of every residual branch and of the network starts at zero, so at the start the network is the constant 0
-and each block the identity. Layers have the names of the original code, so that `published` can map its checkpoints.
+The last layer of every residual branch and of the network starts at zero. So at the start the network is the constant 0
+and each block is the identity. Layers have the names of the original code, so that `published` can map its checkpoints.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from diffjax.nets.layers import FAN_AVG, ZERO, Dropout, GroupNorm, Upsample, att
 
 
 class Conventions(NamedTuple):
-    """Where U-Nets of other code differ. The defaults are DDPM's.
+    """The points in which the U-Nets of other code differ. The defaults are DDPM's.
 
-    groups: of every group norm; 0 for `layers.num_groups` of its channels.
+    groups: of every group norm; 0 means `layers.num_groups` of its channels.
     epsilon: of the group norms.
     heads: of every attention.
-    head_width: channels of a head, in place of `heads`; 0 for as many as `heads` gives.
-    symmetric: a stride-2 convolution has a row of zeros on all sides; otherwise below and to the right only, as
-        TensorFlow's "SAME" of even sizes.
-    last_frequency: w_i = 10000^(-i / (half - 1)); otherwise 10000^(-i / half).
-    scale_shift: a block takes swish(norm2(h) (1 + a) + b) with (a, b) = W swish(temb), in place of adding W swish(temb)
-        to h before the norm (Nichol & Dhariwal 2021, their code).
+    head_width: channels of a head; it determines the number of heads. 0 means that `heads` does.
+    symmetric: if true, a stride-2 convolution pads with zeros on all sides; otherwise only below and to the right, as
+        TensorFlow's "SAME" does for even sizes.
+    last_frequency: if true, w_i = 10000^(-i / (half - 1)); otherwise 10000^(-i / half).
+    scale_shift: if true, a block computes swish(norm2(h) (1 + a) + b) with (a, b) = W swish(temb); otherwise it adds
+        W swish(temb) to h before the norm (Nichol & Dhariwal 2021, their code).
     """
 
     groups: int = 0
@@ -82,7 +82,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the positions of an image: (batch, H, W, C) -> the same. A head has successive channels."""
+    """Self-attention over the positions of an image: (batch, H, W, C) -> the same. Each head has adjacent channels."""
 
     dtype: DTypeLike
     conventions: Conventions = DDPM
@@ -109,19 +109,19 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network of the paper; the defaults are its CIFAR-10 setting, 35,746,307 parameters, but for dropout (0.1).
+    """The network of the paper. The defaults are its CIFAR-10 setting without dropout (0.1): 35,746,307 parameters.
 
     Attributes:
       channels: width at the first resolution, even and at least 4.
       multipliers: width of each resolution in units of `channels`; each next resolution has half the size.
-      num_blocks: residual blocks a resolution on the way down (one more on the way up).
-      attention: heights of the feature maps that get an attention after each block, 16 for 16x16.
+      num_blocks: residual blocks per resolution on the way down (one more on the way up).
+      attention: heights of the feature maps that have an attention after each block; 16 means 16x16.
       out_channels: channels of the output.
-      dropout: rate before the second convolution of a block, where a `dropout_key` is given.
+      dropout: rate before the second convolution of a block, used when a `dropout_key` is given.
       num_classes: None, or the number of classes to condition on.
       dtype: of the activations; the parameters, the statistics of the norms, the softmax and the output are float32.
-      remat: recompute each block on the way back instead of keeping its activations.
-      conventions: of other code than DDPM's, for its weights.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      conventions: of the code whose weights are used.
     """
 
     channels: int = 128
@@ -144,19 +144,19 @@ class UNet(nn.Module):
         dropout_key: PRNGKeyArray | None = None,
         span: Float[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """A function of a noisy image, the position of its noise level and perhaps its class.
+        """The output for a noisy image, its time and, optionally, its class.
 
         Args:
           x: images.
-          time: what enters the sinusoid; the paper's 0 .. 999.
-          label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given", so that
-            one network gives both predictions of classifier-free guidance.
-          dropout_key: None does not drop out (sampling, evaluation); else one key, or one per example.
-          span: of a network of two times, how far the other lies below `time`. Its embedding is added to that of
-            `time`; a network that is initialised without a span has no parameters for it.
+          time: the input of the sinusoid, the paper's 0 .. 999.
+          label: class 0 .. num_classes - 1; `num_classes`, or None for the whole batch, stands for "not given". So one
+            network gives both predictions of classifier-free guidance.
+          dropout_key: one key, or one per example. None means no dropout (sampling, evaluation).
+          span: for a network of two times, `time` minus the other time. Its embedding is added to that of `time`. A
+            network that is initialised without a span has no parameters for it.
 
         Raises:
-          InputError: sizes, attention resolutions, time or label do not fit.
+          InputError: if sizes, attention resolutions, time or label do not fit.
         """
         self._check(x, time, label)
         size = 4 * self.channels

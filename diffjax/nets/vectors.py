@@ -1,10 +1,10 @@
-"""Small networks for data that are vectors: two of Sohl-Dickstein et al. 2015 (appendix D.1), and one for scores.
+"""Small networks for vectors: two of Sohl-Dickstein et al. 2015 (appendix D.1), and one for scores.
 
-RBF    w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out at t is linear in w  (the swiss roll)
-MLP    sigmoid layers; the read-out at t is linear in the last                         (the heartbeat)
-TimeMLP   swish layers, to each of which is added a linear map of the time's sinusoid
+RBF       w_k(x) ∝ exp(-‖x - c_k‖²/2s_k²), Σ_k w_k = 1; the read-out at t is linear in w  (the swiss roll)
+MLP       sigmoid layers; the read-out at t is linear in the last one                     (the heartbeat)
+TimeMLP   swish layers; a linear map of the time's sinusoid is added before each swish
 
-The paper's are shared between times up to the read-out. All give zero before training.
+In the paper's two networks, only the read-out depends on time. The output of all three is zero before training.
 """
 
 import jax
@@ -21,9 +21,9 @@ class RBF(nn.Module):
     """Call: x (batch, dim), t (batch,) in [0, 1] -> (batch, out_features).
 
     units: K, the number of normalised radial basis functions.
-    local: whether a unit also carries x - c_k, so that the read-out is affine near every centre (K + K·dim features)
+    local: if true, there are also features w_k (x - c_k): the read-out is affine near every centre (K + K·dim features)
         instead of constant (K features, as in the paper).
-    num_knots: of the read-out; number of steps + 1 gives every step its own, as in the paper.
+    num_knots: of the read-out; number of steps + 1 gives every step its own read-out, as in the paper.
     """
 
     units: int
@@ -43,7 +43,7 @@ class RBF(nn.Module):
 
 
 class MLP(nn.Module):
-    """Call: x (batch, dim), t (batch,) in [0, 1] -> (batch, out_features); the paper has 50-50-50."""
+    """Call: x (batch, dim), t (batch,) in [0, 1] -> (batch, out_features). The paper has features (50, 50, 50)."""
 
     features: tuple[int, ...]
     out_features: int
@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """Call: x (batch, dim), time (batch,), what enters the sinusoid, 0 .. 999 as of the U-Net -> (batch, out)."""
+    """Call: x (batch, dim), time (batch,) -> (batch, out_features). time is 0 .. 999, as for the U-Net."""
 
     features: tuple[int, ...]
     out_features: int

@@ -1,4 +1,4 @@
-"""Every system behind one door: `make(config) -> Model(init, loss, bound, sample, ...)`, a room for each family."""
+"""All systems with one interface: `make(config) -> Model(init, loss, bound, sample, ...)`. Families are subpackages."""
 
 from diffjax.zoo.figures import Arrows, Contours, Curves, Figures, Film, Grid, Panels, Paths, Points
 from diffjax.zoo.make import make

@@ -1,4 +1,4 @@
-"""Figures as values: what a system shows of itself. How they become files is the affair of who draws them."""
+"""Figures as values. A system returns them; other code draws them and writes the files."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Decode = Callable[[Array], Array]  # from what the chain runs on to what is looked at, images in [-1, 1]
+Decode = Callable[[Array], Array]  # from the states of the chain to images in [-1, 1]
 
 
 class Grid(NamedTuple):
@@ -25,7 +25,7 @@ class Film(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Graphs of y (n,) against x (n,): lines maps a name to (x, y); a legend is drawn where there are several."""
+    """Graphs of y (n,) against x (n,). `lines` maps a name to (x, y). Several lines get a legend."""
 
     lines: Mapping[str, tuple[Array | np.ndarray, Array | np.ndarray]]
     x_label: str
@@ -48,14 +48,14 @@ class Arrows(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """Curves in the plane, each from a dot at its start: xy (n, num, 2)."""
+    """Curves in the plane, with a dot at the start of each: xy (n, num, 2)."""
 
     title: str
     xy: Array | np.ndarray
 
 
 class Contours(NamedTuple):
-    """Level lines of a density (ny, nx) over x (nx,) and y (ny,), those that hold 10, 30, 50, 70 and 90 per cent."""
+    """Level lines of a density (ny, nx) over x (nx,) and y (ny,). They enclose 10, 30, 50, 70, 90% of it."""
 
     title: str
     x: Array | np.ndarray
@@ -67,10 +67,10 @@ Mark = Points | Arrows | Paths | Contours
 
 
 class Panels(NamedTuple):
-    """Rows of pictures of the plane, all with the same axes, whose names `labels` are.
+    """Rows of pictures of the plane. All have the same axes; `labels` are the names of the axes.
 
-    A picture is one mark or a list of several, drawn over one another under the title of the first. `extent`, if not 0,
-    is how far the axes reach to either side of the origin.
+    A picture is one mark, or a list of marks that are drawn over one another with the title of the first. If `extent`
+    is not 0, the axes reach from -extent to extent.
     """
 
     rows: Sequence[Sequence[Mark | list[Mark]]]
@@ -87,7 +87,7 @@ def grid(images: Array) -> Grid:
 
 
 def columns(num: int) -> Callable[[Array], Figure]:
-    """A grid of that many columns, as of classes in turn; with 0 `picture`."""
+    """Makes a grid of `num` columns, e.g. one for each class. With 0 it is `picture`."""
     return (lambda images: Grid(images, num)) if num else picture
 
 
@@ -97,7 +97,7 @@ def plane(xy: Array) -> Panels:
 
 
 def picture(samples: Array) -> Figure:
-    """Images in a grid; other samples as points in the plane of their first two numbers, a missing one being 0."""
+    """Images in a grid. Other samples are points in the plane of their first two numbers; a missing number is 0."""
     if samples.ndim == 4:
         return grid(samples)
     xy = samples.reshape(len(samples), -1)[:, :2]
@@ -110,10 +110,10 @@ def none(params: Any, key: Array, batch: Any) -> dict[str, Figure]:
 
 
 class Figures(NamedTuple):
-    """How a system is looked at.
+    """The figures of a system.
 
-    samples(samples) -> Figure, of what `Model.sample` returns; unless given, by its shape
-    own(params, key, batch) -> {name: Figure}, the system's own pictures, made once at the end of a run
+    samples(samples) -> Figure of what `Model.sample` returns; by default `picture`
+    own(params, key, batch) -> {name: Figure}, the system's own figures, made once at the end of a run
     """
 
     samples: Callable[[Array], Figure] = picture

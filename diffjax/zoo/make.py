@@ -1,10 +1,11 @@
-"""From a configuration to a Model."""
+"""Makes a Model from a configuration."""
 
 from collections.abc import Callable
 from typing import Any
 
 from diffjax.errors import InputError
 from diffjax.zoo.autoencoders import autoencoder
+from diffjax.zoo.autoregressive import autoregressive
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
@@ -44,22 +45,23 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "black_box": black_box.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
+    "autoregressive": autoregressive.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }
 
 
 def make(config: Any) -> Model:
-    """The system that `config.system` names, built from the rest of a configuration as `configs/*.py` return it.
+    """The system that `config.system` names, built from the rest of the configuration. `configs/*.py` have examples.
 
     Raises:
-        InputError: on an unknown system or a value the system cannot use.
+        InputError: on an unknown system, or on a value that the system cannot use.
     """
     if config.system not in SYSTEMS:
         raise InputError(f"system must be one of {', '.join(SYSTEMS)}, not {config.system!r}")
     shape, levels = config.data.shape, config.data.levels
     if not isinstance(shape, tuple | list) or not shape or not all(type(side) is int and side > 0 for side in shape):
-        raise InputError(f"data.shape must be positive integers, those of one example's axes, not {shape!r}")
+        raise InputError(f"data.shape must be positive integers, the sizes of one example's axes, not {shape!r}")
     if type(levels) is not int or not (levels == 0 or 2 <= levels <= 256):
         raise InputError(
             f"data.levels must be the number of values that an element takes, 2 to 256, or 0 for real numbers, not"

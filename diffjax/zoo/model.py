@@ -1,4 +1,4 @@
-"""What the trainer, the evaluator and the sampler know of a system."""
+"""The interface of a system to the trainer, the evaluator and the sampler."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ Kind = TypeVar("Kind", bound=Measure)
 
 
 class Examples(NamedTuple):
-    """What a system asks of all training examples, before the first step.
+    """What a system needs from all training examples, before the first step.
 
-    fit(params, examples) -> params, what is found from all of them at once, as k-means' centres are. The examples are
-        one batch, as numpy arrays. None where everything is learned by steps
-    classes: the field of the configuration that says how many classes labels are of, and their number. None where
-        labels are not used. A label is below that number, and -1 where the class of an example is not known
+    fit(params, examples) -> params, fitted to all examples at once, such as k-means' centres. The examples are one
+        batch of numpy arrays. None if all parameters are learned by steps
+    classes: the field of the configuration with the number of classes, and this number. None if labels are not used. A
+        label is below this number, or -1 if the class of an example is unknown
     """
 
     fit: Callable[[Any, Batch], Any] | None = None
@@ -38,25 +38,27 @@ class Examples(NamedTuple):
 class Model(NamedTuple):
     """A system as pure functions. Per-example results have shape (batch,) and are in nats.
 
-    A batch is a dict with "image" and where needed "label" (batch,), or the examples alone. "image" is an example of
-    any shape: uint8 levels 0 .. levels - 1 as the data comes, or floats; of images, in [-1, 1]. Of two sets, "source"
-    has the examples of the other (`data.source`). What a memory draws for the examples is in the batch, too, such as
-    the times "t" (batch,).
+    A batch is the examples alone, or a dict. The dict has these entries:
+
+        "image"   the examples (batch, *event), of any event shape: uint8 levels 0 .. levels - 1 as in the data, or
+                  floats; images as floats are in [-1, 1]
+        "label"   (batch,), where needed
+        "source"  the examples of the second data set, if there are two (`data.source`)
+        ...       what the memory draws for the examples, such as the times "t" (batch,)
 
     init(key) -> params
-    loss(params, key, batch) -> (batch,), what training descends. Without "t" in the batch, a loss at random times draws
-        its own. `key` is one key, or one per example (`diffjax.randomness`): the trainer's way to be independent of
-        devices
+    loss(params, key, batch) -> (batch,), the loss that training minimises. If it needs random times and the batch has
+        no "t", it draws them. `key` is one key, or one per example (`diffjax.randomness`). The trainer uses the latter,
+        so that results do not depend on the number of devices
     bound(params, key, batch) -> (batch,), a lower bound on log p(x)
-    sample(params, key, num) -> (num, *event), floats; images in [-1, 1], bits 0 or 1
-    kernels(params) -> the process and the network as its Predict: what the library's samplers, bounds and conditioning
-        take
-    memory: what is carried from step to step beside the parameters
-    examples: what is asked of all training examples before the first step
-    measures: what the system is measured by. The first is its headline
-    figures: how it is looked at
+    sample(params, key, num) -> (num, *event), floats; images are in [-1, 1], bits are 0 or 1
+    kernels(params) -> (process, network as its Predict), for the library's samplers, bounds and conditioning
+    memory: what is carried from step to step besides the parameters
+    examples: what is needed from all training examples before the first step
+    measures: the measures of the system. The first is its headline
+    figures: the figures of the system
 
-    None stands where a system lacks something: an auto-encoder without a likelihood has no bound and no samples.
+    None means that a system lacks something: an auto-encoder without a likelihood has no bound and no samples.
     """
 
     init: Callable[[Array], Any]
@@ -82,7 +84,7 @@ class Model(NamedTuple):
 
 
 def bound_of(terms: Callable[[Any, Array, Batch], dict[str, Array]]) -> Callable[[Any, Array, Batch], Array]:
-    """`Model.bound` from the costs of which it is the negative sum."""
+    """`Model.bound` as minus the sum of the costs that `terms` returns."""
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
         return -jnp.stack(list(terms(params, key, batch).values())).sum(0)
@@ -91,20 +93,20 @@ def bound_of(terms: Callable[[Any, Array, Batch], dict[str, Array]]) -> Callable
 
 
 def image_of(batch: Batch) -> Array:
-    """The examples of a batch, as they come."""
+    """The examples of a batch, unchanged."""
     return batch["image"] if isinstance(batch, dict) else batch
 
 
 def scaled(image: ArrayLike, levels: int) -> Array:
-    """Levels 0 .. levels - 1, as uint8, as [-1, 1]. Floats stay as they are, as does everything where levels is 0."""
+    """Scales uint8 levels 0 .. levels - 1 to [-1, 1]. Floats stay as they are; if levels is 0, everything does."""
     x = jnp.asarray(image)
     return x.astype(float) * (2.0 / (levels - 1)) - 1.0 if levels and x.dtype == jnp.uint8 else x
 
 
 def dequantised(key: randomness.Keys, image: ArrayLike, levels: int) -> Array:
-    """Levels as real numbers: 2 (level + u)/(levels - 1) - 1, u uniform on [-1/2, 1/2). Without levels x as it is.
+    """Levels as real numbers: 2 (level + u)/(levels - 1) - 1, u uniform on [-1/2, 1/2). If levels is 0, x is unchanged.
 
-    The density of these bounds the probability of the levels: log P(level) ≥ E log p(x) - `units_of`.
+    Their density bounds the probability of the levels: log P(level) ≥ E log p(x) - `units_of`.
     """
     x = jnp.asarray(image)
     if not levels:
@@ -115,15 +117,16 @@ def dequantised(key: randomness.Keys, image: ArrayLike, levels: int) -> Array:
 
 
 def units_of(shape: tuple[int, ...], levels: int) -> float:
-    """What log p(x) of `dequantised` levels is more than log P(level), in nats."""
+    """log p(x) of `dequantised` levels minus log P(level), in nats: the change of units."""
     return math.prod(shape) * math.log((levels - 1) / 2) if levels else 0.0
 
 
 def labels(batch: Batch, classes: tuple[str, int], name: str = "label", least: int = -1) -> Array:
-    """batch[name] (batch,) of `Examples.classes`, checked where it can be seen: values not under `jit`.
+    """batch[name] (batch,), checked against `classes` (see `Examples`). Under `jit` its values cannot be checked.
 
     Raises:
-        InputError: if there is none, it is no integer for each image, or one is below `least` or no class.
+        InputError: if it is missing, is not one integer per image, or has a value below `least` or not below the number
+            of classes.
     """
     field, num = classes
     if not isinstance(batch, dict) or name not in batch:

@@ -277,7 +277,7 @@ def test_a_measure_that_needs_more_examples_costs_no_other():
 @pytest.mark.parametrize(
     "sample, reason",
     [
-        (lambda params, key, num: jnp.zeros((num, 2)), "'binomial' has samples of shape (2,), its data are (3, 2, 1)"),
+        (lambda params, key, num: jnp.zeros((num, 2)), "'binomial' has samples of shape (2,), its data have (3, 2, 1)"),
         (lambda params, key, num: jnp.full((num, *SHAPE), jnp.nan), "images have values from nan to nan"),
     ],
 )

@@ -62,6 +62,17 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir() if "tfevents" not in path.name) == [".json", ".jsonl"]
 
 
+def test_a_run_does_not_go_on_with_another_number_of_examples(tmp_path):
+    config = ConfigDict({"a": 1})
+    once(tmp_path, config)  # as before examples.json was written, and as a file of weights is written
+    once(tmp_path, config, train_size=100)
+    for writes in (True, False):
+        with pytest.raises(InputError, match="began with 100 training examples, and the data has 101 now: give it"):
+            once(tmp_path, config, train_size=101, writes=writes)
+    assert json.loads((tmp_path / "examples.json").read_text()) == {"train": 100}
+    once(tmp_path, config, train_size=100)
+
+
 def test_a_configuration_comes_back_as_it_was(tmp_path):
     """Also one of before config.json was strict."""
     fields = {"a": math.nan, "b": (math.inf, -math.inf, (1, 2.5)), "c": None, "data": {"dir": "ü NaN", "on": True}}

@@ -123,7 +123,7 @@ def test_names_of_before_0_17_and_widths_of_google_are_read(theirs):
         ({"downsample_type": "resnet"}, "downsample_type='resnet'"),
         ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups=None"),
         ({"block_out_channels": [8, 12]}, r"block_out_channels=\[8, 12\] must be 2 multiples"),
-        ({"sample_size": None}, "sample_size is not there; add --size=N"),
+        ({"sample_size": None}, "sample_size is missing; add --size=N"),
         ({"surprise": 1}, "surprise=1 is unknown"),
     ],
 )

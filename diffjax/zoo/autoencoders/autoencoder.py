@@ -1,14 +1,15 @@
-"""Auto-encoders without a likelihood: y = decode(encode(x)), x in [0, 1], with the loss ‖x - y‖² unless said otherwise.
+"""Auto-encoders without a likelihood: y = decode(encode(x)), x in [0, 1]. The loss is ‖x - y‖² unless stated otherwise.
 
-linear       h = (x - c) W, y = c + h V: at the minimum V spans PCA's subspace (Baldi and Hornik 1989)
-kmeans       h = one-hot of the nearest centre, y = h C: the loss is k-means' inertia, one gradient step of size
-             1/(2 n_k) on the sum of the losses a step of Lloyd; the centres are scikit-learn's
-sparse       h = LISTA(x - c), y = c + h D, see nets/lista.py: D is scikit-learn's and stays; the loss is
+linear       h = (x - c) W, y = c + h V; at the minimum V spans PCA's subspace (Baldi and Hornik 1989)
+kmeans       h = one-hot of the nearest centre, y = h C. The loss is k-means' inertia; one gradient step of size
+             1/(2 n_k) on the sum of the losses is one step of Lloyd. The centres are scikit-learn's
+sparse       h = LISTA(x - c), y = c + h D, see nets/lista.py. D is scikit-learn's and fixed. The loss is
              ½ ‖h - z*‖², z* the codes of the lasso
 mlp          tied weights and sigmoids, see nets/tied.py
-denoising    the same network: ‖x - y(x̃)‖², x̃ by Gaussian noise of a standard deviation `noise`, or with a part
-             `noise` of the elements masked (0)                                             (Vincent et al. 2008)
-contractive  the same: + `penalty` ‖∂h/∂x‖²_F, for one layer Σ_j (h_j (1 - h_j))² Σ_i W_ij²   (Rifai et al. 2011)
+denoising    mlp with the loss ‖x - y(x̃)‖². x̃ is x plus Gaussian noise of standard deviation `noise`, or x with a
+             fraction `noise` of its elements masked (0)                                    (Vincent et al. 2008)
+contractive  mlp with the loss ‖x - y‖² + `penalty` ‖∂h/∂x‖²_F;
+             for one layer ‖∂h/∂x‖²_F = Σ_j (h_j (1 - h_j))² Σ_i W_ij²                      (Rifai et al. 2011)
 """
 
 import math
@@ -40,7 +41,7 @@ from diffjax.zoo.autoencoders.kinds import (
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
 from diffjax.zoo.model import Batch, Examples, Model, image_of
 
-SEEDS = 2**32  # that scikit-learn takes
+SEEDS = 2**32  # the number of seeds that scikit-learn takes
 KINDS: dict[str, Callable[..., Autoencoder]] = {
     "linear": linear,
     "kmeans": kmeans,
@@ -55,8 +56,8 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
     """The Model of one kind of auto-encoder, on examples of `shape` and `levels` levels, scaled to [0, 1].
 
     Args:
-        parts: of the kind, e.g. `kinds.kmeans(code, dim)`, dim the product of the shape.
-        seed: of what is random in `fit`.
+        parts: the functions of the kind, e.g. `kinds.kmeans(dim, code)`, dim the product of the shape.
+        seed: for the randomness of `fit`.
     """
     own_fit, own_table, own_loss = parts.fit, parts.table, parts.loss
 
@@ -79,7 +80,7 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
         return own_fit(params, np.asarray(unit(examples)), seed)
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Rows of the reconstructions: x, the x̃ of denoising, and what comes out."""
+        """The reconstructions and the filters. Rows of the former: x, for denoising x̃, and the reconstruction."""
         if len(shape) != 3:
             return {}
         x = unit(batch)[:16]
@@ -103,10 +104,10 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
 def make(config: Any) -> Model:
     """The Model of `config.{data, autoencoder}`, see configs/ae_*_digits.py.
 
-    What is random in `fit` has the seed `config.training.seed`, 0 if there is none.
+    The seed of `fit` is `config.training.seed`, or 0 if there is none.
 
     Raises:
-        InputError: on data that have no levels, or a choice or a number that does not exist.
+        InputError: on data without levels, or on an invalid name or number in the configuration.
     """
     setting, shape, levels = config.autoencoder, tuple(config.data.shape), config.data.levels
     if levels < 2:

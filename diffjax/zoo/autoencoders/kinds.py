@@ -1,4 +1,4 @@
-"""The kinds of auto-encoder of autoencoder.py, on examples (batch, dim) in [0, 1]; see there for their equations."""
+"""The kinds of auto-encoder, on examples (batch, dim) in [0, 1]. Their equations are in autoencoder.py."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,16 +18,18 @@ from diffjax.nets.tied import Tied
 
 Params = dict[str, Any]
 CORRUPTIONS = ("gaussian", "masking")
-TARGET = 300  # of FISTA's iterations, for z*
+TARGET = 300  # iterations of FISTA for z*
 
 
 class Autoencoder(NamedTuple):
     """One kind, as pure functions.
 
     encode(params, x) -> (batch, code); decode(params, h) -> (batch, dim)
-    filters(params) -> (n, dim) in [-1, 1]: the atoms, centres or weights of the first layer, to be looked at
-    loss(params, key, x) -> (batch,), if it is not ‖x - decode(encode(x))‖²
-    fit(params, x, seed) -> params, table(params, x), as a Model's; seen(key, x): x as the encoder gets it, in training
+    filters(params) -> (n, dim) in [-1, 1]: the atoms, centres or weights of the first layer, for a figure
+    loss(params, key, x) -> (batch,); None means ‖x - decode(encode(x))‖²
+    fit(params, x, seed) -> params, see `Examples.fit`; None if all is learned by steps
+    table(params, x) -> {row: {column: number}}, see `Table`; None if there is none
+    seen(key, x) -> x as the encoder sees it in training; None means x itself
     """
 
     init: Callable[[Array], Params]
@@ -41,7 +43,7 @@ class Autoencoder(NamedTuple):
 
 
 def linear(dim: int, code: int) -> Autoencoder:
-    """Params: encoder (dim, code), decoder (code, dim), centre (dim,)."""
+    """A linear auto-encoder. Params: encoder (dim, code), decoder (code, dim), centre (dim,)."""
 
     def init(key: Array) -> Params:
         encoder = jax.random.normal(key, (dim, code)) / math.sqrt(dim)
@@ -56,7 +58,7 @@ def linear(dim: int, code: int) -> Autoencoder:
 
 
 def kmeans(dim: int, code: int) -> Autoencoder:
-    """Params: centres (code, dim). A code is one of `code` numbers: log2(code) bits."""
+    """k-means. Params: centres (code, dim). A code is one of `code` numbers, so it has log2(code) bits."""
 
     def encode(params: Params, x: Array) -> Array:
         centres = params["centres"]
@@ -67,7 +69,7 @@ def kmeans(dim: int, code: int) -> Autoencoder:
         from sklearn.cluster import KMeans
 
         _enough(code, x)
-        # Without a tolerance Lloyd's steps end where they no longer change anything, which is where the gradient is 0.
+        # With tolerance 0, Lloyd's steps stop only when they change nothing. There the gradient is 0.
         found = KMeans(code, n_init=10, tol=0.0, random_state=seed).fit(x.astype(np.float64))
         return {"centres": found.cluster_centers_}
 
@@ -81,7 +83,13 @@ def kmeans(dim: int, code: int) -> Autoencoder:
 
 
 def sparse(dim: int, code: int, sparsity: float, iterations: int) -> Autoencoder:
-    """Params: centre (dim,), dictionary (code, dim), and the weights of LISTA, ISTA's before the first step."""
+    """Sparse coding by LISTA. `sparsity` is α, `iterations` the number of LISTA's steps.
+
+    Params: centre (dim,), dictionary (code, dim), and the weights of LISTA, which start as those of ISTA.
+
+    Raises:
+        InputError: if sparsity or iterations is not positive.
+    """
     if not sparsity > 0:
         raise InputError(f"autoencoder.sparsity must be above 0, not {sparsity!r}")
     whole("iterations", iterations)
@@ -114,8 +122,8 @@ def sparse(dim: int, code: int, sparsity: float, iterations: int) -> Autoencoder
         return 0.5 * square(lista.lista(params["lista"], x - centre, iterations) - target)
 
     def table(params: Params, x: Array) -> dict[str, dict[str, float]]:
-        """Means over examples: of ‖z - z*‖², over that of ‖z*‖², and of the lasso's objective; and the part of z that
-        is not 0."""
+        """For each code z: the mean of ‖z - z*‖² divided by the mean of ‖z*‖², the mean of the lasso's objective, and
+        the fraction of z that is not 0."""
         dictionary, x = params["dictionary"], x - params["centre"]
         ista = lista.ista_weights(dictionary, sparsity)
         best = lista.fista(dictionary, sparsity, x, 10 * TARGET)
@@ -146,7 +154,7 @@ def sparse(dim: int, code: int, sparsity: float, iterations: int) -> Autoencoder
 
 
 def mlp(dim: int, code: int, features: Sequence[int]) -> Autoencoder:
-    """Params: those of `Tied`, of hidden layers `features`."""
+    """The network `Tied` with hidden layers of `features` units. Params: those of `Tied`."""
     for units in features:
         whole("features", units)
     net = Tied((dim, *features, code))
@@ -160,13 +168,17 @@ def mlp(dim: int, code: int, features: Sequence[int]) -> Autoencoder:
 
 
 def denoising(dim: int, code: int, features: Sequence[int], corruption: str, noise: float) -> Autoencoder:
-    """`mlp` that is shown x̃ and asked for x."""
+    """`mlp` that learns to reconstruct x from the corrupted x̃. corruption: of `CORRUPTIONS`.
+
+    Raises:
+        InputError: on an unknown corruption, or on noise that is negative, not finite, or above 1 for masking.
+    """
     plain = mlp(dim, code, features)
     registry.choose("autoencoder.corruption", corruption, CORRUPTIONS)
     if not noise >= 0 or not math.isfinite(noise):
         raise InputError(f"autoencoder.noise must be a finite number of at least 0, not {noise!r}")
     if corruption == "masking" and noise > 1:
-        raise InputError(f"autoencoder.noise is the part of an example that is masked, at most 1, not {noise!r}")
+        raise InputError(f"autoencoder.noise is the fraction of elements to mask and must be at most 1, not {noise!r}")
 
     def one(key: Array, x: Array) -> Array:
         if corruption == "gaussian":
@@ -183,7 +195,11 @@ def denoising(dim: int, code: int, features: Sequence[int], corruption: str, noi
 
 
 def contractive(dim: int, code: int, features: Sequence[int], penalty: float) -> Autoencoder:
-    """`mlp` whose code is asked to change little where x does."""
+    """`mlp` with a penalty on how much the code changes with x.
+
+    Raises:
+        InputError: if the penalty is negative or not finite.
+    """
     plain = mlp(dim, code, features)
     if not penalty >= 0 or not math.isfinite(penalty):
         raise InputError(f"autoencoder.penalty must be a finite number of at least 0, not {penalty!r}")
@@ -198,7 +214,7 @@ def contractive(dim: int, code: int, features: Sequence[int], penalty: float) ->
 def contraction(
     encode: Callable[[Params, Array], Array], params: Params, x: Float[Array, "batch dim"]
 ) -> Float[Array, " batch"]:
-    """‖∂h/∂x‖²_F of each example, of a `Tied` network: in closed form of one layer, else by forward differentiation."""
+    """‖∂h/∂x‖²_F of each example for a `Tied` network. One layer: in closed form; else by forward differentiation."""
     if "kernel_1" in params:
         return jax.vmap(lambda x: (jax.jacfwd(encode, 1)(params, x) ** 2).sum())(x)
     h = encode(params, x)
@@ -211,12 +227,12 @@ def square(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
 
 
 def _scaled(filters: Array) -> Array:
-    """Each to its largest absolute value, so that 0 is grey."""
+    """Each filter divided by its largest absolute value, so that 0 is grey."""
     return filters / jnp.maximum(jnp.abs(filters).max(-1, keepdims=True), 1e-12)
 
 
 def whole(name: str, value: Any) -> None:
-    """Raises `InputError` if the field is no positive integer."""
+    """Raises `InputError` if the value of the field `autoencoder.{name}` is not a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"autoencoder.{name} must be an integer of at least 1, not {value!r}")
 

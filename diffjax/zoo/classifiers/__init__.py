@@ -1,1 +1,1 @@
-"""Classifiers of images as they are, whose features measure the samples of other systems."""
+"""Classifiers of images without noise. Their features measure the samples of other systems."""

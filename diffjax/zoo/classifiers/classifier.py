@@ -1,7 +1,7 @@
 """A classifier of images, trained by cross-entropy. Nothing can be sampled from it.
 
-Its use is `evaluation.quality=run:DIR`: the last layer but one is features of digits that ImageNet's networks do not
-have, and its classes say which ones a model draws too seldom.
+It is for `evaluation.quality=run:DIR`. Its last layer but one gives features of digits, which ImageNet's networks lack.
+Its classes show which digits a model draws too seldom.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ from diffjax.zoo.model import Batch, Examples, Model, labels, scaled
 
 
 def classifier(network: nn.Module, shape: tuple[int, ...], levels: int, num_classes: int) -> Model:
-    """-log p(y | x) of labelled images; an example whose label is -1 counts 0.
+    """The Model of a classifier. Its loss is -log p(y | x) in nats, and 0 for examples whose label is -1.
 
     Args:
         network: images in [-1, 1] -> (features (batch, d), logits (batch, num_classes)).
-        shape: of an image.
-        levels: the number of values an element takes.
+        shape: (height, width, channels) of an image.
+        levels: number of values that an element of an image takes.
     """
     classes = ("net.num_classes", num_classes)
 
@@ -54,10 +54,10 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, net}`, see configs/classifier_digits.py.
 
     Raises:
-        InputError: on data that are no images of levels.
+        InputError: if the data are not images of levels.
     """
     shape, levels, net = tuple(config.data.shape), config.data.levels, config.net
     if len(shape) != 3 or levels < 2:
-        raise InputError(f"data.shape={shape}, data.levels={levels}: the classifier takes images (H, W, C) of levels")
+        raise InputError(f"data.shape={shape}, data.levels={levels}: give images (H, W, C) of at least 2 levels")
     network = ConvClassifier(net.num_classes, tuple(net.channels), net.features)
     return classifier(network, shape, levels, net.num_classes)

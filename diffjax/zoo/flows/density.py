@@ -4,16 +4,17 @@ Trained by maximum likelihood,
 
     log p(x) = log N(f⁻¹(x); 0, I) + log |det ∂f⁻¹/∂x|
 
-Of real numbers that is log p(x) itself. Levels 0 .. k-1 become v = (level + u)/k, u uniform on [0, 1), so that a
-density of v bounds the probability of a level:
+For real numbers this is log p(x) itself. Levels 0 .. k-1 become v = (level + u)/k, u uniform on [0, 1). So a density
+of v bounds the probability of a level:
 
     log P(x) = log ∫ p(v) dv over the bin of x ≥ E log p(v) - D log k
 
-and one draw of it is a log-weight, since u is drawn from its own prior. With `flow.margin` above 0 the flow is one of
-logit(margin + (1 - 2 margin) v), whose Jacobian counts; what mass it has outside [0, 1] is lost, which the bound knows.
+One draw of the right side is a log-weight, because u is drawn from its own prior. With `flow.margin` above 0, the flow
+models logit(margin + (1 - 2 margin) v), and its density includes the logit's Jacobian. Mass of v outside [0, 1] is
+lost, and the bound accounts for it.
 
-Of a continuous flow the loss may add kinetic ∫|v|² dt + jacobian ∫‖∂v/∂z‖² dt (Finlay et al. 2020), which keep steps
-long. The bound is without them. Where its divergence is estimated, so are the log-weights of the bound, unbiased.
+For a continuous flow, the loss may add kinetic ∫|v|² dt + jacobian ∫‖∂v/∂z‖² dt (Finlay et al. 2020), which keep steps
+long. The bound does not include them. If the divergence is estimated, the log-weights are unbiased estimates, too.
 """
 
 import math
@@ -37,8 +38,8 @@ from diffjax.zoo.figures import Contours, Figure, Figures, Grid, Panels, Points
 from diffjax.zoo.flows.layers import Stack, Way, of_config
 from diffjax.zoo.model import Batch, Model, bound_of, image_of
 
-POINTS = 241  # a side of the picture of a density on the plane
-PROBES = 2  # folded into a key: the probes' own
+POINTS = 241  # grid points per side in the picture of a density on the plane
+PROBES = 2  # folded into a key to get the key of the probes
 
 
 def flow_density(
@@ -54,12 +55,12 @@ def flow_density(
 
     Args:
         layers: from N(0, I) to raveled examples, see `layers.stack`.
-        levels: of data of levels; 0 for real numbers.
-        margin: of the logit, between 0 and 1/2; 0 for none.
+        levels: number of levels of the data; 0 for real numbers.
+        margin: of the logit, between 0 and 1/2; 0 means no logit.
         kinetic, jacobian: weights of a continuous flow's costs in the loss, in nats.
 
     Raises:
-        InputError: on a weight that is negative, or of costs that the layers have not.
+        InputError: on a negative weight, or on a weight of costs that the layers do not have.
     """
     for name, weight in {"kinetic": kinetic, "jacobian": jacobian}.items():
         if not weight >= 0 or (weight and layers.path is None):
@@ -69,7 +70,7 @@ def flow_density(
     outer = flows.invert(flows.logit(margin)) if margin else None
 
     def law(params: Any, num: int, key: randomness.Keys) -> flows.Transformed:
-        """Of num vectors: v of levels, or the data themselves. The key is of an estimated divergence."""
+        """The distribution of num vectors: v for levels, or the data themselves. key: for an estimated divergence."""
         flow = layers.flow(params, randomness.fold_in(key, PROBES))
         if outer:
             flow = flows.chain([flow, outer])
@@ -85,7 +86,7 @@ def flow_density(
     bound = bound_of(terms)
 
     def to_latents(path: Way, params: Any, key: randomness.Keys, batch: Batch) -> tuple[flows.Path, Array]:
-        """The way to the latents, and -log p(x) or its bound."""
+        """The path to the latents, and -log p(x) or its upper bound in nats."""
         x = encode(key, batch)
         y, log_det = outer.inverse_and_log_det(x) if outer else (x, jnp.zeros(len(x), x.dtype))
         way = path(params, y, randomness.fold_in(key, PROBES))
@@ -103,7 +104,7 @@ def flow_density(
     mixed = jax.jit(lambda params, key, x: _mixed(law(params, len(x), key).flow, x))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Of images mixtures in the latent space; of points of the plane data, samples and the density."""
+        """For images: interpolations in the latent space. For points of the plane: data, samples and the density."""
         data_key, key = jax.random.split(key)
         x = encode(data_key, batch)
         if len(shape) == 3:
@@ -121,7 +122,7 @@ def flow_density(
 
 
 def _table(to_latents: Callable[..., tuple[flows.Path, Array]]) -> Callable[..., dict[str, dict[str, float]]]:
-    """What a continuous flow costs: calls of its velocity for a batch, and means of the integrals."""
+    """The costs of a continuous flow: calls of its velocity for a batch, and means of the two integrals."""
     jitted = jax.jit(lambda params, key, image: to_latents(params, key, image)[0])
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
@@ -133,7 +134,7 @@ def _table(to_latents: Callable[..., tuple[flows.Path, Array]]) -> Callable[...,
 
 
 def _encode(levels: int, key: randomness.Keys, batch: Batch) -> Array:
-    """Raveled examples: those of levels in [0, 1), real numbers as they are."""
+    """Raveled examples: levels become v in [0, 1), real numbers stay as they are."""
     x = jnp.asarray(image_of(batch))
     x = x.reshape(len(x), -1)
     if not levels:
@@ -143,14 +144,14 @@ def _encode(levels: int, key: randomness.Keys, batch: Batch) -> Array:
 
 
 def _decode(shape: tuple[int, ...], levels: int, v: Array) -> Array:
-    """The levels that bins belong to, as images in [-1, 1]; real numbers as they are."""
+    """From v to the levels of its bins, scaled to [-1, 1]; real numbers stay as they are."""
     if levels:
         v = jnp.clip(jnp.floor(v * levels), 0, levels - 1) * (2 / (levels - 1)) - 1.0
     return v.reshape(-1, *shape)
 
 
 def _mixed(flow: flows.Flow, x: Array) -> Array:
-    """Nine points between each two of x, along the circle that joins them in the latent space."""
+    """Nine points from x_0 to x_1, x_2 to x_3, ..., along the ellipse that joins them in the latent space."""
     latents, _ = flow.inverse_and_log_det(x)
     angle = jnp.linspace(0.0, 0.5 * jnp.pi, 9)[:, None]
     between = jnp.cos(angle) * latents[0::2, None] + jnp.sin(angle) * latents[1::2, None]
@@ -158,7 +159,7 @@ def _mixed(flow: flows.Flow, x: Array) -> Array:
 
 
 def _plane(log_prob: Callable[[Array], Array], data: Array, samples: Array) -> Panels:
-    """Data, samples, and the density of points of the plane."""
+    """Data, samples and the density, as panels of the plane."""
     side = 1.1 * float(jnp.abs(data).max())
     axis = np.linspace(-side, side, POINTS)
     points = jnp.stack(jnp.meshgrid(jnp.asarray(axis, float), jnp.asarray(axis, float)), -1)
@@ -172,12 +173,12 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, flow}`, see configs/flow_swiss_roll.py and configs/flow_digits.py.
 
     Raises:
-        InputError: on a flow that cannot be, or a margin where data are no levels.
+        InputError: on an invalid flow, or on a margin for data without levels.
     """
     setting, shape, levels = config.flow, tuple(config.data.shape), config.data.levels
     if not 0 <= setting.margin < 0.5 or (setting.margin and not levels):
         raise InputError(
-            f"flow.margin must be 0, or for data of levels lie between 0 and 1/2, not {setting.margin!r} with "
+            f"flow.margin must be at least 0 and below 1/2, and 0 for data without levels, not {setting.margin!r} with "
             f"data.levels={levels}"
         )
     weights = {name: setting.get(name, 0.0) for name in ("kinetic", "jacobian")}

@@ -2,11 +2,11 @@
 
     log w = -U(z) - log q(z),  z ~ q:    E log w = log Z - KL(q ‖ p),   p = exp(-U)/Z
 
-There are no data: an example of a batch asks for one draw of every flow. log Z by quadrature says what is missing.
+There are no data: each example of a batch asks for one draw of every flow. Quadrature gives log Z, and so the KL.
 
-A flow that has left a mode does not find it again, because KL this way round asks no more than that all draws are good.
-So training begins with almost nothing of the energy, as in the paper: it descends E[β U + log q] with β from 0.01 to 1.
-β is one more parameter, on which a constant force acts: Adam moves such a one by its learning rate at every step.
+A flow that has left a mode does not find it again, because KL(q ‖ p) only requires that all draws of q are good. So
+training begins with a small part of the energy, as in the paper: it minimises E[β U + log q] with β from 0.01 to 1. A
+further parameter with a constant gradient sets β: Adam moves it by the learning rate at every step.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ from diffjax.zoo.flows.layers import Stack, of_config
 from diffjax.zoo.model import Batch, Model, image_of
 
 LABELS = ("z_1", "z_2")
-POINTS, EXTENT = 121, 4.8  # of the grids in the pictures
+POINTS, EXTENT = 121, 4.8  # of the grids in the figures
 FIRST_BETA = 0.01
 K = 100  # weights in the importance-weighted bound of the table
 
 
 class Fitted(NamedTuple):
-    """Flows of several lengths, each fitted to all four energies: an axis of 4 leads the parameters of a length."""
+    """Flows of several lengths, each fitted to all four energies: parameters of a length have a leading axis of 4."""
 
     stacks: dict[int, Stack]
 
@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
         return {"pulled": jnp.zeros(())} | flows
 
     def push(self, params: Any, n: int, eps: Array) -> tuple[Array, Array]:
-        """z (batch, 4, 2) and log q(z) (batch, 4), of eps likewise, by the flows of n layers."""
+        """z (batch, 4, 2) and log q(z) (batch, 4), from eps (batch, 4, 2) by the flows of n layers."""
 
         def one(p: Any, eps: Array) -> tuple[Array, Array]:
             z, log_det = self.stacks[n].flow(p).forward_and_log_det(eps)
@@ -59,7 +59,7 @@ class Fitted(NamedTuple):
         return jax.vmap(one, (0, 1), 1)(params[str(n)], eps)
 
     def draws(self, params: Any, key: randomness.Keys, num: int, beta: Array | float = 1.0) -> tuple[Array, Array]:
-        """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4), at β = 1 log w."""
+        """z (num, lengths, 4, 2) and -βU - log q (num, lengths, 4). At β = 1 the latter is log w."""
         eps = randomness.normal(key, (num, len(self.lengths), 4, 2))
         z, log_q = zip(*(self.push(params, n, eps[:, i]) for i, n in enumerate(self.lengths)), strict=True)
         every = jnp.stack(z, 1)
@@ -88,15 +88,16 @@ def flow_energies(
 ) -> Model:
     """Flows fitted to the four energies.
 
-    The params are those of one flow for each length, with a leading axis of the four energies, and "pulled", the sum of
-    learning rates until now, which sets β. `loss` is the mean of βU + log q; `bound` and `sample` are of the energy
-    `shown` with the longest flow.
+    The params are those of one flow for each length, with a leading axis of the four energies, and "pulled". The latter
+    is the sum of learning rates until now and sets β. `loss` is the mean of βU + log q in nats. `bound` and `sample`
+    use the energy `shown` and the longest flow.
 
     Args:
-        stacks: from the number of layers to the flow, in increasing order.
-        annealing: steps times learning rate until which β rises from 0.01 to 1; 0 for none.
-        shown: 1 to 4.
-        num_weights, num_points: draws behind every number of the table, and in the pictures.
+        stacks: {number of layers: flow}, in increasing order.
+        annealing: the value of "pulled" (steps times learning rate) at which β reaches 1; 0 means β = 1 always.
+        shown: the number of an energy, 1 to 4.
+        num_weights: draws for every number of the table.
+        num_points: draws in the figures.
     """
     fitted, longest = Fitted(stacks), list(stacks)[-1]
     draw = jax.jit(fitted.draws, static_argnums=2)
@@ -105,7 +106,7 @@ def flow_energies(
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         pulled = jax.lax.stop_gradient(params["pulled"])
         beta = jnp.minimum(FIRST_BETA + (1 - FIRST_BETA) * pulled / annealing, 1.0) if annealing else 1.0
-        force = pulled - params["pulled"]  # 0, with a slope of -1
+        force = pulled - params["pulled"]  # 0, with gradient -1
         return -fitted.draws(params, key, len(image_of(batch)), beta)[1].mean((1, 2)) + force
 
     def bound(params: Any, key: Array, batch: Batch) -> Array:
@@ -136,7 +137,7 @@ def flow_energies(
 
 
 def _table(lengths: Sequence[int], log_w: np.ndarray) -> dict[str, dict[str, float]]:
-    """In nats: KL(q ‖ p) = log Z - bound and its standard error; L_K, which lies between the bound and log Z.
+    """The table, in nats: KL(q ‖ p) = log Z - bound and its standard error; L_K, which is between the bound and log Z.
 
     log_w: (num, lengths, 4).
     """
@@ -159,7 +160,7 @@ def _table(lengths: Sequence[int], log_w: np.ndarray) -> dict[str, dict[str, flo
 def _figures(
     lengths: Sequence[int], axis: np.ndarray, learned: np.ndarray, z: Array, kl: dict[str, float]
 ) -> dict[str, Figure]:
-    """Densities (lengths, n, n, 4) on the grid of an axis (n,), draws z (num, lengths, 4, 2), and KL by length."""
+    """Figures of densities (lengths, n, n, 4) on the grid of an axis (n,), draws z (num, lengths, 4, 2), and KL."""
     exact = np.exp(-np.asarray(targets.energies(targets.on_grid(axis)), np.float64))
     contours: list[list[Mark | list[Mark]]] = []
     points: list[list[Mark | list[Mark]]] = []
@@ -181,7 +182,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, flow, evaluation}`, see configs/flow_energies.py.
 
     Raises:
-        InputError: on data that are not of the plane, or flows that cannot be.
+        InputError: on data that are not in the plane, or on invalid flows.
     """
     _check(config)
     setting = config.flow

@@ -1,13 +1,14 @@
-"""Stacks of flow layers and their parameters, as a configuration's section `flow` names them.
+"""Stacks of flow layers and their parameters, as the section `flow` of a configuration names them.
 
-From N(0, I): a scale and a shift of each entry (NICE's last layer, seen from the data), then layers of one kind
+From N(0, I) to the data: a scale and a shift of each entry (the last layer of NICE, which starts from the data), then
+layers of one kind:
 
     planar, radial    without a network
-    additive, affine  coupling layers, which keep checkerboards and halves in turns (NICE, RealNVP)
-    autoregressive    MAF and a reversal of the order: density in one pass, samples in as many as there are entries
+    additive, affine  coupling layers; their masks alternate between checkerboards and halves (NICE, RealNVP)
+    autoregressive    MAF and a reversal of the order: one pass for a density, one pass per entry for samples
     continuous        the solution of dz/dt = v(z, t), v a network of z and t (FFJORD)
 
-as one `lax.scan` each way, so that a long stack compiles as fast as a short one.
+Each direction is one `lax.scan`, so a long stack compiles as fast as a short one.
 """
 
 import math
@@ -37,9 +38,9 @@ class Stack(NamedTuple):
 
     init: key -> params
     flow: (params, key=None) -> Flow, whose forward direction leads from N(0, I) to the data. The key, one or one for
-        each vector, is of Hutchinson's probes: continuous layers in more than 16 dimensions need it
-    path: of continuous layers, (params, y, key) -> the `flows.Path` of the inverse from data y: what the flow gives,
-        its costs, and the calls of the velocity
+        each vector, draws Hutchinson's probes: continuous layers in more than 16 dimensions need it
+    path: for continuous layers, (params, y, key) -> the `flows.Path` of the inverse from data y: the latents and log
+        det, the costs, and the number of calls of the velocity. None for other layers
     """
 
     init: Callable[[Array], Any]
@@ -48,7 +49,7 @@ class Stack(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """The same of one layer: `flow` also takes which of the stack's layers it is, a row of `masks`, and a key."""
+    """One layer and its parameters. `flow` takes its parameters, its row of the stack's `masks`, and a key."""
 
     init: Callable[[Array], Any]
     flow: Callable[[Any, Array, randomness.Keys | None], Flow]
@@ -68,14 +69,15 @@ def stack(
     """`num` layers of the kind `name` over raveled arrays of this shape.
 
     Args:
-        base_scale: standard deviation to start from.
-        features: of conditioners and velocities, the units of their hidden layers.
-        limit: of conditioners, the largest log-scale of a layer.
-        integration: of continuous layers.
+        name: of `NAMES`.
+        base_scale: initial standard deviation.
+        features: units of the hidden layers of conditioners and velocities.
+        limit: largest log-scale that a layer's conditioner can give.
+        integration: settings of continuous layers.
 
     Raises:
         InputError: on an unknown kind, a base_scale or a limit that is not positive, a number of layers below 1,
-            coupling layers for one entry, or an integration that cannot be.
+            coupling layers for one entry, or an invalid integration.
     """
     dim = math.prod(shape)
     registry.choose("flow.name", name, NAMES)
@@ -123,7 +125,7 @@ def stack(
 
 
 def of_config(setting: Any, shape: Sequence[int], num: int) -> Stack:
-    """`stack` of a configuration's section `flow`."""
+    """The `stack` that the section `flow` of a configuration describes."""
     scale, features, limit = setting.base_scale, setting.features, setting.limit
     how = registry.build(flows.Integration, settings=setting.get("integration", {}))
     return stack(setting.name, shape, num, base_scale=scale, features=features, limit=limit, integration=how)
@@ -174,7 +176,7 @@ def _layer(
 
 
 def _continuous(dim: int, features: tuple[int, ...], how: flows.Integration) -> Layer:
-    """The velocity begins as 0, and the layer as the identity."""
+    """A continuous layer. Its velocity starts at 0, so the layer starts as the identity."""
     net = Dense(features, dim, zero=True)
 
     def velocity(p: Any) -> flows.Velocity:
