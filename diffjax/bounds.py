@@ -25,10 +25,10 @@ from jaxtyping import Float, PRNGKeyArray
 
 from diffjax import eager
 from diffjax.distributions import Distribution
-from diffjax.dtypes import as_float
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, Prediction, convert
-from diffjax.processes import Binomial, Process, Variance
+from diffjax.processes import Binomial, Categorical, Process, Variance, state
 from diffjax.schedules import check_times
 
 Decoder = Callable[[Array, Array], Distribution]
@@ -97,7 +97,7 @@ def diffusion(
             index = 2 + jnp.broadcast_to(step, batch)
             if num_terms is not None:
                 step_key, index_key = jax.random.split(step_key)
-                u = (step.astype(x0.dtype) + jax.random.uniform(index_key, batch, x0.dtype)) / num_terms
+                u = (step.astype(times.dtype) + jax.random.uniform(index_key, batch, times.dtype)) / num_terms
                 index = 2 + jnp.minimum((u * (num_steps - 1)).astype(int), num_steps - 2)
             s, t = times[index - 1], times[index]
             xt = process.marginal(x0, t).sample(step_key)
@@ -114,15 +114,15 @@ def diffusion(
         last = process.marginal(x0, times[-1]).kl(_prior(process, x0))
         return DiffusionTerms(_event_sum(last), costs, first, jnp.concatenate([first_error[None], errors]))
 
-    x0 = as_float(x0)
-    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, x0.dtype)))
+    x0 = state(process, x0)
+    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, floating(x0))))
 
 
 def step_cost(
     process: Process, predict: Predict, x0: Array, xt: Array, s: ArrayLike, t: ArrayLike, variance: Variance
 ) -> tuple[Array, Array]:
     """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,). Needs s > 0."""
-    x0, xt, t = _same_type(x0, xt, t)
+    x0, xt, t = _same_type(process, x0, xt, t)
     prediction = predict(xt, t)
     kl = process.posterior(x0, xt, s, t).kl(process.reverse(prediction, xt, s, t, variance))
     return _event_sum(kl), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
@@ -138,7 +138,7 @@ def reconstruction_cost(
     decoder: Decoder | None = None,
 ) -> tuple[Array, Array]:
     """-log p(x_0 | x_t) at one x_t in nats, and ‖x_0 - x̂_0‖²; both (batch,)."""
-    x0, xt, t = _same_type(x0, xt, t)
+    x0, xt, t = _same_type(process, x0, xt, t)
     prediction = predict(xt, t)
     last = _kernel(process, prediction, xt, jnp.zeros_like(t), t, variance, decoder)
     return -_event_sum(last.log_prob(x0)), _event_sum((x0 - convert(prediction, "x0", process, xt, t)) ** 2)
@@ -186,8 +186,8 @@ def trajectory_log_weight(
         (last, log_weight), _ = jax.lax.scan(later, step(x0, 0, decoder), jnp.arange(1, num_steps))
         return log_weight + _event_sum(_prior(process, x0).log_prob(last))
 
-    x0 = as_float(x0)
-    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, x0.dtype)))
+    x0 = state(process, x0)
+    return eager.once(run, key, x0, jnp.sort(jnp.asarray(times, floating(x0))))
 
 
 def rate_distortion(terms: DiffusionTerms, event_shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -218,7 +218,7 @@ def importance_weighted(log_weights: Float[Array, "..."], axis: int = 0) -> Floa
 
 def least_steps(process: Process, variance: Variance) -> int:
     """The smallest number of steps of a chain. It is 2 where the first step takes its β̃ from the second."""
-    return 1 if variance == "forward" or isinstance(process, Binomial) else 2
+    return 1 if variance == "forward" or isinstance(process, Binomial | Categorical) else 2
 
 
 def _check_grid(process: Process, times: Array, variance: Variance) -> int:
@@ -250,14 +250,14 @@ def _kernel(
 
 
 def _prior(process: Process, x: Array) -> Distribution:
-    """The prior of the shape and type of x."""
-    return jax.tree.map(lambda leaf: leaf.astype(x.dtype), process.prior(x.shape))
+    """The prior of the shape and floating type of x."""
+    return jax.tree.map(lambda leaf: leaf.astype(floating(x)), process.prior(x.shape))
 
 
-def _same_type(x0: Array, xt: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-    """x_0, x_t and t in the floating type of x_0, with t of shape (batch,), as networks take it."""
-    x0 = as_float(x0)
-    return x0, jnp.asarray(xt, x0.dtype), jnp.broadcast_to(jnp.asarray(t, x0.dtype), x0.shape[:1])
+def _same_type(process: Process, x0: Array, xt: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+    """x_0 and x_t as the process has them, and t in their floating type, of shape (batch,), as networks take it."""
+    x0 = state(process, x0)
+    return x0, jnp.asarray(xt, x0.dtype), jnp.broadcast_to(jnp.asarray(t, floating(x0)), x0.shape[:1])
 
 
 def _event_sum(x: Array) -> Array:

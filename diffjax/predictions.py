@@ -8,7 +8,8 @@ x_t = alpha x_0 + sigma eps, so one of these and x_t give all the others. Every 
     v         alpha eps - sigma x_0                          (Salimans & Ho 2022)
     score     ∇ log p_t(x_t), best estimated by -eps/sigma   (Song & Ermon 2019)
     velocity  dx_t/dt = alpha' x_0 + sigma' eps              (Lipman et al. 2023)
-    logits    log-odds of x_0 = 1, for bits: they give an x_0, the probability, and no eps
+    logits    log-odds of x_0 = 1, for bits: they give an x_0, the probability, and no eps. For classes, one axis more,
+              of unnormalised log-probabilities of each class: the x_0 is the mean class
 
 Between two grid points of a chain, the velocity is that of the interpolated schedule. On a grid point, it is that of
 the step to the right.
@@ -43,7 +44,7 @@ Network = Callable[[Array, Array], Array]
 class Prediction:
     """An estimate made from x_t.
 
-    value: (batch, *event), of the given `kind`.
+    value: (batch, *event), of the given `kind`; logits of classes are (batch, *event, K).
     log_var: None, or (batch, *event). Its meaning depends on the `variance` of the reverse kernel. "learned": the
         position of the log-variance between log β̃ (0, "posterior") and log β (1, "forward"; Nichol & Dhariwal 2021,
         eq. 15). "shifted": the number added to the log-odds of β (Sohl-Dickstein et al. 2015, eq. 64).
@@ -134,7 +135,7 @@ def preconditioned(fn: Network, schedule: Schedule, sigma_data: ArrayLike) -> Pr
 
 
 def logits(fn: Network) -> Predict:
-    """fn predicts the log-odds of x_0 = 1, for a binomial process."""
+    """fn predicts the log-odds of x_0 = 1, for a binomial process; for a categorical one logits (batch, *event, K)."""
     return predictor("logits", fn)
 
 
@@ -212,8 +213,12 @@ def convert(prediction: Prediction, kind: Kind, process, xt: Array, t: ArrayLike
     if prediction.kind == kind:
         return value
     if (prediction.kind, kind) == ("logits", "x0"):
-        return jax.nn.sigmoid(value)
+        return jax.nn.sigmoid(value) if value.ndim == jnp.ndim(xt) else _mean_class(value)
     return unpair(kind, process.schedule, *pair(prediction, process.schedule, xt, t), t)
+
+
+def _mean_class(logits: Array) -> Array:
+    return (jax.nn.softmax(logits) * jnp.arange(logits.shape[-1], dtype=logits.dtype)).sum(-1)
 
 
 def clip(predict: Predict, process, low: float = -1.0, high: float = 1.0) -> Predict:

@@ -11,6 +11,7 @@ are cheaper, and biased: the module `measurements` says by how much.
 """
 
 from diffjax.conditioning import operators
+from diffjax.conditioning.categories import classifier_free_categories
 from diffjax.conditioning.classifier_free import classifier_free
 from diffjax.conditioning.dps import dps
 from diffjax.conditioning.guidance import denoising_start, expected, given, guided, plugged
@@ -27,6 +28,7 @@ __all__ = [
     "Particles",
     "basis_along",
     "classifier_free",
+    "classifier_free_categories",
     "colourisation",
     "denoising",
     "denoising_start",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from diffjax.data import textures, toys
+from diffjax.data import chorales, textures, toys
 from diffjax.data.cache import Arrays, cached
 from diffjax.data.dataset import Dataset, from_arrays
 from diffjax.data.pipeline import permutation
@@ -27,7 +27,7 @@ def load_embedded(config: Any, split: str) -> Dataset:
         "mixture", (20,) for "heartbeat", (20, 2) for "stomach_cancer", (size, size, 1) for "dead_leaves",
         (height, width, 1) for "gravel", "grass" and "brick".
     config.train_split, config.test_split: "", or absent.
-    config.num_train, config.num_test: how many examples to draw. Needed by all sets except "digits".
+    config.num_train, config.num_test: how many examples to draw. Needed by all sets except "digits" and "chorales".
     config.noise: for "swiss_roll" and "two_moons", see `toys.swiss_roll`.
     config.sigmas: for "correlated", see `toys.correlated`.
     config.weights, config.means, config.std: for "mixture", see `toys.mixture`.
@@ -153,6 +153,7 @@ def _rng(split: str) -> np.random.Generator:
 
 EMBEDDED: dict[str, Callable[[Any, str], Dataset]] = {
     "digits": _digits,
+    "chorales": chorales.chorales,
     **dict.fromkeys(("swiss_roll", "two_moons"), _curve),
     "heartbeat": _heartbeat,
     "dead_leaves": _dead_leaves,

@@ -24,11 +24,11 @@ from jaxtyping import Float
 
 from diffjax.bounds import Decoder, bits_per_dim, least_steps, reconstruction_cost, step_cost
 from diffjax.distributions import Distribution, Normal
-from diffjax.dtypes import as_float
+from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.losses.weights import Weight
 from diffjax.predictions import Kind, Predict, Prediction, convert, rates, unpair
-from diffjax.processes import Gaussian, Process, Variance
+from diffjax.processes import Gaussian, Process, Variance, state
 from diffjax.randomness import Keys, normal
 from diffjax.schedules import Schedule, broadcast_to, sqrt
 
@@ -130,8 +130,8 @@ def vlb(
     """
     if num_steps < least_steps(process, variance):
         raise InputError(f"num_steps={num_steps}: variance={variance!r} needs at least 2 steps, 'forward' 1")
-    x0 = as_float(x0)
-    s, t = (jnp.asarray(time, x0.dtype) for time in (s, t))
+    x0 = state(process, x0)
+    s, t = (jnp.asarray(time, floating(x0)) for time in (s, t))
     xt = draw(process.marginal(x0, t), key)
     prediction = predict(xt, t)  # one evaluation serves both costs
 

@@ -1,5 +1,6 @@
 """Samplers: steppers from time t to time s < t in a file for each family, one driver, and one registry of names."""
 
+from diffjax.samplers.categorical import first_hitting, remasking, tau_leaping
 from diffjax.samplers.churn import churned
 from diffjax.samplers.diffusion import ancestral, consistency, ddim
 from diffjax.samplers.driver import State, Stepper, denoise, interpolate, sample, spaced
@@ -29,6 +30,7 @@ __all__ = [
     "dpmpp_3m",
     "euler",
     "euler_maruyama",
+    "first_hitting",
     "flow_step",
     "grid",
     "heun",
@@ -40,11 +42,13 @@ __all__ = [
     "noise_levels",
     "predictor_corrector",
     "probability_flow",
+    "remasking",
     "restart",
     "reverse_diffusion",
     "rk4",
     "sample",
     "spaced",
     "still",
+    "tau_leaping",
     "unipc",
 ]

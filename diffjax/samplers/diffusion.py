@@ -17,7 +17,7 @@ from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, convert, pair
 from diffjax.processes import Gaussian, Process, Variance
-from diffjax.samplers.driver import Noise, State, Stepper, at, normal, single, start
+from diffjax.samplers.driver import Noise, State, Stepper, at, normal, single, start, starts
 from diffjax.schedules import broadcast_to
 
 
@@ -29,14 +29,14 @@ def ancestral(process: Process, variance: Variance = "posterior") -> Stepper:
         kernel = process.reverse(prediction, state.x, s, t, variance)
         x0 = convert(prediction, "x0", process, state.x, t)
         if not isinstance(kernel, Normal):
-            return State(kernel.sample(single("bits", key)), x0, process.schedule.log_snr(t))
+            return State(kernel.sample(single("bits or classes", key)), x0, process.schedule.log_snr(t))
         # The mean of a Normal is an image without the last step's noise; the mean of a bit is not a bit. If the last
         # step is also the first, its variance is 0 and the gradient of the root is infinite: it is not used.
         deviation = jnp.sqrt(jnp.where(s == 0, 1.0, kernel.variance))
         noisy = kernel.mean + deviation * normal(key, kernel.mean, t, s)
         return State(jnp.where(s == 0, kernel.mean, noisy), x0, process.schedule.log_snr(t))
 
-    return Stepper(process.prior, start, step)
+    return Stepper(process.prior, starts(process), step)
 
 
 def ddim(process: Gaussian, eta: ArrayLike = 0.0) -> Stepper:

@@ -1,7 +1,7 @@
 """The driver of all samplers: a stepper goes from time t to time s < t, and `sample` follows a sequence of times.
 
 Steppers get explicit (t, s) pairs: any decreasing sequence of times is a sampler, and there is no "previous timestep".
-A sample keeps the floating type of the x_1 that it began with.
+A sample keeps the floating type of the x_1 that it began with; samples of a categorical process are int32 classes.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from diffjax.distributions import Distribution
 from diffjax.dtypes import as_float, floating
 from diffjax.errors import InputError
 from diffjax.predictions import Predict, Prediction
-from diffjax.processes import Gaussian
+from diffjax.processes import Categorical, Gaussian, Process, state
 from diffjax.schedules import Schedule, broadcast_to
 
 
@@ -35,7 +35,7 @@ RESOLUTION = 2.0**-24  # of a path: that of float32 below 1
 class State(NamedTuple):
     """The state of a sampler. A stepper may carry more, in a NamedTuple that has these fields, too.
 
-    x: (batch, *event), the sample so far.
+    x: (batch, *event), the sample so far; of classes int32.
     x0: (batch, *event), the latest estimate of the end point: progressive generation shows this.
     log_snr: (), the log-SNR at which x0 was estimated; -inf before the first estimate.
     """
@@ -78,7 +78,7 @@ def sample(
 
     Raises:
         InputError: if concrete times do not decrease, or are not in [0, 1]; with `path`, if the stepper's noise cannot
-            come from a path, as that of a corrector, of churn or of bits.
+            come from a path, as that of a corrector, of churn, of bits or of classes.
     """
     check_times(times)
     prior_key, key = jax.random.split(key)
@@ -163,6 +163,15 @@ def interpolate(
 def start(x: Float[Array, "batch *event"]) -> State:
     """The state before any step."""
     return State(x, jnp.zeros_like(x), jnp.full((), -jnp.inf, x.dtype))
+
+
+def starts(process: Process) -> Callable[[Array], State]:
+    """`start` for this process: x is an array of int32 classes where the process is categorical."""
+
+    def of_classes(x: Array) -> State:
+        return start(x)._replace(x=state(process, x))
+
+    return of_classes if isinstance(process, Categorical) else start
 
 
 def at(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:

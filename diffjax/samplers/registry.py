@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from diffjax import registry
 from diffjax.processes import Gaussian, Process
+from diffjax.samplers.categorical import first_hitting, remasking, tau_leaping
 from diffjax.samplers.diffusion import ancestral, consistency, ddim
 from diffjax.samplers.driver import Stepper
 from diffjax.samplers.exponential import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, unipc
@@ -80,7 +81,11 @@ SAMPLERS: dict[str, Callable[..., Stepper]] = {
     "annealed_langevin": _annealed,
     "probability_flow": _flow,
     "consistency": consistency,
+    "tau_leaping": tau_leaping,
+    "remasking": remasking,
+    "first_hitting": first_hitting,
 }
+NOT_GAUSSIAN = ("ancestral", "tau_leaping", "remasking", "first_hitting")  # they check their process themselves
 # Steppers that read only x of the state. A corrector may move x between their steps.
 PREDICTORS: dict[str, Callable[..., Stepper]] = {
     name: SAMPLERS[name]
@@ -98,7 +103,7 @@ def make(name: str, process: Process, settings: Mapping[str, Any], denoise: bool
         InputError: on an unknown name, a setting out of range, or a sampler that does not suit the process.
     """
     factory = registry.choose("sampling.sampler", name, SAMPLERS)
-    if name != "ancestral":
+    if name not in NOT_GAUSSIAN:
         require_gaussian(name, process)
     stepper = registry.build(factory, process, settings={**settings, "denoise": denoise})
     ends_clean = "denoise" in inspect.signature(factory).parameters

@@ -33,7 +33,7 @@ from diffjax.errors import InputError
 from diffjax.mcmc.integrators import check_num_steps
 from diffjax.mcmc.langevin import langevin
 from diffjax.predictions import Predict, convert
-from diffjax.processes import Binomial, Gaussian, Process
+from diffjax.processes import Binomial, Categorical, Gaussian, Process
 from diffjax.samplers.driver import Noise, State, Stepper, at, normal, single, start
 from diffjax.schedules import broadcast_to
 from diffjax.sde import equations
@@ -161,6 +161,10 @@ def langevin_step(key: PRNGKeyArray, score: Callable[[Array], Array], x: Array, 
 def require_gaussian(name: str, process: Process) -> None:
     if isinstance(process, Binomial):
         raise InputError(f"{name} needs a Gaussian process, not a binomial one: bits have no score; use ancestral")
+    if isinstance(process, Categorical):
+        raise InputError(
+            f"{name} needs a Gaussian process, not a categorical one: classes have no score; use ancestral"
+        )
 
 
 def _noise_norm(size: int) -> float:

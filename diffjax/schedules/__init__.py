@@ -15,7 +15,20 @@ from diffjax.schedules.base import (
     time_of,
 )
 from diffjax.schedules.chains import Discrete, cosine, from_betas, linear, sigmoid, zero_terminal_snr
-from diffjax.schedules.continuous import EDM, VE, VP, Straight, SubVP, edm, straight, sub_vp, ve, vp
+from diffjax.schedules.continuous import (
+    EDM,
+    VE,
+    VP,
+    LogLinear,
+    Straight,
+    SubVP,
+    edm,
+    log_linear,
+    straight,
+    sub_vp,
+    ve,
+    vp,
+)
 from diffjax.schedules.registry import CHAINS, CONTINUOUS, SCHEDULES, make
 
 __all__ = [
@@ -26,6 +39,7 @@ __all__ = [
     "VE",
     "VP",
     "Discrete",
+    "LogLinear",
     "Schedule",
     "Straight",
     "SubVP",
@@ -38,6 +52,7 @@ __all__ = [
     "from_betas",
     "linear",
     "log",
+    "log_linear",
     "make",
     "no_signal_at_end",
     "sigmoid",

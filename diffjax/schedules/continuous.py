@@ -5,6 +5,7 @@ sub_vp    alpha = exp(-L/2), sigma = 1 - exp(-L)               (the same)
 ve        alpha = 1, sigma geometric in t                      (the same)
 edm       alpha = 1, sigma = sigma_max t                       (Karras et al. 2022, table 1)
 straight  alpha = 1 - t, sigma = t                             (Lipman et al. 2023; Liu et al. 2023)
+log_linear  alpha² = 1 - t, sigma² = t                        (Lou et al. 2024; Sahoo et al. 2024)
 """
 
 from dataclasses import dataclass
@@ -127,6 +128,18 @@ class Straight:
         return 2.0 * (log(self.alpha(t)) - log(self.sigma(t)))
 
 
+@pytrees.register
+@dataclass(frozen=True)
+class LogLinear(VariancePreserving):
+    """alpha² = 1 - t: of the places of a masked process a share of t is masked (Sahoo et al. 2024, "log-linear")."""
+
+    no_signal_at_end = True
+
+    def integrated_rate(self, t: ArrayLike) -> Array:
+        check_times("t", t)
+        return -log(1.0 - as_float(t))
+
+
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> VP:
     """The continuous-time limit of `linear` (Song et al. 2021, appendix C)."""
     return VP(beta_min, beta_max)
@@ -160,6 +173,11 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
 def straight() -> Straight:
     """alpha = 1 - t, sigma = t: the schedule of flow matching. Its velocity is eps - x_0."""
     return Straight()
+
+
+def log_linear() -> LogLinear:
+    """alpha_bar = 1 - t: the schedule of masked diffusion."""
+    return LogLinear()
 
 
 def _check_levels(sigma_min: float, sigma_max: float) -> None:

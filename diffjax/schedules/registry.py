@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from diffjax import registry
 from diffjax.schedules.base import Schedule
 from diffjax.schedules.chains import Discrete, cosine, linear, sigmoid
-from diffjax.schedules.continuous import edm, straight, sub_vp, ve, vp
+from diffjax.schedules.continuous import edm, log_linear, straight, sub_vp, ve, vp
 
 S = TypeVar("S", bound=Schedule)
 
@@ -21,6 +21,7 @@ CONTINUOUS: dict[str, Callable[..., Schedule]] = {
     "ve": ve,
     "edm": edm,
     "straight": straight,
+    "log_linear": log_linear,
 }
 # A view of both: a schedule added to one of them is here, too.
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = ChainMap[str, Callable[..., Any]](CONTINUOUS, CHAINS)

@@ -9,6 +9,7 @@ from diffjax.zoo.autoregressive import autoregressive
 from diffjax.zoo.classifiers import classifier
 from diffjax.zoo.diffusion import (
     binomial,
+    categorical,
     consistency,
     ddpm,
     flow_matching,
@@ -37,6 +38,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "reflow": rectified.make,
     "gaussian_diffusion": gaussian.make,
     "binomial_diffusion": binomial.make,
+    "categorical_diffusion": categorical.make,
     "vae": vae.make,
     "hvi": hvi.make,
     "semi_supervised": semi_supervised.make,

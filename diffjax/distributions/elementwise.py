@@ -1,24 +1,4 @@
-"""Distributions, as pytrees of their parameters.
-
-`sample(key)`, `log_prob(x)`, `kl(other)`, `entropy()`, `mean` and `variance` are elementwise and in nats. The caller
-sums over event axes, because only the caller knows which axes are events.
-
-    Normal               log N(x; m, v) = -½ [(x - m)²/v + log 2πv]
-                         KL(m₁, v₁ ‖ m₂, v₂) = ½ [(m₁ - m₂)²/v₂ + g(v₁/v₂)],  g(u) = u - 1 - log u
-    Gamma                log G(x; a, b) = a log b - log Γ(a) + (a - 1) log x - b x
-                         KL(a₁, b₁ ‖ a₂, b₂) = a₂ g(a₁b₂/a₂b₁) + ½ g(a₂/a₁) + r(a₂) - r(a₁) - (a₂ - a₁) r'(a₁)
-    DiscretizedNormal    Φ((x + w/2 - m)/√v) - Φ((x - w/2 - m)/√v), the outermost bins open (Ho et al. 2020, eq. 13)
-    DiscretizedLogistic  the same with σ((x ± w/2 - m)/s) (Kingma et al. 2016, section 5.2), from
-
-        σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b))
-
-r is the remainder of log Γ in Stirling's formula. `special` computes g and r without cancellation. This matters because
-the two variances are almost equal at every step of a diffusion: a naive KL is a small difference of large numbers.
-
-Outside the support log_prob is -inf, and its gradients are 0. Samples of Normal and Gamma are differentiable in the
-parameters (Gamma implicitly: Figurnov et al. 2018); samples of the others, `DISCRETE`, are not. Parameters and x
-together determine the floating type of a result (`dtypes`). A sample has the type of the parameters.
-"""
+"""The distributions of numbers. See `diffjax.distributions` for their formulas."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -286,9 +266,6 @@ class DiscretizedLogistic(_Discretized):
         lower = jnp.where(first, 0.0, jax.nn.log_sigmoid((mean - x + half) / scale))
         inside = upper + lower + jnp.where(first | last, 0.0, log1mexp(-2.0 * half / scale))
         return jnp.where(outside, -jnp.inf, inside)
-
-
-DISCRETE = (Bernoulli, DiscretizedNormal, DiscretizedLogistic)
 
 
 def _log_narrow(centre: Array, width: Array) -> Array:
