@@ -2,8 +2,8 @@
 
     z ~ q(z | x) by bits that are on the stack,   x by p(x | z),   z by p(z)
 
-The net cost is log q(z | x) - log p(x | z) - log p(z), on average -ELBO. A decoder undoes it from the last to the first,
-and so gets back the bits that z was drawn by.
+The net cost is log q(z | x) - log p(x | z) - log p(z), on average -ELBO. A decoder undoes it from the last to the
+first, and so gets back the bits that z was drawn by.
 
 Each latent is one of `bins` intervals that have the same mass under the prior N(0, 1), and stands for the quantile in
 the middle. To code it by the prior is then exact: log2(bins) bits.

@@ -1,9 +1,10 @@
 """Bits-back coding with a Gaussian diffusion, from step to step (Bit-Swap, Kingma et al. 2019; HiLLoC, 2020).
 
-    x_1 ~ q(x_1 | x_0) by the stack's bits,  x_0 by p(x_0 | x_1),  x_2 ~ q(x_2 | x_1),  x_1 by p(x_1 | x_2), ...,  x_T by p(x_T)
+    x_1 ~ q(x_1 | x_0) by the stack's bits,  x_0 by p(x_0 | x_1),
+    x_2 ~ q(x_2 | x_1) by the stack's bits,  x_1 by p(x_1 | x_2),  ...,  x_T by p(x_T)
 
-The net cost is minus the log-weight of the trajectory (`bounds.trajectory_log_weight`), on average the bound. At no time
-are more than two x_t on the stack's account, so that an example borrows little.
+The net cost is minus the log-weight of the trajectory (`bounds.trajectory_log_weight`), on average the bound. At no
+time are more than two x_t borrowed, so that an example borrows little.
 
 Each entry of x_t is a multiple of `spacing`, which must be below the smallest standard deviation of a step. Rounding
 cannot make a step dearer than its Kullback-Leibler divergence; what it does cost is that x_t gets a little more noise

@@ -1,4 +1,4 @@
-"""The file of coded examples: a head of some 80 bytes, the words of the stack, and a checksum.
+"""The file of coded examples: a head of some 55 bytes, the words of the stack, and a checksum.
 
     4 bytes    "djxc"
     1          version
@@ -6,7 +6,7 @@
     2, 4       length of the facts, number of examples
     8          digest of the model
     4, 4       CRC-32 of the levels, number of words
-    ...        facts: versions of jax and numpy, device, CPU threads
+    ...        facts: version of jax, device, CPU threads
     ...        words, 4 bytes each
     4          CRC-32 of all before
 
@@ -63,7 +63,7 @@ def facts() -> str:
     device = jax.devices()[0]
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{platform.machine()} {threads} threads" if device.platform == "cpu" else device.device_kind
-    return f"jax {jax.__version__} numpy {np.__version__} {device.platform} {machine}"
+    return f"jax {jax.__version__} {machine}"
 
 
 def pack(head: Head, words: np.ndarray, levels: np.ndarray) -> bytes:

@@ -1,9 +1,9 @@
 """A stack of bits: an ANS coder (Duda et al. 2015) from the package `constriction`, with bits to borrow.
 
-`push` writes symbols on top and `pop` takes them off again, in the order in which they were given. To pop under any law
-is also to draw from it, with the stack's bits as the randomness: bits-back coding `borrow`s like this. Where a stack has
-too few bits, random words lie below it. They are the same in every process, and those that are never reached are not
-written.
+`push` writes symbols on top and `pop` takes them off again, in the order in which they were given. To pop under any
+law is also to draw from it, with the stack's bits as the randomness: bits-back coding `borrow`s like this. Where a
+stack has too few bits, random words lie below it. They are the same in every process, and those that are never reached
+are not written.
 
 A law is a model of `constriction` and its arrays of parameters. It turns floats in float64 into frequencies of 24 bits,
 none of them 0, by the same operations in both directions.

@@ -19,7 +19,8 @@ class Code(Measure):
     codec   params -> Codec, see `diffjax.coding`
 
     `bits_per_dim` is that of the whole file, its head included. `reported` is minus the model's bound on the same
-    examples, and `borrowed` the bits of the random words that the first examples began with, both in bits per dimension.
+    examples, and `borrowed` the bits of the random words that the first examples began with, both in bits per
+    dimension.
     """
 
     codec: Callable[[Any], Codec]
