@@ -96,10 +96,10 @@ def read(path: Path, shape: tuple[int, ...], num_levels: int) -> tuple[np.ndarra
 
 def _array(path: Path) -> np.ndarray:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
+        with path.open("rb") as data:
+            found = np.load(data, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
             if "images" not in found.files and len(found.files) != 1:
                 raise InputError(f"{path} holds {', '.join(found.files)}: give one array, or name one 'images'")
             return np.asarray(found["images" if "images" in found.files else found.files[0]])

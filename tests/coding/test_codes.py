@@ -110,8 +110,7 @@ def test_bits_back_costs_the_bound():
 
 
 def test_a_chain_costs_its_exact_bits_where_the_reverse_is_exact():
-    """Data of one entry at level 0 or 4 of 0 .. 4: the reverse of the point masses is known, and so is p(x_0)."""
-    process, times, probs = gaussian(from_betas([0.05, 0.3, 0.6, 0.9])), jnp.arange(5) / 4, np.array([0.8, 0.2])
+    process, times = gaussian(from_betas([0.05, 0.3, 0.6, 0.9])), jnp.arange(5) / 4
 
     def predict(params):
         return predicts_x0(lambda xt, t: jnp.full_like(xt, params))
@@ -124,13 +123,14 @@ def test_a_chain_costs_its_exact_bits_where_the_reverse_is_exact():
     np.testing.assert_array_equal(codec.decode(Stack(words), len(x)), x)
     # What remains is the prior, KL(q(x_T | x_0) ‖ p(x_T)), and -log p(x_0 | x_1) of the rounded Normal.
     last = Normal(0.5 * process.schedule.alpha(1.0), process.schedule.sigma(1.0) ** 2)
-    first = process.reverse(predict(jnp.float32(0.5))(jnp.zeros((1, 1)), jnp.full(1, 0.25)), jnp.zeros((1, 1)), 0.0, 0.25)
+    first = process.reverse(
+        predict(jnp.float32(0.5))(jnp.zeros((1, 1)), jnp.full(1, 0.25)), jnp.zeros((1, 1)), 0.0, 0.25
+    )
     exact = last.kl(Normal(0.0, 1.0)) - DiscretizedNormal(first.mean, first.variance, 5).log_prob(0.5)
     exact = float(exact.sum()) * x.size / np.log(2)
     # The bits of one trajectory vary by the log-weights of its steps, which the exact reverse makes small.
     net = 32 * len(words) - coded.bits_borrowed()
     assert abs(net - exact) < 0.03 * x.size + 5 * x.size**0.5 + 64
-    del probs
 
 
 def test_groups_cover_all_examples_and_grow_with_what_is_coded():
@@ -155,7 +155,10 @@ def test_a_file_is_what_was_packed_or_one_sentence(table):
         (data[:20], "F is truncated"),
         (data[:-1], "F is truncated"),
         (data + b"!", "F is damaged"),
-        *((data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "F is (damaged|truncated)") for at in range(5, len(data))),
+        *(
+            (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "F is (damaged|truncated)")
+            for at in range(5, len(data))
+        ),
     ):
         with pytest.raises(InputError, match=says):
             file.unpack(wrong, "F")
