@@ -1,10 +1,10 @@
 """A progressive code: x_{t_T}, ..., x_{t_1} and x_0 one after the other, so that every prefix of a file is an image.
 
-Ho et al. (2020, section 4.3) say what a receiver of x_T .. x_t should pay, if draws from q could be told at the price
-of their Kullback-Leibler divergence (`bounds.rate_distortion`). Here they are told by `relative.choose`: each step is
-one integer an example, and the last segment has the levels themselves given x_{t_1}, so that the whole file is lossless.
-What an integer costs beyond the divergence, log2(KL + 1) and some bits, does not shrink with the step. So few large
-steps are better than many small ones, up to as many candidates as one can draw: 2^KL.
+Ho et al. (2020, section 4.3) say what a receiver of x_T .. x_t should pay, if draws from q could be told at the
+price of their Kullback-Leibler divergence (`bounds.rate_distortion`). Here they are told by `relative.choose`: each
+step is one integer an example, and the last segment has the levels themselves given x_{t_1}, so that the whole file is
+lossless. What an integer costs beyond the divergence, log2(KL + 1) and some bits, does not shrink with the step. So few
+large steps are better than many small ones, up to as many candidates as one can draw: 2^KL.
 """
 
 import struct
@@ -113,7 +113,7 @@ class Progressive:
             InputError: if there is not even the number of examples.
         """
         if len(data) < 4:
-            raise InputError(f"a progressive file begins with the number of examples, 4 bytes, but there are {len(data)}")
+            raise InputError(f"a progressive file begins with the number of examples, in 4 bytes, but has {len(data)}")
         (num,), segments = struct.unpack("<I", data[:4]), _segments(data[4:])
         xt, steps = self._start(), min(len(segments), self.num_segments)
         for i, (best, words) in zip(range(self.num_segments, 1, -1), segments, strict=False):

@@ -36,7 +36,7 @@ def test_draws_have_their_law_and_cost_little_more_than_the_divergence():
 
 @pytest.fixture(scope="module")
 def made():
-    """In steps so small that 512 candidates are enough: a chain whose network knows that all entries of an example are 0.5 or all -0.5."""
+    """Steps small enough for 512 candidates, and a network that knows that all entries are 0.5, or all -0.5."""
     process = gaussian(from_betas(np.linspace(0.05, 0.6, STEPS)))
     rng = np.random.default_rng(0)
     levels = np.where(rng.random((100, 1)) < 0.5, 1, 3).astype(np.uint8) * np.ones((1, 4), np.uint8)
