@@ -23,7 +23,7 @@ STATE = 2  # words of 32 bits that the coder holds apart
 
 def _constriction() -> Any:
     with needs("codec"):
-        import constriction  # type: ignore[import-untyped]  # a compiled package: its parts are attributes
+        import constriction  # a compiled package: its parts are attributes
     return constriction.stream
 
 

@@ -1,6 +1,7 @@
 """--mode=compress and --mode=decompress as a user types them: a round trip byte for byte, and what is refused."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
@@ -16,8 +17,9 @@ pytestmark = pytest.mark.slow
 def workdir(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     (root / "quick.py").write_text(QUICK)
-    for name, more in (("run", []), ("other", ["--config.training.seed=1"])):
-        done = call(f"--config={root}/quick.py", f"--workdir={root}/{name}", *more)
+    coded = "--config.evaluation.coded_examples=30"
+    for name, more in (("run", coded), ("other", "--config.training.seed=1")):
+        done = call(f"--config={root}/quick.py", f"--workdir={root}/{name}", more)
         assert done.returncode == 0, done.stderr
     return root / "run"
 
@@ -57,6 +59,13 @@ def test_a_thousand_digits_come_back_byte_for_byte(workdir, tmp_path):
     )
     assert "was coded by another model" in refused(other)
     assert not (tmp_path / "z.npy").exists()
+
+
+def test_a_run_reports_the_size_of_its_code_beside_the_bound(workdir):
+    found = json.loads((workdir / "eval.json").read_text())["code"]
+    assert found["num_examples"] == 30
+    net = found["bits_per_dim"] - found["borrowed"]  # what is left beyond the bound: the head and the rounding
+    assert found["reported"] * 0.97 < net < found["reported"] * 1.03 + 8 * 70 / (30 * 64)
 
 
 def test_an_image_comes_back_as_an_image(workdir, tmp_path):
