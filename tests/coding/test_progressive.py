@@ -55,6 +55,7 @@ def made():
     return Progressive(*args, candidates=512), levels, args
 
 
+@pytest.mark.slow
 def test_every_prefix_is_an_image_and_the_whole_file_has_no_loss(made):
     codec, levels, args = made
     data = codec.encode(levels)
