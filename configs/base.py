@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
                 num_examples=0,  # of the test split; 0: all
                 num_terms=0,  # terms L_t of the bound to draw for each example; 0: the whole sum
                 ema_width=0.0,  # evaluate and sample with the average of this width, see ema_widths; 0: of ema_decay
+                coded_examples=0,  # examples to code and decode again, for systems with a codec; 0: none
                 grid=64,  # images in the grid, or points in the pictures
                 quality="",  # features to compare samples with data: pixels, run:DIR, ...; separated by commas
                 quality_samples=1000,

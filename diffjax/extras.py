@@ -4,6 +4,7 @@ run         data sets, training and the command line
 features    the weights of EfficientNet-Lite0, and files of weights in safetensors
 chorales    the set of Bach's chorales
 weights     only files of weights in safetensors
+codec       examples as bits: the coder of diffjax.coding
 wandb       logs at Weights & Biases
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from diffjax.errors import InputError
 
 PURPOSES = {
+    "codec": "codes of examples need",
     "chorales": "data.name='chorales' needs",
     "run": "data sets, training and the command line need",
     "features": "the features of published networks need",

@@ -1,16 +1,19 @@
-"""The command line of every system: train, evaluate, sample, list and plan.
+"""The command line of every system: train, evaluate, sample, compress, list and plan.
 
 python -m experiments.main                                            the digits, no download
 python -m experiments.main --config=configs/cifar10.py --config.training.batch_size=64 --workdir=DIR
 python -m experiments.main --mode=eval --workdir=DIR [--step=N] [--against=OTHER]
 python -m experiments.main --mode=sample --workdir=DIR [--num=64 --sampler=ddim --steps=50]
+python -m experiments.main --mode=compress --workdir=DIR --file=X [--output=X.djx]
+python -m experiments.main --mode=decompress --workdir=DIR --file=X.djx [--output=X]
 python -m experiments.main --mode=list [WORD ...]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
 If the workdir already holds a run, training continues where it stopped. Without --config it uses that run's
-configuration. --mode=eval and --mode=sample always use the run's configuration; --config.field=value changes it for
-this call. --mode=plan does not train: it prints what a step needs on devices that need not exist. --mode=list shows all
-configurations, or those that have all the words.
+configuration. The other modes with a workdir always use the run's configuration; --config.field=value changes it for
+this call. --mode=compress writes levels in .npy or .npz, or an image, as bits by the run's model; --mode=decompress
+gives them back. --mode=plan does not train: it prints what a step needs on devices that need not exist. --mode=list
+shows all configurations, or those that have all the words.
 
 Several processes: run the same command in each, with --coordinator=HOST:PORT --num_processes=N and --process_id=0 ...
 N - 1. On TPU slices and under Slurm, use --coordinator=auto instead. All processes must reach the same --workdir.
@@ -43,8 +46,10 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample", "list", "plan"], "What to do.")
-STEP = flags.DEFINE_integer("step", None, "eval, sample: the checkpoint; default the newest.", lower_bound=0)
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval", "sample", "compress", "decompress", "list", "plan"], "What to do."
+)
+STEP = flags.DEFINE_integer("step", None, "eval, sample, compress: the checkpoint; default the newest.", lower_bound=0)
 AGAINST = flags.DEFINE_string(
     "against", "", "eval: another workdir, a folder of images or an .npz; compares its samples with the run's."
 )
@@ -56,6 +61,9 @@ STEPS = flags.DEFINE_integer("steps", None, "sample: steps of the sampler; defau
 LABEL = flags.DEFINE_integer("label", None, "sample: the class to draw; default the config's.", lower_bound=-1)
 SCALE = flags.DEFINE_float("scale", None, "sample: of guidance, 1 for none; default the config's.", lower_bound=0.0)
 SEED = flags.DEFINE_integer("seed", 0, "sample: another seed, other images.", 0, 2**32 - 1)
+FILE = flags.DEFINE_string("file", "", "compress: levels in .npy or .npz, or an image; decompress: a coded file.")
+OUTPUT = flags.DEFINE_string("output", "", "compress, decompress: what to write; default FILE.djx, or FILE without it.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "compress, decompress: an existing file may be replaced.")
 DEVICES = flags.DEFINE_integer("devices", None, "plan: that many devices, of any kind; default those here.", 1)
 TOPOLOGY = flags.DEFINE_string("topology", "", "plan: a TPU slice such as v5e:2x4, compiled for by the package libtpu.")
 MEMORY = flags.DEFINE_float("memory", None, "plan: GiB of a device; says the largest batch that fits.", 0.0)
@@ -156,7 +164,7 @@ def _run() -> None:
     elif NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
         raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT, the same in every process")
     from diffjax.paths import local
-    from experiments import opened, plan, run, workdir
+    from experiments import compress, opened, plan, run, workdir
 
     if MODE.value == "plan":
         plan.plan(CONFIG.value, TOPOLOGY.value, MEMORY.value)
@@ -171,6 +179,10 @@ def _run() -> None:
     config = _config_of(path)
     if MODE.value == "eval":
         run.evaluate(config, path, STEP.value, AGAINST.value)
+        return
+    if MODE.value in ("compress", "decompress"):
+        code = getattr(compress, MODE.value)
+        code(config, path, STEP.value, FILE.value, OUTPUT.value, OVERWRITE.value)
         return
     opened.ask(config, SAMPLER.value, STEPS.value, LABEL.value, SCALE.value)
     run.sample(config, path, STEP.value, NUM.value, SEED.value)

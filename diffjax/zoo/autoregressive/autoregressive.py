@@ -17,9 +17,10 @@ import numpy as np
 from jax import Array
 
 from diffjax import autoregressive as ar
-from diffjax import randomness
+from diffjax import coding, randomness
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.code import Code
 from diffjax.memory import Memory
 from diffjax.zoo.autoregressive.networks import Causal, of_config
 from diffjax.zoo.figures import Figure, Figures, Grid
@@ -90,13 +91,15 @@ def autoregressive(
         return {"completed": Grid(jnp.concatenate([as_data(rows) for rows in (x, kept, *again)]), len(x))}
 
     several = len(table) > 1 and network.sets is None
+    # A mixture of orders has no conditionals of its own.
+    codes = (Code(lambda params: coding.Autoregressive(conditionals, params, shape)),) if len(table) == 1 else ()
     return Model(
         network.init,
         loss,
         bound_of(terms),
         sample,
         memory=_orders(len(table)) if several else None,
-        measures=(Bound(terms),),
+        measures=(Bound(terms), *codes),
         figures=Figures(own=figures),
     )
 

@@ -24,6 +24,7 @@ from diffjax import (
     any_order,
     bounds,
     categorical_bound,
+    coding,
     losses,
     predictions,
     processes,
@@ -36,6 +37,7 @@ from diffjax import time_sampling as times_of
 from diffjax.autoregressive import Conditionals
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.code import Code
 from diffjax.evaluation.ngram import NGram
 from diffjax.memory import of_times
 from diffjax.nets.classes import OfClasses
@@ -140,6 +142,10 @@ def categorical_diffusion(
         shown = path[np.linspace(0, len(path) - 1, 10).astype(int)].swapaxes(0, 1)
         return {"reverse_process": Grid(denoiser.decode(shown.reshape(-1, *shape)), shown.shape[1])}
 
+    def in_order(params: Any) -> Conditionals:
+        return any_order.masked_conditionals(process, denoiser.predict(params), shape, np.arange(math.prod(shape)))
+
+    codes = (Code(lambda params: coding.Autoregressive(in_order, params, shape)),) if process.masked else ()
     return Model(
         denoiser.init,
         denoiser.loss,
@@ -150,6 +156,7 @@ def categorical_diffusion(
         measures=(
             Bound(denoiser.terms, denoiser.null),
             NGram(process.num_classes, partial(np.asarray, dtype=np.uint8)),
+            *codes,
         ),
         figures=Figures(own=figures),
     )

@@ -13,11 +13,12 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 
-from diffjax import bounds, losses, predictions, processes, randomness, registry, samplers, schedules
+from diffjax import bounds, coding, losses, predictions, processes, randomness, registry, samplers, schedules
 from diffjax import time_sampling as times_of
 from diffjax.distributions import DiscretizedNormal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.code import Code
 from diffjax.evaluation.flow import Flow
 from diffjax.memory import of_times
 from diffjax.processes import Variance
@@ -93,6 +94,12 @@ def ddpm(
         reverse = Reverse(process, denoiser.predict, stepper, down, variance)
         return pictures.of_chain(reverse, params, key, *denoiser.unpack(batch), times, decoder, conditioning)
 
+    def codec(params: Any) -> coding.Chain:
+        return coding.Chain(
+            process, lambda params: denoiser.predict(params, None), params, times, variance, decoder, shape, levels
+        )
+
+    codes = () if num_classes else (Code(codec),)
     return Model(
         denoiser.init,
         training_loss,
@@ -101,7 +108,7 @@ def ddpm(
         lambda params: denoiser.kernels(params, guidance),
         of_times(times_of.uniform(num_steps) if time_sampler is None else time_sampler),
         Examples(classes=denoiser.classes),
-        (Bound(terms), Flow(partial(denoiser.log_prob, variance))),
+        (Bound(terms), Flow(partial(denoiser.log_prob, variance)), *codes),
         Figures(samples=columns(num_classes if guidance.label < 0 else 0), own=figures),
     )
 

@@ -33,6 +33,7 @@ class Likelihood(NamedTuple):
     prepare(key, batch) -> x (batch, *shape): floats as encoder and `log_prob` take them, bits or [-1, 1].
     log_prob(params, out, x) -> (*batch,) in nats: of a bit or level its probability, else a density.
     image(params, out) -> the mean of x or, of levels, the middle of their law, in [-1, 1].
+    table(params, out) -> (*batch, *shape, K), log-probabilities of the levels of each element. None of a density.
     """
 
     out: tuple[int, ...]
@@ -40,6 +41,7 @@ class Likelihood(NamedTuple):
     prepare: Callable[[randomness.Keys, Batch], Array]
     log_prob: Callable[[Any, Array, Array], Array]
     image: Callable[[Any, Array], Array]
+    table: Callable[[Any, Array], Array] | None = None
 
 
 def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
@@ -59,7 +61,12 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
             return log_bits(x, out).sum(axes)
 
         return Likelihood(
-            shape, (), lambda key, batch: bits(batch), of_bits, lambda params, out: 2.0 * jax.nn.sigmoid(out) - 1.0
+            shape,
+            (),
+            lambda key, batch: bits(batch),
+            of_bits,
+            lambda params, out: 2.0 * jax.nn.sigmoid(out) - 1.0,
+            lambda params, out: jnp.stack([jax.nn.log_sigmoid(-out), jax.nn.log_sigmoid(out)], -1),
         )
     if name == "discretized_logistic":
         if levels < 2:
@@ -67,9 +74,12 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
                 f"net.likelihood='discretized_logistic' is for levels, not data.levels={levels}: choose a gaussian"
             )
 
-        def of_levels(params: Any, out: Array, x: Array) -> Array:
+        def law_of_levels(out: Array) -> DiscretizedLogistic:
             mean, log_scale = jnp.split(out, 2, -1)
-            return DiscretizedLogistic(mean, jnp.exp(log_scale), levels).log_prob(x).sum(axes)
+            return DiscretizedLogistic(mean, jnp.exp(log_scale), levels)
+
+        def of_levels(params: Any, out: Array, x: Array) -> Array:
+            return law_of_levels(out).log_prob(x).sum(axes)
 
         return Likelihood(
             twice,
@@ -77,6 +87,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
             lambda key, batch: scaled(image_of(batch), levels),
             of_levels,
             lambda params, out: jnp.clip(jnp.split(out, 2, -1)[0], -1.0, 1.0),
+            lambda params, out: jax.vmap(law_of_levels(out).log_prob, out_axes=-1)(jnp.linspace(-1.0, 1.0, levels)),
         )
 
     half = 0.5 * (levels - 1)

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import bounds, randomness, vi
+from diffjax import bounds, coding, randomness, vi
 from diffjax.distributions import Normal
 from diffjax.errors import InputError
 from diffjax.evaluation.bound import Bound
+from diffjax.evaluation.code import Code
 from diffjax.evaluation.many_samples import ManySamples
 from diffjax.evaluation.probe import Probe
 from diffjax.evaluation.reconstruction import Reconstruction
@@ -176,8 +177,25 @@ def vae(
 
     around = (layers.log_joint, layers.first, layers.likelihood.prepare)
     better = ManySamples(log_weight, None, latent.annealed(annealing, *around) if len(layers.dims) == 1 else None)
-    measures = (Bound(terms), better, Reconstruction(reconstruct), Probe(features))
+    codes = (Code(partial(_codec, layers, shape, levels)),) if _can_code(layers) else ()
+    measures = (Bound(terms), better, Reconstruction(reconstruct), Probe(features), *codes)
     return Model(layers.init, loss, bound_of(terms), layers.sample, measures=measures, figures=Figures(own=figures))
+
+
+def _can_code(layers: Layers) -> bool:
+    """Whether the latents are independent under q(z | x), and the data levels of which p(x | z) is a table."""
+    return len(layers.dims) == 1 and layers.flow is NO_FLOW and layers.likelihood.table is not None
+
+
+def _codec(layers: Layers, shape: tuple[int, ...], levels: int, params: Params) -> coding.BitsBack:
+    def posterior(params: Params, x: Array) -> Normal:
+        return layers.first(params, layers.likelihood.prepare(jax.random.key(0), x))
+
+    def table(params: Params, z: Array) -> Array:
+        assert layers.likelihood.table is not None
+        return layers.likelihood.table(params["likelihood"], layers.decoders[0].apply(params["decoder"][0], z))
+
+    return coding.BitsBack(posterior, table, params, shape, levels)
 
 
 def _objective(
