@@ -1,6 +1,7 @@
 """Markov chain Monte Carlo kernels as pure functions: `init(position)`, `step(key, state) -> (state, info)`."""
 
-from diffjax.mcmc.annealing import Annealed, ais
+from diffjax.mcmc.annealing import Annealed, ais, ais_along
+from diffjax.mcmc.block_gibbs import block_gibbs
 from diffjax.mcmc.diagnostics import ess, ess_tail, rhat
 from diffjax.mcmc.fitting import fit_gaussian
 from diffjax.mcmc.gibbs import gibbs, over_relaxed, over_relaxed_gibbs
@@ -20,6 +21,8 @@ __all__ = [
     "Kernel",
     "Warmup",
     "ais",
+    "ais_along",
+    "block_gibbs",
     "ess",
     "ess_tail",
     "fit_gaussian",
