@@ -19,8 +19,9 @@ from diffjax.zoo.diffusion import (
     score,
     vdm,
 )
+from diffjax.zoo.energy import rbm
 from diffjax.zoo.flows import density, energies
-from diffjax.zoo.latent import hvi, semi_supervised, vae
+from diffjax.zoo.latent import helmholtz, hvi, semi_supervised, vae
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
 from diffjax.zoo.model import Model
 
@@ -38,12 +39,14 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "binomial_diffusion": binomial.make,
     "vae": vae.make,
     "hvi": hvi.make,
+    "helmholtz": helmholtz.make,
     "semi_supervised": semi_supervised.make,
     "bivariate_gaussian": bivariate_gaussian.make,
     "beta_binomial": beta_binomial.make,
     "black_box": black_box.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
+    "rbm": rbm.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }

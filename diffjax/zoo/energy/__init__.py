@@ -1,0 +1,1 @@
+"""Models known up to a constant: Boltzmann machines, restricted, stacked and deep."""
