@@ -9,6 +9,7 @@ from diffjax.mcmc.hmc import HMCInfo, HMCState, hmc
 from diffjax.mcmc.integrators import LEAPFROG, MCLACHLAN, YOSHIDA, integrate, leapfrog
 from diffjax.mcmc.kernel import Kernel, run
 from diffjax.mcmc.langevin import langevin
+from diffjax.mcmc.walkback import stochastic_network, walkback
 from diffjax.mcmc.warmup import Warmup, warmup
 
 __all__ = [
@@ -35,5 +36,7 @@ __all__ = [
     "over_relaxed_gibbs",
     "rhat",
     "run",
+    "stochastic_network",
+    "walkback",
     "warmup",
 ]

@@ -22,7 +22,7 @@ from diffjax.zoo.diffusion import (
 from diffjax.zoo.energy import rbm
 from diffjax.zoo.flows import density, energies
 from diffjax.zoo.latent import helmholtz, hvi, semi_supervised, vae
-from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
+from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box, gsn
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
@@ -44,6 +44,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "bivariate_gaussian": bivariate_gaussian.make,
     "beta_binomial": beta_binomial.make,
     "black_box": black_box.make,
+    "gsn": gsn.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
     "rbm": rbm.make,

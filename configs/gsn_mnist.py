@@ -1,0 +1,28 @@
+"""Generative stochastic network of MNIST's greys, with walkback (Bengio et al. 2014).
+
+Cost: minutes on a CPU core. Expected: see experiments/results/README.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.system = "gsn"
+    config.data.update(name="mnist", shape=(28, 28, 1), levels=256, train_split="train", test_split="test")
+    config.gsn = ConfigDict(
+        dict(
+            hidden=(500, 500),  # units of the hidden layers, from x up
+            corruption=0.4,  # the part of x that coins replace
+            noise=1.0,  # standard deviation before and after the tanh of the layers above the first
+            walkbacks=5,  # steps of the chain from an example, in training
+            sample_steps=200,  # steps of the chain from coins to a sample
+        )
+    )
+    config.evaluation.update(parzen_samples=10_000)
+    config.training.update(
+        steps=6000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000
+    )
+    return config
