@@ -13,5 +13,5 @@ def get_config() -> ConfigDict:
     config.data.update(name="digits", shape=(8, 8, 1), levels=17, train_split="", test_split="")
     config.gsn.update(hidden=(200, 200), corruption=0.3)
     config.evaluation.update(batch_size=300, parzen_samples=1500)
-    config.training.update(steps=6000)
+    config.training.update(steps=4000)
     return config

@@ -18,11 +18,11 @@ def get_config() -> ConfigDict:
             corruption=0.4,  # the part of x that coins replace
             noise=1.0,  # standard deviation before and after the tanh of the layers above the first
             walkbacks=5,  # steps of the chain from an example, in training
-            sample_steps=200,  # steps of the chain from coins to a sample
+            sample_steps=200,  # steps of the chain to a sample
         )
     )
     config.evaluation.update(parzen_samples=10_000)
     config.training.update(
-        steps=6000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000
+        steps=4000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000
     )
     return config

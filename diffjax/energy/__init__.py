@@ -1,5 +1,6 @@
 """Energies: models p(v) = exp(-F(v))/Z whose Z is not known. Restricted and deep Boltzmann machines, and log Z."""
 
+from diffjax.energy import belief
 from diffjax.energy.contrastive import (
     centre_of,
     contrastive_divergence,
@@ -20,6 +21,7 @@ from diffjax.energy.machine import (
 from diffjax.energy.partition import betas, log_partition_by_annealing
 
 __all__ = [
+    "belief",
     "betas",
     "bipartite",
     "centre_of",

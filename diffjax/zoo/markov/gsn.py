@@ -4,6 +4,9 @@
     h_l     tanh(a_l + σ ε) + σ ε',  a_l = b_l + W_{l-1}ᵀ h_{l-1} + W_l h_{l+1}, odd layers first, then even ones
     p(x|h)  B(sigmoid(b_0 + W_0 h_1))
 
+A chain for samples starts with a coin for each element that has the mean of the training examples: from fair coins, where
+it was never trained, it finds modes of its own, such as digits with black and white exchanged.
+
 The weights are tied, as those of a deep Boltzmann machine, which the chain resembles; h_1 has no noise, as in the paper's
 code. The loss is that of `diffjax.mcmc.walkback`. There is no likelihood: a Parzen window, or other measures of
 samples, say how good these are.
@@ -23,9 +26,9 @@ from diffjax.errors import InputError
 from diffjax.evaluation.reconstruction import Reconstruction
 from diffjax.mcmc.walkback import Network
 from diffjax.zoo.figures import Figure, Figures, Grid
-from diffjax.zoo.model import Batch, Model, image_of
+from diffjax.zoo.model import Batch, Examples, Model, image_of
 
-Params = dict[str, list[Array]]
+Params = dict[str, Any]
 SHOWN = 20  # steps of the chains in the picture
 
 
@@ -66,7 +69,7 @@ def gsn(
         corruption: the part of x that coins replace.
         noise: σ.
         walkbacks: steps of the chain from an example.
-        sample_steps: steps of the chain from coins to a sample.
+        sample_steps: steps of the chain to a sample.
     """
     units = (math.prod(shape), *hidden)
 
@@ -74,7 +77,11 @@ def gsn(
         keys = jax.random.split(key, len(hidden))
         pairs = zip(keys, units, units[1:], strict=False)
         weights = [jax.random.normal(k, (a, b)) / math.sqrt(a + b) for k, a, b in pairs]
-        return {"weights": weights, "biases": [jnp.zeros(num) for num in units]}
+        return {"weights": weights, "biases": [jnp.zeros(num) for num in units], "mean": jnp.full(units[0], 0.5)}
+
+    def fit(params: Params, examples: Batch) -> Params:
+        """The mean, of which the loss has no gradient."""
+        return {**params, "mean": unit(examples).mean(0)}
 
     def unit(batch: Batch) -> Array:
         x = jnp.asarray(image_of(batch), float)
@@ -107,7 +114,7 @@ def gsn(
     def sample(params: Params, key: Array, num: int) -> Array:
         """The means of the law from which the last x of each chain is drawn, as in the paper."""
         start_key, key = jax.random.split(key)
-        start = jax.random.bernoulli(start_key, 0.5, (num, units[0])).astype(float)
+        start = jax.random.bernoulli(start_key, params["mean"], (num, units[0])).astype(float)
         return image(chains(params, key, start, sample_steps))
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
@@ -123,6 +130,7 @@ def gsn(
         loss,
         None,
         sample,
+        examples=Examples(fit),
         measures=[Reconstruction(lambda params, key, batch: image(chains(params, key, unit(batch), 1)))],
         figures=Figures(own=figures),
     )
