@@ -9,6 +9,7 @@ from diffjax.mcmc.hmc import HMCInfo, HMCState, hmc
 from diffjax.mcmc.integrators import LEAPFROG, MCLACHLAN, YOSHIDA, integrate, leapfrog
 from diffjax.mcmc.kernel import Kernel, run
 from diffjax.mcmc.langevin import langevin
+from diffjax.mcmc.tangent import tangent_walk
 from diffjax.mcmc.walkback import stochastic_network, walkback
 from diffjax.mcmc.warmup import Warmup, warmup
 
@@ -37,6 +38,7 @@ __all__ = [
     "rhat",
     "run",
     "stochastic_network",
+    "tangent_walk",
     "walkback",
     "warmup",
 ]

@@ -19,7 +19,7 @@ from diffjax.zoo.diffusion import (
     score,
     vdm,
 )
-from diffjax.zoo.energy import dbn, rbm
+from diffjax.zoo.energy import dbm, dbn, rbm
 from diffjax.zoo.flows import density, energies
 from diffjax.zoo.latent import helmholtz, hvi, semi_supervised, vae
 from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box, gsn
@@ -49,6 +49,7 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "flow_energies": energies.make,
     "rbm": rbm.make,
     "dbn": dbn.make,
+    "dbm": dbm.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }
