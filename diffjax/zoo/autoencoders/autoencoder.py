@@ -9,6 +9,8 @@ mlp          tied weights and sigmoids, see nets/tied.py
 denoising    the same network: ‖x - y(x̃)‖², x̃ by Gaussian noise of a standard deviation `noise`, or with a part
              `noise` of the elements masked (0)                                             (Vincent et al. 2008)
 contractive  the same: + `penalty` ‖∂h/∂x‖²_F, for one layer Σ_j (h_j (1 - h_j))² Σ_i W_ij²   (Rifai et al. 2011)
+
+stacked_contractive  one-layer contractive ones, each of the code below; samples by a walk along J Jᵀ (Rifai et al. 2012)
 """
 
 import math
@@ -35,6 +37,7 @@ from diffjax.zoo.autoencoders.kinds import (
     mlp,
     sparse,
     square,
+    stacked_contractive,
     whole,
 )
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
@@ -48,6 +51,7 @@ KINDS: dict[str, Callable[..., Autoencoder]] = {
     "mlp": mlp,
     "denoising": denoising,
     "contractive": contractive,
+    "stacked_contractive": stacked_contractive,
 }
 
 
@@ -58,7 +62,7 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
         parts: of the kind, e.g. `kinds.kmeans(code, dim)`, dim the product of the shape.
         seed: of what is random in `fit`.
     """
-    own_fit, own_table, own_loss = parts.fit, parts.table, parts.loss
+    own_fit, own_table, own_loss, own_sample = parts.fit, parts.table, parts.loss, parts.sample
 
     def unit(batch: Batch) -> Array:
         x = jnp.asarray(image_of(batch), float)
@@ -90,6 +94,10 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
             "filters": grid(parts.filters(params).reshape(-1, *shape)),
         }
 
+    def sample(params: Params, key: Array, num: int) -> Array:
+        assert own_sample is not None
+        return image(own_sample(params, key, num))
+
     measures: list[Measure] = [
         Reconstruction(lambda params, key, batch: image(reconstructed(params, unit(batch)))),
         Probe(lambda params, batch: parts.encode(params, unit(batch))),
@@ -97,7 +105,8 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
     if own_table is not None:
         measures.append(Table(lambda params, key, batch: own_table(params, unit(batch))))
     examples = Examples(None if own_fit is None else fit)
-    return Model(parts.init, loss, examples=examples, measures=measures, figures=Figures(own=figures))
+    drawn = None if own_sample is None else sample
+    return Model(parts.init, loss, None, drawn, examples=examples, measures=measures, figures=Figures(own=figures))
 
 
 def make(config: Any) -> Model:
