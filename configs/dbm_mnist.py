@@ -25,9 +25,9 @@ def get_config() -> ConfigDict:
     )
     config.evaluation.update(
         annealing_chains=100,
-        temperatures=10_000,  # of the annealing that estimates log Z
+        temperatures=3000,  # of the annealing that estimates log Z
         density_weights=1,
-        parzen_samples=10_000,
+        parzen_samples=0,
     )
     config.training.update(
         steps=10_000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             sample_steps=200,  # steps of the chain to a sample
         )
     )
-    config.evaluation.update(parzen_samples=10_000)
+    config.evaluation.update(parzen_samples=0)
     config.training.update(
         steps=4000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000
     )

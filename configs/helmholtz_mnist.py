@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             sleeps=0.5,  # of reweighted: the part of the sleep phase in the recognition network's loss
         )
     )
-    config.evaluation.update(num_weights=1000, weighted_examples=500, annealed_weights=0, parzen_samples=10_000)
+    config.evaluation.update(num_weights=1000, weighted_examples=500, annealed_weights=0, parzen_samples=0)
     config.training.update(
         steps=20_000, learning_rate=1e-3, decay="cosine", grad_clip=0.0, ema_decay=0.999, log_every=1000
     )

@@ -26,7 +26,7 @@ def exact(k):
     return (DATA - DATA @ np.linalg.matrix_power(machines.transition(), k)) @ SLOPES
 
 
-@pytest.mark.parametrize("k", [1, 2, 8])
+@pytest.mark.parametrize("k", [1, pytest.param(2, marks=pytest.mark.slow), 8])
 def test_the_gradient_is_that_of_the_table_and_its_bias_vanishes(k):
     num, params = 20_000, machines.params()
     v = V[np.random.default_rng(0).choice(8, num, p=DATA)].astype(np.float32)
@@ -45,6 +45,7 @@ def test_the_gradient_is_that_of_the_table_and_its_bias_vanishes(k):
     assert (np.abs(found.mean(0) - likelihood) > 5 * error).any() == (k == 1)
 
 
+@pytest.mark.slow
 def test_persistent_chains_find_the_maximum_of_the_likelihood():
     """The likelihood's maximum by L-BFGS on the exact one; then a training by the chains, which ends near it."""
     memory, num = energy.persistent(3, 500, 2), 1500

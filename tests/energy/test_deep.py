@@ -30,7 +30,7 @@ def table(params, units):
     return np.logaddexp.reduce(minus_energy(params, layers).reshape(2 ** units[0], -1), axis=1)
 
 
-@pytest.mark.parametrize("units", [(3, 2, 3), (3, 2, 2, 2)])
+@pytest.mark.parametrize("units", [pytest.param((3, 2, 3), marks=pytest.mark.slow), (3, 2, 2, 2)])
 def test_the_bipartite_machine_is_the_deep_one(units):
     params = machine(units)
     log_f = table(params, units)

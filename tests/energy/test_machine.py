@@ -57,6 +57,7 @@ def test_block_gibbs_has_the_moments_of_the_table():
     assert (means.std(0) < v.std(0)).all()
 
 
+@pytest.mark.slow
 def test_real_visible_units_are_a_mixture_of_gaussians():
     """Σ_h of exp(-E) on a grid of v, whose sum is log Z, and whose moments the chains have."""
     params = machines.params(real=True)

@@ -53,6 +53,7 @@ def test_base_rates_near_the_machine_s_make_the_weights_vary_less(estimate):
     assert spread[1] < 0.7 * spread[0]
 
 
+@pytest.mark.slow
 def test_of_real_visible_units_too():
     params = machines.params(real=True)
     log_z = float(energy.log_partition_by_enumeration(params))  # quadrature agrees, see test_machine.py

@@ -59,6 +59,7 @@ def test_with_the_exact_posterior_the_stationary_law_is_that_of_the_data():
     assert (np.abs(found - exact) < 5 * np.sqrt(exact * (1 - exact) / num)).all()
 
 
+@pytest.mark.slow
 def test_walkback_asks_every_place_of_the_chain_for_the_example():
     """Its expectation: -(1/K) Σ_t (C P)^(t-1) C log p(x_0 | x̃), by the tables."""
     num_steps, num, first = 3, 10_000, 5

@@ -65,6 +65,7 @@ def test_weights_bound_and_dreams_are_those_of_the_table(case):
     assert (np.abs(frequencies - p) < 5 * np.sqrt(p * (1 - p) / num)).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_reweighting_is_that_of_the_likelihood(case):
     """Of the bias of the lowest layer: E[x - sigmoid(logits) | x], of the table."""
     _, params, log_p, _ = case
