@@ -12,6 +12,6 @@ def get_config() -> ConfigDict:
     config = dbm_mnist.get_config()
     config.data.update(name="digits", shape=(8, 8, 1), train_split="", test_split="")
     config.dbm.update(hidden=(100, 50))
-    config.evaluation.update(batch_size=297, temperatures=2000, parzen_samples=0)
+    config.evaluation.update(batch_size=297, temperatures=5000, parzen_samples=0)
     config.training.update(steps=6000)
     return config

@@ -69,7 +69,9 @@ class Partition(Measure):
 
     def lines(self, report: Report) -> Iterator[str]:
         log_z = report["log Z"]
-        chains = f"{log_z['nats']:.2f} ± {log_z['standard_error_nats']:.2f} nats by {log_z['num_chains']} annealed chains"
+        chains = (
+            f"{log_z['nats']:.2f} ± {log_z['standard_error_nats']:.2f} nats by {log_z['num_chains']} annealed chains"
+        )
         exact = f", {log_z['exact']:.2f} by enumeration, which is used" if "exact" in log_z else ""
         yield f"log Z = {chains}{exact}"
         if one := report.get("log p by one weight"):

@@ -80,7 +80,9 @@ def test_from_anywhere_wake_sleep_reaches_the_maximum_of_the_likelihood():
     phi = {"r": rng.normal(size=(CODE, DIM)).astype(np.float32), "log_t": jnp.zeros(CODE)}
 
     def log_p(theta):
-        model = np.asarray(theta["w"], float) @ np.asarray(theta["w"], float).T + np.exp(float(theta["log_s"])) * np.eye(DIM)
+        model = np.asarray(theta["w"], float) @ np.asarray(theta["w"], float).T + np.exp(
+            float(theta["log_s"])
+        ) * np.eye(DIM)
         return -0.5 * (np.linalg.slogdet(2 * np.pi * model)[1] + np.trace(np.linalg.solve(model, cov)))
 
     def step(params, t):
@@ -103,7 +105,9 @@ def test_many_reweighted_draws_give_the_gradient_of_the_likelihood_whatever_q_is
     theta = theta | {"w": theta["w"] + 0.3}
     phi = {"r": 0.5 * phi["r"], "log_t": phi["log_t"] + 0.5}
     x = jnp.asarray(DATA[0], jnp.float32)
-    model = np.asarray(theta["w"], float) @ np.asarray(theta["w"], float).T + np.exp(float(theta["log_s"])) * np.eye(DIM)
+    model = np.asarray(theta["w"], float) @ np.asarray(theta["w"], float).T + np.exp(float(theta["log_s"])) * np.eye(
+        DIM
+    )
     # d log N(x; 0, W Wᵀ + s I)/dW = (C⁻¹ x xᵀ C⁻¹ - C⁻¹) W
     precision = np.linalg.inv(model)
     exact = (precision @ np.outer(DATA[0], DATA[0]) @ precision - precision) @ np.asarray(theta["w"], float)

@@ -150,7 +150,9 @@ def make(config: Any) -> Model:
         raise InputError(f"gsn.hidden must be the numbers of units of the hidden layers, (500, 500), not {hidden}")
     for name in ("walkbacks", "sample_steps"):
         if type(setting[name]) is not int or setting[name] < 1:
-            raise InputError(f"gsn.{name} must be an integer of at least 1, the steps of a chain, not {setting[name]!r}")
+            raise InputError(
+                f"gsn.{name} must be an integer of at least 1, the steps of a chain, not {setting[name]!r}"
+            )
     if not 0 <= setting.corruption <= 1:
         raise InputError(f"gsn.corruption is the part of x that is replaced, in [0, 1], not {setting.corruption!r}")
     if not 0 <= setting.noise < math.inf:
