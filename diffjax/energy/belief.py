@@ -17,6 +17,7 @@ The parameters: "machines", a list of restricted machines, and "down" and "up", 
 added below the top to each direction: 0 while the machines are stacked.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def belief_init(key: PRNGKeyArray, units: Sequence[int], scale: float = 0.01) ->
     """
     if len(units) < 3:
         raise InputError(f"units must be those of v and of at least two hidden layers, not {tuple(units)}")
-    pairs = list(zip(units, units[1:], strict=False))
+    pairs = list(itertools.pairwise(units))
     keys = jax.random.split(key, len(pairs))
     machines = [machine.init(k, below, above, scale=scale) for k, (below, above) in zip(keys, pairs, strict=True)]
     directed = pairs[:-1]
@@ -69,8 +70,8 @@ def downward(params: BeliefParams, layer: int, h: Float[Array, "*batch units"]) 
 def ascend(params: BeliefParams, key: randomness.Keys, v: Float[Array, "batch visible"]) -> list[Array]:
     """v and h_1 .. h_{L-1}, drawn upwards."""
     layers = [v]
-    for layer, key in enumerate(randomness.split(key, len(params["up"]))):
-        layers.append(upward(params, layer, layers[-1]).sample(key))
+    for layer, draw_key in enumerate(randomness.split(key, len(params["up"]))):
+        layers.append(upward(params, layer, layers[-1]).sample(draw_key))
     return layers
 
 
@@ -103,9 +104,9 @@ def up_down_loss(
     params = {**params, "machines": [*jax.lax.stop_gradient(params["machines"][:-1]), params["machines"][-1]]}
     layers = jax.lax.stop_gradient(ascend(params, key, v))
     loss = persistent_divergence(params["machines"][-1], chains, layers[-1])
-    for layer, (low, high) in enumerate(zip(layers, layers[1:], strict=False)):
+    for layer, (low, high) in enumerate(itertools.pairwise(layers)):
         loss -= downward(params, layer, high).log_prob(low).sum(-1)
-    for layer, (low, high) in enumerate(zip(dreams, dreams[1:], strict=False)):
+    for layer, (low, high) in enumerate(itertools.pairwise(dreams)):
         loss -= upward(params, layer, low).log_prob(high).sum(-1).mean()
     return loss
 
@@ -114,7 +115,7 @@ def log_weight(params: BeliefParams, key: randomness.Keys, v: Float[Array, "batc
     """A draw of log w with E[w] = p(v) Z_top, in nats; E[log w] is the bound above without log Z."""
     layers = ascend(params, key, v)
     value = -machine.free_energy(params["machines"][-1], layers[-1])
-    for layer, (low, high) in enumerate(zip(layers, layers[1:], strict=False)):
+    for layer, (low, high) in enumerate(itertools.pairwise(layers)):
         value += downward(params, layer, high).log_prob(low).sum(-1)
         value -= upward(params, layer, low).log_prob(high).sum(-1)
     return value
@@ -123,8 +124,8 @@ def log_weight(params: BeliefParams, key: randomness.Keys, v: Float[Array, "batc
 def dream(params: BeliefParams, key: PRNGKeyArray, h: Float[Array, "num units"]) -> tuple[list[Array], Bernoulli]:
     """v .. h_{L-1}, drawn downwards from h_{L-1}, and the law p(v | h_1) of the last draw."""
     layers, law = [h], None
-    for layer, key in reversed(list(enumerate(jax.random.split(key, len(params["down"]))))):
+    for layer, draw_key in reversed(list(enumerate(jax.random.split(key, len(params["down"]))))):
         law = downward(params, layer, layers[0])
-        layers.insert(0, law.sample(key))
+        layers.insert(0, law.sample(draw_key))
     assert law is not None
     return layers, law

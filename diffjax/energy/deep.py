@@ -1,4 +1,4 @@
-"""Deep Boltzmann machines (Salakhutdinov and Hinton 2009): layers of bits v = x_0, x_1 .. x_L, edges between neighbours.
+"""Deep Boltzmann machines (Salakhutdinov and Hinton 2009): layers of bits v = x_0 .. x_L, edges between neighbours.
 
     E(x) = -Σ_l b_l·x_l - Σ_l x_l·W_l x_{l+1}
 
@@ -15,6 +15,7 @@ greatest, coordinate by coordinate: odd layers given even ones, then even ones g
 The parameters are a dict: "weights", a list of W_l (units_l, units_{l+1}), and "biases", a list of b_l (units_l,).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def deep_init(key: PRNGKeyArray, units: Sequence[int], scale: float = 0.01) -> d
     if len(units) < 2:
         raise InputError(f"units must be those of v and of at least one hidden layer, not {tuple(units)}")
     keys = jax.random.split(key, len(units) - 1)
-    weights = [scale * jax.random.normal(k, pair) for k, pair in zip(keys, zip(units, units[1:]), strict=False)]
+    weights = [scale * jax.random.normal(k, pair) for k, pair in zip(keys, itertools.pairwise(units), strict=False)]
     return {"weights": weights, "biases": [jnp.zeros(num) for num in units]}
 
 

@@ -6,8 +6,8 @@
     p(v, h) = exp(-E(v, h))/Z,   p(h_j = 1 | v) = sigmoid((c + v W)_j), with v/σ² for v where v is real
     F(v) = -log Σ_h exp(-E(v, h)) = -b·v - Σ_j softplus((c + v W)_j),    p(v) = exp(-F(v))/Z
 
-The parameters are a dict: "weights" W (visible, hidden), "visible" b, "hidden" c. With "log_variance" (visible,), log σ²,
-the visible units are real numbers (Cho, Ilin and Raiko 2011), else bits.
+The parameters are a dict: "weights" W (visible, hidden), "visible" b, "hidden" c. With "log_variance" (visible,), log
+σ², the visible units are real numbers (Cho, Ilin and Raiko 2011), else bits.
 """
 
 from collections.abc import Mapping

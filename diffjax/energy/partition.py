@@ -1,6 +1,6 @@
 """log Z of a restricted Boltzmann machine by annealed importance sampling (Salakhutdinov and Murray 2008).
 
-The path goes through machines: from one without weights, whose visible biases b_A have the data's means, to the machine,
+The path goes through machines, from one without weights, whose visible biases b_A have the data's means, to the last,
 
     W_β = β W,   b_β = (1 - β) b_A + β b,   c_β = β c,   log f_β(v) = -F_β(v) - (1 - β) log Z_A
 

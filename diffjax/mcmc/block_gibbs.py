@@ -57,9 +57,10 @@ def block_gibbs(conditionals: Sequence[Callable[[Blocks], Distribution]]) -> Ker
 
     def sweep(key: PRNGKeyArray, state: BlockState) -> tuple[BlockState, BlockInfo]:
         position, laws = list(state.position), []
-        for i, (key, conditional) in enumerate(zip(jax.random.split(key, len(position)), conditionals, strict=True)):
+        keys = jax.random.split(key, len(position))
+        for i, (draw_key, conditional) in enumerate(zip(keys, conditionals, strict=True)):
             law = conditional(tuple(position))
-            drawn = law.sample(key)
+            drawn = law.sample(draw_key)
             if drawn.shape != position[i].shape:
                 raise InputError(f"conditional {i} gives shape {drawn.shape}, and its block has {position[i].shape}")
             position[i] = jnp.asarray(drawn, position[i].dtype)

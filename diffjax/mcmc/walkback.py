@@ -1,4 +1,4 @@
-"""Chains that are learned as their own transition: generative stochastic networks (Bengio, Laufer, Alain, Yosinski 2014).
+"""Generative stochastic networks: chains that are learned as their own transition (Bengio et al. 2014).
 
     h_{t+1} ~ q(h | x_t, h_t),   x_{t+1} ~ p(x | h_{t+1})
 

@@ -80,8 +80,11 @@ def test_a_stacked_machine_learns_as_if_there_were_none_above_and_fine_tuning_le
     assert not any(leaf.any() for part in ("up", "down") for leaf in jax.tree.leaves(stacked[part]))
     assert all(leaf.any() for machine in stacked["machines"] for leaf in jax.tree.leaves(machine))
     assert not any(leaf.any() for machine in tuned["machines"][:-1] for leaf in jax.tree.leaves(machine))
+
     # The delta rules of wake-sleep: -(bit - its probability), of v given h_1 while awake, of h_2 given h_1 in dreams.
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
     tied, down = params["machines"][0], params["down"][0]
     mean = sigmoid(tied["visible"] + down["bias"] + layers[1] @ (tied["weights"] + down["weights"]).T)
     np.testing.assert_allclose(tuned["down"][0]["bias"], -(v - mean).mean(0), atol=1e-5)

@@ -52,7 +52,10 @@ def test_persistent_chains_find_the_maximum_of_the_likelihood():
 
     def step(carry, t):
         params, chains = carry
-        loss = lambda params: (DATA * energy.persistent_divergence(params, chains, V.astype(np.float32))).sum()
+
+        def loss(params):
+            return (DATA * energy.persistent_divergence(params, chains, V.astype(np.float32))).sum()
+
         rate = 1.0 * (1 - t / num)
         params = jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
         return (params, memory.update(chains, jax.random.fold_in(KEY, t), params, {}, None)), None

@@ -1,5 +1,7 @@
 """Deep Boltzmann machines of 3-2-3 and 3-2-2-2 units against all their states."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ KEY = jax.random.key(6)
 
 def machine(units):
     rng = np.random.default_rng(sum(units))
-    weights = [rng.normal(size=pair).astype(np.float32) for pair in zip(units, units[1:], strict=False)]
+    weights = [rng.normal(size=pair).astype(np.float32) for pair in itertools.pairwise(units)]
     return {"weights": weights, "biases": [rng.normal(size=num).astype(np.float32) for num in units]}
 
 
@@ -62,7 +64,10 @@ def test_mean_field_bounds_the_likelihood_rises_and_ends_where_coordinates_agree
     assert ((log_f - bounds[200]) > 0).all()
     one, two = (np.asarray(law.mean, float) for law in found[200])
     w1, w2 = (w.astype(float) for w in params["weights"])
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
     np.testing.assert_allclose(one, sigmoid(params["biases"][1] + v @ w1 + two @ w2.T), atol=1e-4)
     np.testing.assert_allclose(two, sigmoid(params["biases"][2] + one @ w2), atol=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 from diffjax import energy
 from diffjax.errors import InputError
 from tests.energy import machines
-from tests.energy.machines import JOINT, LOG_Z, P, H, V
+from tests.energy.machines import JOINT, LOG_Z, H, P, V
 
 KEY = jax.random.key(3)
 

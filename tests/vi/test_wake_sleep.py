@@ -1,5 +1,7 @@
 """Wake-sleep where its fixed point is known, probabilistic PCA, and reweighting against the exact gradient."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +91,10 @@ def test_from_anywhere_wake_sleep_reaches_the_maximum_of_the_likelihood():
         key = jax.random.fold_in(KEY, t)
         batch = x[jax.random.randint(key, (200,), 0, len(x))]
         keys = jax.random.split(key, 200)
-        loss = lambda params: jax.vmap(lambda k, x: vi.wake_sleep(LINEAR, *params, k, x))(keys, batch).mean()
+
+        def loss(params):
+            return jax.vmap(lambda k, x: vi.wake_sleep(LINEAR, *params, k, x))(keys, batch).mean()
+
         rate = 0.05 * (1 - t / num)
         return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params)), None
 
@@ -113,12 +118,14 @@ def test_many_reweighted_draws_give_the_gradient_of_the_likelihood_whatever_q_is
     exact = (precision @ np.outer(DATA[0], DATA[0]) @ precision - precision) @ np.asarray(theta["w"], float)
 
     def gradient(key, num):
-        loss = lambda theta: vi.reweighted_wake_sleep(LINEAR, theta, phi, key, x, num)
+        def loss(theta):
+            return vi.reweighted_wake_sleep(LINEAR, theta, phi, key, x, num)
+
         return jax.grad(loss)(theta)["w"]
 
     found = {}
     for num, repeats in ((1, 4000), (1000, 200)):
-        drawn = np.asarray(jax.jit(jax.vmap(lambda key: gradient(key, num)))(jax.random.split(KEY, repeats)), float)
+        drawn = np.asarray(jax.jit(jax.vmap(partial(gradient, num=num)))(jax.random.split(KEY, repeats)), float)
         found[num] = np.abs(-drawn.mean(0) - exact), drawn.std(0) / repeats**0.5
     error, deviation = found[1000]
     assert (error < 5 * deviation + 2e-3).all()  # what is left of the bias is of order 1/1000

@@ -170,7 +170,7 @@ def test_bad_configurations_are_named(system, fields, message):
 
 
 def test_no_annealed_chain_and_visible_units_that_are_no_bits_are_refused(machine):
-    with pytest.raises(InputError, match="evaluation.annealing_chains = 0 must be an integer of at least 1"):
+    with pytest.raises(InputError, match=r"evaluation.annealing_chains = 0 must be an integer of at least 1"):
         measure.check_numbers({"annealing_chains": 0})
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(machine.init, KEY))
     with pytest.raises(InputError, match="v has values other than 0 and 1, and the visible units are bits: binarise v"):

@@ -34,7 +34,10 @@ def case():
     params["generative"]["layers"][0]["bias"] = jnp.array([0.5, 0.0, -1.0])
     theta, phi = jax.tree.map(lambda leaf: np.asarray(leaf, float), (params["generative"], params["recognition"]))
     x, h1, h2 = (part.astype(float) for part in np.split(states(7), [3, 5], axis=1))
-    logits = lambda layer, h: h @ layer["weights"] + layer["bias"]
+
+    def logits(layer, h):
+        return h @ layer["weights"] + layer["bias"]
+
     log_p = log_bits(h2, theta["prior"]) + log_bits(h1, logits(theta["layers"][1], h2))
     log_p += log_bits(x, logits(theta["layers"][0], h1))
     log_q = log_bits(h1, logits(phi[0], x)) + log_bits(h2, logits(phi[1], h1))

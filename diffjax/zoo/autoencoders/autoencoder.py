@@ -9,8 +9,7 @@ mlp          tied weights and sigmoids, see nets/tied.py
 denoising    the same network: ‖x - y(x̃)‖², x̃ by Gaussian noise of a standard deviation `noise`, or with a part
              `noise` of the elements masked (0)                                             (Vincent et al. 2008)
 contractive  the same: + `penalty` ‖∂h/∂x‖²_F, for one layer Σ_j (h_j (1 - h_j))² Σ_i W_ij²   (Rifai et al. 2011)
-
-stacked_contractive  one-layer contractive ones, each of the code below; samples by a walk along J Jᵀ (Rifai et al. 2012)
+stacked_contractive  contractive ones of one layer, each of the code below; samples by `mcmc.tangent_walk`
 """
 
 import math

@@ -1,5 +1,6 @@
 """The kinds of auto-encoder of autoencoder.py, on examples (batch, dim) in [0, 1]; see there for their equations."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -206,7 +207,7 @@ def stacked_contractive(
     of the whole stack, after `walk_steps` steps from where a uniform code is decoded to.
     """
     sizes = (dim, *features, code)
-    layers = [contractive(below, above, (), penalty) for below, above in zip(sizes, sizes[1:], strict=False)]
+    layers = [contractive(below, above, (), penalty) for below, above in itertools.pairwise(sizes)]
     names = [f"layer_{i}" for i in range(len(layers))]
     for units in features:
         whole("features", units)

@@ -6,6 +6,7 @@
 trained by wake-sleep or by reweighted wake-sleep, whose equations are those of `diffjax.vi.wake_sleep`.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -96,7 +97,7 @@ def helmholtz(
 
     def init(key: Array) -> Params:
         keys = iter(jax.random.split(key, 2 * len(hidden)))
-        pairs = list(zip(units, units[1:], strict=False))
+        pairs = list(itertools.pairwise(units))
         return {
             "generative": {
                 "prior": jnp.zeros(hidden[-1]),

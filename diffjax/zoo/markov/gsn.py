@@ -4,11 +4,11 @@
     h_l     tanh(a_l + σ ε) + σ ε',  a_l = b_l + W_{l-1}ᵀ h_{l-1} + W_l h_{l+1}, odd layers first, then even ones
     p(x|h)  B(sigmoid(b_0 + W_0 h_1))
 
-A chain for samples starts with a coin for each element that has the mean of the training examples: from fair coins, where
-it was never trained, it finds modes of its own, such as digits with black and white exchanged.
+A chain for samples starts with a coin for each element that has the mean of the training examples. From fair coins,
+where it was never trained, it also finds modes of its own, such as digits with black and white exchanged.
 
-The weights are tied, as those of a deep Boltzmann machine, which the chain resembles; h_1 has no noise, as in the paper's
-code. The loss is that of `diffjax.mcmc.walkback`. There is no likelihood: a Parzen window, or other measures of
+The weights are tied, as those of a deep Boltzmann machine, which the chain resembles. h_1 has no noise, as in the
+paper's code. The loss is that of `diffjax.mcmc.walkback`. There is no likelihood: a Parzen window, or other measures of
 samples, say how good these are.
 """
 
