@@ -112,14 +112,14 @@ def check_visible(params: Params, v: Array) -> None:
         )
 
 
-def _checked(params: Params, v: Array) -> Array:
+def _checked(params: Params, v: AnyArray) -> AnyArray:
     visible = params["weights"].shape[0]
     if jnp.shape(v)[-1:] != (visible,):
         raise InputError(f"v must be of shape (..., {visible}), one number for each visible unit, not {jnp.shape(v)}")
     return v
 
 
-def _alone(params: Params, v: Array) -> Array:
+def _alone(params: Params, v: AnyArray) -> Array:
     """What the visible units cost without the hidden ones."""
     v, visible = alike(v, params["visible"])
     if is_real(params):

@@ -46,7 +46,7 @@ def log_partition_by_annealing(
         InputError: if num_chains is no integer of at least 1, or the temperatures are not in order.
     """
     check_count("num_chains", num_chains, "chains")
-    independent = {**params, "weights": jnp.zeros_like(params["weights"]), "visible": base}
+    independent = {**params, "weights": jnp.zeros_like(params["weights"]), "visible": jnp.asarray(base)}
     start = _Start(visible_given(independent, params["hidden"]), jnp.zeros_like(params["hidden"]))
     hidden = params["hidden"].size
     if is_real(params):

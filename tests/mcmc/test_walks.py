@@ -43,6 +43,7 @@ def network(key, x, h):
     return (), Row(jnp.log(jnp.asarray(POSTERIOR, jnp.float32))[number(noisy)])
 
 
+@pytest.mark.slow
 def test_with_the_exact_posterior_the_stationary_law_is_that_of_the_data():
     kernel, num = stochastic_network(network), 40_000
 

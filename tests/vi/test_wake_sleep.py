@@ -104,6 +104,7 @@ def test_from_anywhere_wake_sleep_reaches_the_maximum_of_the_likelihood():
     assert best - 0.01 < log_p(found) <= best + 1e-6
 
 
+@pytest.mark.slow
 def test_many_reweighted_draws_give_the_gradient_of_the_likelihood_whatever_q_is():
     cov = DATA.T @ DATA / len(DATA)
     theta, phi = principal(np.eye(CODE), cov)

@@ -46,7 +46,7 @@ def case():
 
 def test_weights_bound_and_dreams_are_those_of_the_table(case):
     model, params, log_p, log_q = case
-    num, x = 4000, states(3)
+    num, x = 2000, states(3)
     np.testing.assert_allclose(np.exp(log_q).sum(1), 1, rtol=1e-6)
     weigh = model.measure(ManySamples).log_weight
 

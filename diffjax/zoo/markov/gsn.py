@@ -106,7 +106,7 @@ def gsn(
 
         start = jax.vmap(kernel.init)((x, nothing(x)))
         (_, means), path = jax.lax.scan(body, (start, x), jax.random.split(key, num))
-        return path if every else means
+        return means if path is None else path
 
     def image(x: Array) -> Array:
         return 2.0 * x.reshape(-1, *shape) - 1.0
