@@ -1,13 +1,13 @@
 """Restricted Boltzmann machines (Smolensky 1986): visible units v, hidden bits h, and no edge within a layer.
 
     bits    E(v, h) = -b·v - c·h - v·W h                                 p(v_i = 1 | h) = sigmoid((b + W h)_i)
-    reals   E(v, h) = Σ_i (v_i - b_i)²/2σ_i² - c·h - (v/σ²)·W h          p(v_i | h) = N((b + W h)_i, σ_i²)
+    reals   E(v, h) = Σ_i (v_i - b_i)²/2σ_i² - c·h - (v/σ)·W h           p(v_i | h) = N((b + σ W h)_i, σ_i²)
 
-    p(v, h) = exp(-E(v, h))/Z,   p(h_j = 1 | v) = sigmoid((c + v W)_j), with v/σ² for v where v is real
+    p(v, h) = exp(-E(v, h))/Z,   p(h_j = 1 | v) = sigmoid((c + v W)_j), with v/σ for v where v is real
     F(v) = -log Σ_h exp(-E(v, h)) = -b·v - Σ_j softplus((c + v W)_j),    p(v) = exp(-F(v))/Z
 
 The parameters are a dict: "weights" W (visible, hidden), "visible" b, "hidden" c. With "log_variance" (visible,), log
-σ², the visible units are real numbers (Cho, Ilin and Raiko 2011), else bits.
+σ², the visible units are real numbers (Welling, Rosen-Zvi and Hinton 2004), else bits.
 """
 
 from collections.abc import Mapping
@@ -45,17 +45,18 @@ def hidden_given(params: Params, v: Float[AnyArray, "*batch visible"]) -> Bernou
     """p(h | v), of (*batch, hidden)."""
     v, weights, hidden = alike(_checked(params, v), params["weights"], params["hidden"])
     if is_real(params):
-        v = v * jnp.exp(-params["log_variance"]).astype(v.dtype)
+        v = v * jnp.exp(-0.5 * params["log_variance"]).astype(v.dtype)
     return Bernoulli(hidden + matmul(v, weights))
 
 
 def visible_given(params: Params, h: Float[AnyArray, "*batch hidden"]) -> Bernoulli | Normal:
     """p(v | h), of (*batch, visible)."""
     h, weights, visible = alike(h, params["weights"], params["visible"])
-    centre = visible + matmul(h, weights.T)
+    push = matmul(h, weights.T)
     if is_real(params):
-        return Normal(centre, jnp.broadcast_to(jnp.exp(params["log_variance"]).astype(centre.dtype), centre.shape))
-    return Bernoulli(centre)
+        variance = jnp.exp(params["log_variance"]).astype(push.dtype)
+        return Normal(visible + jnp.sqrt(variance) * push, jnp.broadcast_to(variance, push.shape))
+    return Bernoulli(visible + push)
 
 
 def energy(
@@ -132,7 +133,6 @@ def _log_sum_over_visible(params: Params, h: Array) -> Array:
     bias = (h * params["hidden"]).sum(-1)
     visible, push = params["visible"], matmul(h, params["weights"].T)
     if is_real(params):
-        variance = jnp.exp(params["log_variance"])
         normaliser = 0.5 * (LOG_2PI + params["log_variance"]).sum()
-        return bias + normaliser + ((0.5 * push**2 + push * visible) / variance).sum(-1)
+        return bias + normaliser + (0.5 * push**2 + push * visible * jnp.exp(-0.5 * params["log_variance"])).sum(-1)
     return bias + jax.nn.softplus(visible + push).sum(-1)

@@ -64,7 +64,7 @@ def test_real_visible_units_are_a_mixture_of_gaussians():
     grid = np.linspace(-12.0, 12.0, 73)
     v = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3)
     quadratic = ((v - machines.VISIBLE) ** 2 / (2 * machines.VARIANCE)).sum(-1)
-    coupled = (v / machines.VARIANCE) @ machines.WEIGHTS
+    coupled = (v / machines.VARIANCE**0.5) @ machines.WEIGHTS
     density = np.exp(-quadratic[:, None] + coupled @ H.T + H @ machines.HIDDEN).sum(1) * (grid[1] - grid[0]) ** 3
     log_z = np.log(density.sum())
     np.testing.assert_allclose(energy.log_partition_by_enumeration(params), log_z, rtol=1e-5)
