@@ -1,6 +1,6 @@
 """Deep Boltzmann machine of scikit-learn's 8x8 digits, binarised: configs/dbm_mnist.py, made small.
 
-Cost: a minute on a CPU core. Expected: see experiments/results/README.md.
+Cost: 40 seconds of a CPU core. Expected: log p(x) at least -23.9 nats.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Deep belief network of scikit-learn's 8x8 digits, binarised: configs/dbn_mnist.py, made small.
 
-Cost: a minute on a CPU core. Expected: see experiments/results/README.md.
+Cost: a minute of a CPU core. Expected: log p(x) at least -23.7 nats.
 """
 
 from ml_collections import ConfigDict

@@ -71,8 +71,13 @@ def log_partition_by_annealing(
         of_hidden = (jax.nn.softplus(later * logits) - jax.nn.softplus(beta * logits)).sum()
         return of_hidden + alone(v, later) - alone(v, beta) + (later - beta) * log_base
 
+    def moves(beta: Array) -> mcmc.Kernel:
+        """Without its infos: they would be kept of every temperature, gigabytes of a large machine."""
+        gibbs = kernel(between(beta))
+        return mcmc.Kernel(gibbs.init, lambda key, state: (gibbs.step(key, state)[0], ()))
+
     def chain(key: PRNGKeyArray) -> Array:
-        return mcmc.ais_along(key, start, rise, temperatures, lambda beta: kernel(between(beta))).log_weight
+        return mcmc.ais_along(key, start, rise, temperatures, moves).log_weight
 
     return jax.vmap(chain)(jax.random.split(key, num_chains))
 
