@@ -8,6 +8,7 @@ the paper begins with a stack of restricted machines.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,17 +54,13 @@ def dbm(
     betas = energy.betas(temperatures)
     chains = energy.persistent(odd, num_chains, k)
 
-    def flat(batch: Batch) -> Array:
-        x = bits(batch)
-        return x.reshape(len(x), -1)
-
     def fit(params: Params, examples: Batch) -> Params:
         """The biases of v that the data have."""
         _, *others = params["biases"]
-        return {**params, "biases": [energy.centre_of(params, flat(examples)), *others]}
+        return {**params, "biases": [energy.centre_of(params, _flat(examples)), *others]}
 
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        v = flat(batch)
+        v = _flat(batch)
         posterior = energy.mean_field(jax.lax.stop_gradient(params), v, sweeps)
         seen = energy.deep_energy(params, [v, *(q.mean for q in posterior)])
         return seen - energy.free_energy(energy.bipartite(params), batch["memory"]).mean()
@@ -72,11 +69,11 @@ def dbm(
         return chains.update(memory, key, energy.bipartite(params), batch, losses)
 
     def log_density(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        v = flat(batch)
+        v = _flat(batch)
         return energy.mean_field_bound(params, v, energy.mean_field(params, v, sweeps))
 
     def log_partition(params: Params, key: Array, examples: Batch, num: int) -> Array:
-        v = flat({"image": examples["image"][:STARTS]})
+        v = _flat({"image": examples["image"][:STARTS]})
         means = [v, *(q.mean for q in energy.mean_field(params, v, sweeps))]
         two = energy.bipartite(params)
         base = energy.centre_of(two, energy.odd_layers(means))
@@ -90,19 +87,6 @@ def dbm(
         x, _ = energy.run_chains(two, key, start, sample_steps)
         return 2.0 * energy.hidden_given(two, x).mean[:, :dim].reshape(num, *shape) - 1.0
 
-    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Rows: x, and p(x | μ_1); and the weights of the lowest layer."""
-        if len(shape) != 3:
-            return {}
-        v = flat(batch)[:16]
-        first = energy.mean_field(params, v, sweeps)[0].mean
-        down = jax.nn.sigmoid(params["biases"][0] + first @ params["weights"][0].T)
-        rows = jnp.concatenate([v, down]).reshape(-1, *shape)
-        return {
-            "reconstructions": Grid(2.0 * rows - 1.0, len(v)),
-            "filters": grid(filters(params["weights"][0].T[:FILTERS].reshape(-1, *shape))),
-        }
-
     return Model(
         lambda key: energy.deep_init(key, (dim, *hidden)),
         loss,
@@ -111,8 +95,27 @@ def dbm(
         memory=Memory(chains.init, chains.draw, update),
         examples=Examples(fit),
         measures=[Partition(log_density, log_partition, bound=True)],
-        figures=Figures(own=figures),
+        figures=Figures(own=partial(_figures, shape, sweeps)),
     )
+
+
+def _flat(batch: Batch) -> Array:
+    x = bits(batch)
+    return x.reshape(len(x), -1)
+
+
+def _figures(shape: tuple[int, ...], sweeps: int, params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
+    """Rows: x, and p(x | μ_1); and the weights of the lowest layer."""
+    if len(shape) != 3:
+        return {}
+    v = _flat(batch)[:16]
+    first = energy.mean_field(params, v, sweeps)[0].mean
+    down = jax.nn.sigmoid(params["biases"][0] + first @ params["weights"][0].T)
+    rows = jnp.concatenate([v, down]).reshape(-1, *shape)
+    return {
+        "reconstructions": Grid(2.0 * rows - 1.0, len(v)),
+        "filters": grid(filters(params["weights"][0].T[:FILTERS].reshape(-1, *shape))),
+    }
 
 
 def make(config: Any) -> Model:

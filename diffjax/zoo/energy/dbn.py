@@ -9,6 +9,7 @@ the memory, which also has the chains of every machine.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -51,11 +52,6 @@ def dbn(
     """
     units = (math.prod(shape), *hidden)
     betas = energy.betas(temperatures)
-    memories = [energy.persistent(num, num_chains, k) for num in units[:-1]]
-
-    def flat(batch: Batch) -> Array:
-        x = bits(batch)
-        return x.reshape(len(x), -1)
 
     def init(key: Array) -> Params:
         return belief.belief_init(key, units)
@@ -63,15 +59,53 @@ def dbn(
     def fit(params: Params, examples: Batch) -> Params:
         """The biases of v that the data have."""
         first, *others = params["machines"]
-        return {**params, "machines": [{**first, "visible": energy.centre_of(first, flat(examples))}, *others]}
+        return {**params, "machines": [{**first, "visible": energy.centre_of(first, _flat(examples))}, *others]}
 
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        v, memory = flat(batch), batch["memory"]
+        v, memory = _flat(batch), batch["memory"]
         return jax.lax.cond(
             memory["step"] < stack_steps,
             lambda: belief.stacking_loss(params, key, v, memory["chains"]),
             lambda: belief.up_down_loss(params, key, v, memory["chains"][-1], memory["dreams"]),
         )
+
+    def log_weight(params: Params, key: randomness.Keys, batch: Batch) -> Array:
+        return belief.log_weight(params, key, _flat(batch))
+
+    def log_partition(params: Params, key: Array, examples: Batch, num: int) -> Array:
+        key, up_key = jax.random.split(key)
+        top = params["machines"][-1]
+        base = energy.centre_of(top, belief.ascend(params, up_key, _flat(examples))[-1])
+        return energy.log_partition_by_annealing(top, key, base, betas, num)
+
+    def sample(params: Params, key: Array, num: int) -> Array:
+        """The means of p(v | h_1), from chains of the top machine that begin with coins."""
+        start_key, chain_key, key = jax.random.split(key, 3)
+        start = jax.random.bernoulli(start_key, 0.5, (num, units[-2])).astype(float)
+        h, _ = energy.run_chains(params["machines"][-1], chain_key, start, sample_steps)
+        _, law = belief.dream(params, key, h)
+        return 2.0 * law.mean.reshape(num, *shape) - 1.0
+
+    return Model(
+        init,
+        loss,
+        None,
+        sample,
+        memory=_memory(units, stack_steps, num_chains, k),
+        examples=Examples(fit),
+        measures=[Partition(log_weight, log_partition, bound=True)],
+        figures=Figures(own=partial(_figures, shape)),
+    )
+
+
+def _flat(batch: Batch) -> Array:
+    x = bits(batch)
+    return x.reshape(len(x), -1)
+
+
+def _memory(units: Sequence[int], stack_steps: int, num_chains: int, k: int) -> Memory:
+    """The step, the chains of every machine, and dreams from those of the top one."""
+    memories = [energy.persistent(num, num_chains, k) for num in units[:-1]]
 
     def remembered(params: Params) -> dict[str, Any]:
         return {
@@ -95,47 +129,22 @@ def dbn(
         dreams, _ = belief.dream(params, dream_key, chains[-1])
         return {"step": memory["step"] + 1, "chains": chains, "dreams": dreams}
 
-    def log_weight(params: Params, key: randomness.Keys, batch: Batch) -> Array:
-        return belief.log_weight(params, key, flat(batch))
+    return Memory(remembered, lambda memory, key, num: {}, update)
 
-    def log_partition(params: Params, key: Array, examples: Batch, num: int) -> Array:
-        key, up_key = jax.random.split(key)
-        top = params["machines"][-1]
-        base = energy.centre_of(top, belief.ascend(params, up_key, flat(examples))[-1])
-        return energy.log_partition_by_annealing(top, key, base, betas, num)
 
-    def sample(params: Params, key: Array, num: int) -> Array:
-        """The means of p(v | h_1), from chains of the top machine that begin with coins."""
-        start_key, chain_key, key = jax.random.split(key, 3)
-        start = jax.random.bernoulli(start_key, 0.5, (num, units[-2])).astype(float)
-        h, _ = energy.run_chains(params["machines"][-1], chain_key, start, sample_steps)
-        _, law = belief.dream(params, key, h)
-        return 2.0 * law.mean.reshape(num, *shape) - 1.0
-
-    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Rows: x, and what comes down from its draw of h_{L-1}; and the weights of the lowest layer."""
-        if len(shape) != 3:
-            return {}
-        up_key, key = jax.random.split(key)
-        v = flat(batch)[:16]
-        _, law = belief.dream(params, key, belief.ascend(params, up_key, v)[-1])
-        rows = jnp.concatenate([v, law.mean]).reshape(-1, *shape)
-        weights = params["machines"][0]["weights"] + params["down"][0]["weights"]
-        return {
-            "reconstructions": Grid(2.0 * rows - 1.0, len(v)),
-            "filters": grid(filters(weights.T[:FILTERS].reshape(-1, *shape))),
-        }
-
-    return Model(
-        init,
-        loss,
-        None,
-        sample,
-        memory=Memory(remembered, lambda memory, key, num: {}, update),
-        examples=Examples(fit),
-        measures=[Partition(log_weight, log_partition, bound=True)],
-        figures=Figures(own=figures),
-    )
+def _figures(shape: tuple[int, ...], params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
+    """Rows: x, and what comes down from its draw of h_{L-1}; and the weights of the lowest layer."""
+    if len(shape) != 3:
+        return {}
+    up_key, key = jax.random.split(key)
+    v = _flat(batch)[:16]
+    _, law = belief.dream(params, key, belief.ascend(params, up_key, v)[-1])
+    rows = jnp.concatenate([v, law.mean]).reshape(-1, *shape)
+    weights = params["machines"][0]["weights"] + params["down"][0]["weights"]
+    return {
+        "reconstructions": Grid(2.0 * rows - 1.0, len(v)),
+        "filters": grid(filters(weights.T[:FILTERS].reshape(-1, *shape))),
+    }
 
 
 def make(config: Any) -> Model:

@@ -97,15 +97,6 @@ def rbm(
         means = energy.run_chains(params, key, start, sample_steps)[1].reshape(num, *shape)
         return means if real else 2.0 * means - 1.0
 
-    def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """The weights of some hidden units, and chains from examples: a row each, of 0, 1, 10, 100 and 1000 steps."""
-        if len(shape) != 3:
-            return {}
-        return {
-            "filters": grid(filters(params["weights"].T[:FILTERS].reshape(-1, *shape))),
-            "chains": _chains(params, key, units(key, batch)[:10], shape, real),
-        }
-
     exact = energy.log_partition_by_enumeration if (hidden if real else min(hidden, dim)) <= ENUMERATED else None
     return Model(
         init,
@@ -115,13 +106,21 @@ def rbm(
         memory=energy.persistent(dim, num_chains, k, real=real) if objective == "pcd" else None,
         examples=Examples(fit),
         measures=[Partition(log_density, log_partition, exact)],
-        figures=Figures(own=figures),
+        figures=Figures(own=lambda params, key, batch: _figures(params, key, units(key, batch)[:10], shape, real)),
     )
 
 
 def filters(weights: Array) -> Array:
     """Weights (n, H, W, C) as images: each to its largest absolute value, so that 0 is grey."""
     return weights / jnp.maximum(jnp.abs(weights).max((1, 2, 3), keepdims=True), 1e-12)
+
+
+def _figures(params: Params, key: Array, v: Array, shape: tuple[int, ...], real: bool) -> dict[str, Figure]:
+    """The weights of some hidden units, and chains from examples: a row each, of 0, 1, 10, 100 and 1000 steps."""
+    if len(shape) != 3:
+        return {}
+    weights = params["weights"].T[:FILTERS].reshape(-1, *shape)
+    return {"filters": grid(filters(weights)), "chains": _chains(params, key, v, shape, real)}
 
 
 def _chains(params: Params, key: Array, v: Array, shape: tuple[int, ...], real: bool) -> Grid:

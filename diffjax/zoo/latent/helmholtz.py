@@ -76,6 +76,18 @@ def machine(dim: int, hidden: Sequence[int]) -> vi.Machine:
     return vi.Machine(recognise, log_q, dream, log_p)
 
 
+def initial(key: Array, units: Sequence[int]) -> Params:
+    keys = iter(jax.random.split(key, 2 * len(units) - 2))
+    pairs = list(itertools.pairwise(units))
+    return {
+        "generative": {
+            "prior": jnp.zeros(units[-1]),
+            "layers": [affine(next(keys), above, below) for below, above in pairs],
+        },
+        "recognition": [affine(next(keys), below, above) for below, above in pairs],
+    }
+
+
 def helmholtz(
     shape: tuple[int, ...],
     hidden: Sequence[int],
@@ -93,18 +105,6 @@ def helmholtz(
     """
     dim = math.prod(shape)
     parts = machine(dim, hidden)
-    units = (dim, *hidden)
-
-    def init(key: Array) -> Params:
-        keys = iter(jax.random.split(key, 2 * len(hidden)))
-        pairs = list(itertools.pairwise(units))
-        return {
-            "generative": {
-                "prior": jnp.zeros(hidden[-1]),
-                "layers": [affine(next(keys), above, below) for below, above in pairs],
-            },
-            "recognition": [affine(next(keys), below, above) for below, above in pairs],
-        }
 
     def flat(batch: Batch) -> Array:
         x = bits(batch)
@@ -150,7 +150,7 @@ def helmholtz(
         return {"reconstructions": Grid(jnp.concatenate(rows), len(x))}
 
     return Model(
-        init,
+        lambda key: initial(key, (dim, *hidden)),
         loss,
         bound_of(terms),
         sample,

@@ -52,6 +52,13 @@ def network(params: Params, corruption: float, noise: float) -> Network:
     return step
 
 
+def initial(key: Array, units: Sequence[int]) -> Params:
+    keys = jax.random.split(key, len(units) - 1)
+    pairs = zip(keys, units, units[1:], strict=False)
+    weights = [jax.random.normal(k, (a, b)) / math.sqrt(a + b) for k, a, b in pairs]
+    return {"weights": weights, "biases": [jnp.zeros(num) for num in units], "mean": jnp.full(units[0], 0.5)}
+
+
 def gsn(
     shape: tuple[int, ...],
     levels: int,
@@ -72,12 +79,6 @@ def gsn(
         sample_steps: steps of the chain to a sample.
     """
     units = (math.prod(shape), *hidden)
-
-    def init(key: Array) -> Params:
-        keys = jax.random.split(key, len(hidden))
-        pairs = zip(keys, units, units[1:], strict=False)
-        weights = [jax.random.normal(k, (a, b)) / math.sqrt(a + b) for k, a, b in pairs]
-        return {"weights": weights, "biases": [jnp.zeros(num) for num in units], "mean": jnp.full(units[0], 0.5)}
 
     def fit(params: Params, examples: Batch) -> Params:
         """The mean, of which the loss has no gradient."""
@@ -126,7 +127,7 @@ def gsn(
         return {"chains": Grid(image(path.swapaxes(0, 1)), SHOWN + 1)}
 
     return Model(
-        init,
+        lambda key: initial(key, units),
         loss,
         None,
         sample,
