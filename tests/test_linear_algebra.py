@@ -143,7 +143,7 @@ def test_every_product_is_in_full_precision_but_the_network_s(name):
 
 
 FORBIDDEN = {"dot", "matmul", "einsum", "tensordot", "vdot", "inner", "cov", "corrcoef", "convolve", "correlate"}
-ROOMS = ("conditioning", "flows", "losses", "mcmc", "sde", "vi")
+ROOMS = ("conditioning", "energy", "flows", "losses", "mcmc", "sde", "vi")
 MATHEMATICS = [
     *(ROOT / "diffjax").glob("*.py"),
     *(path for room in ROOMS for path in (ROOT / "diffjax" / room).glob("*.py")),

@@ -68,41 +68,77 @@ def ais(
             score is not finite where p_0 drew. Where that is traced, so that it is no error, log_weight is not finite,
             or the infos tell of a chain that does not move.
     """
+
+    def log_start(z: Position) -> Array:
+        return jnp.asarray(start.log_prob(z), floating(z)).sum()
+
+    def log_target(z: Position) -> Array:
+        value = jnp.asarray(log_density(z), floating(z))
+        if value.shape:
+            raise InputError(
+                f"log_density must give a scalar, not an array of shape {value.shape}: sum it, and vmap ais"
+            )
+        return value
+
+    def rise(z: Position, beta: Array, later: Array) -> Array:
+        return (later - beta) * (log_target(z) - log_start(z))
+
+    def moves(beta: Array) -> Kernel:
+        return kernel(lambda z: (1.0 - beta) * log_start(z) + beta * log_target(z), beta)
+
+    return _weighted(key, start, rise, betas, moves)
+
+
+def ais_along(
+    key: PRNGKeyArray,
+    start: Start,
+    rise: Callable[[Position, Array, Array], Array],
+    betas: Float[AnyArray, " num_betas"] | Sequence[float],
+    kernel: Callable[[Array], Kernel],
+) -> Annealed:
+    """`ais` along any path from f_0 = p_0 to f_1, with log w = Σ_k log f_{β_{k+1}}(z_k) - log f_{β_k}(z_k).
+
+    A model with hidden units has a better path than the geometric one: that of models in between, hidden units summed
+    out (Salakhutdinov and Murray 2008).
+
+    Args:
+        start: p_0, a Distribution of one position.
+        rise: (z, β, β') -> log f_β'(z) - log f_β(z), a scalar.
+        betas: from 0 to 1.
+        kernel: β () -> the Kernel that leaves f_β alone.
+
+    Raises:
+        InputError: as `ais`.
+    """
+    return _weighted(key, start, rise, betas, kernel)
+
+
+def _weighted(
+    key: PRNGKeyArray,
+    start: Start,
+    rise: Callable[[Position, Array, Array], Array],
+    betas: Any,
+    kernel: Callable[[Array], Kernel],
+) -> Annealed:
     betas = _checked(betas)
 
     def program(key: PRNGKeyArray, betas: Array) -> tuple[Annealed, Array]:
         start_key, key = jax.random.split(key)
         position = promoted(start.sample(start_key))
-        dtype = floating(position)
-
-        def log_start(z: Position) -> Array:
-            return jnp.asarray(start.log_prob(z), dtype).sum()
-
-        def log_target(z: Position) -> Array:
-            value = jnp.asarray(log_density(z), dtype)
-            if value.shape:
-                raise InputError(
-                    f"log_density must give a scalar, not an array of shape {value.shape}: sum it, and vmap ais"
-                )
-            return value
-
-        def log_ratio(z: Position) -> Array:
-            return log_target(z) - log_start(z)
 
         def body(carry: tuple[Position, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Position, Array], Any]:
             position, log_weight = carry
-            key, beta, gap = item
-            moves = kernel(lambda z: (1.0 - beta) * log_start(z) + beta * log_target(z), beta)
+            key, beta, later = item
+            moves = kernel(beta)
             before = moves.init(position)
             state, info = moves.step(key, before)
             position = typed(state.position, position)
-            return (position, log_weight + gap * log_ratio(position)), (info, can_move(before))
+            return (position, log_weight + rise(position, beta, later)), (info, can_move(before))
 
-        betas = betas.astype(dtype)
-        gaps = jnp.diff(betas)
-        keys = jax.random.split(key, gaps.size - 1)
-        first = position, gaps[0] * log_ratio(position)
-        (position, log_weight), (infos, moved) = jax.lax.scan(body, first, (keys, betas[1:-1], gaps[1:]))
+        betas = betas.astype(floating(position))
+        keys = jax.random.split(key, betas.size - 2)
+        first = position, rise(position, betas[0], betas[1])
+        (position, log_weight), (infos, moved) = jax.lax.scan(body, first, (keys, betas[1:-1], betas[2:]))
         return Annealed(log_weight, position, infos), jnp.isfinite(log_weight) & moved[:1].all()
 
     drawn, sound = eager.once(program, key, betas)

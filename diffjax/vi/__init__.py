@@ -14,12 +14,14 @@ from diffjax.vi.hamiltonian import Hamiltonian, LinearNormal, hamiltonian, hamil
 from diffjax.vi.markov_chain import Coordinate, markov_chain, markov_chain_log_weight
 from diffjax.vi.mean_field import Factorised
 from diffjax.vi.objectives import objective
+from diffjax.vi.wake_sleep import Machine, reweighted_wake_sleep, wake_sleep
 
 __all__ = [
     "Coordinate",
     "Factorised",
     "Hamiltonian",
     "LinearNormal",
+    "Machine",
     "MovingAverage",
     "analytic_entropy",
     "expectation",
@@ -32,6 +34,8 @@ __all__ = [
     "mean_field",
     "negative_kl",
     "objective",
+    "reweighted_wake_sleep",
     "sampled_entropy",
     "value_and_gradient",
+    "wake_sleep",
 ]

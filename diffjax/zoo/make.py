@@ -22,10 +22,11 @@ from diffjax.zoo.diffusion import (
     score,
     vdm,
 )
+from diffjax.zoo.energy import dbm, dbn, rbm
 from diffjax.zoo.energy import make as energy
 from diffjax.zoo.flows import density, energies
-from diffjax.zoo.latent import hvi, semi_supervised, vae, vq_vae_config
-from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box
+from diffjax.zoo.latent import helmholtz, hvi, semi_supervised, vae, vq_vae_config
+from diffjax.zoo.markov import beta_binomial, bivariate_gaussian, black_box, gsn
 from diffjax.zoo.model import Model
 
 SYSTEMS: dict[str, Callable[[Any], Model]] = {
@@ -44,15 +45,20 @@ SYSTEMS: dict[str, Callable[[Any], Model]] = {
     "vae": vae.make,
     "vq_vae": vq_vae_config.make,
     "hvi": hvi.make,
+    "helmholtz": helmholtz.make,
     "semi_supervised": semi_supervised.make,
     "bivariate_gaussian": bivariate_gaussian.make,
     "beta_binomial": beta_binomial.make,
     "black_box": black_box.make,
+    "gsn": gsn.make,
     "flow_density": density.make,
     "flow_energies": energies.make,
     "energy_model": energy.make,
     "gan": gan.make,
     "autoregressive": autoregressive.make,
+    "rbm": rbm.make,
+    "dbn": dbn.make,
+    "dbm": dbm.make,
     "autoencoder": autoencoder.make,
     "classifier": classifier.make,
 }

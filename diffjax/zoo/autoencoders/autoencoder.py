@@ -10,6 +10,7 @@ denoising    mlp with the loss ‖x - y(x̃)‖². x̃ is x plus Gaussian noise 
              fraction `noise` of its elements masked (0)                                    (Vincent et al. 2008)
 contractive  mlp with the loss ‖x - y‖² + `penalty` ‖∂h/∂x‖²_F;
              for one layer ‖∂h/∂x‖²_F = Σ_j (h_j (1 - h_j))² Σ_i W_ij²                      (Rifai et al. 2011)
+stacked_contractive  contractive ones of one layer, each of the code below. Samples are by `mcmc.tangent_walk`
 """
 
 import math
@@ -36,6 +37,7 @@ from diffjax.zoo.autoencoders.kinds import (
     mlp,
     sparse,
     square,
+    stacked_contractive,
     whole,
 )
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
@@ -49,6 +51,7 @@ KINDS: dict[str, Callable[..., Autoencoder]] = {
     "mlp": mlp,
     "denoising": denoising,
     "contractive": contractive,
+    "stacked_contractive": stacked_contractive,
 }
 
 
@@ -59,7 +62,7 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
         parts: the functions of the kind, e.g. `kinds.kmeans(dim, code)`, dim the product of the shape.
         seed: for the randomness of `fit`.
     """
-    own_fit, own_table, own_loss = parts.fit, parts.table, parts.loss
+    own_fit, own_table, own_loss, own_sample = parts.fit, parts.table, parts.loss, parts.sample
 
     def unit(batch: Batch) -> Array:
         x = jnp.asarray(image_of(batch), float)
@@ -91,6 +94,10 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
             "filters": grid(parts.filters(params).reshape(-1, *shape)),
         }
 
+    def sample(params: Params, key: Array, num: int) -> Array:
+        assert own_sample is not None
+        return image(own_sample(params, key, num))
+
     measures: list[Measure] = [
         Reconstruction(lambda params, key, batch: image(reconstructed(params, unit(batch)))),
         Probe(lambda params, batch: parts.encode(params, unit(batch))),
@@ -98,7 +105,8 @@ def autoencoder(parts: Autoencoder, shape: tuple[int, ...], levels: int, *, seed
     if own_table is not None:
         measures.append(Table(lambda params, key, batch: own_table(params, unit(batch))))
     examples = Examples(None if own_fit is None else fit)
-    return Model(parts.init, loss, examples=examples, measures=measures, figures=Figures(own=figures))
+    drawn = None if own_sample is None else sample
+    return Model(parts.init, loss, None, drawn, examples=examples, measures=measures, figures=Figures(own=figures))
 
 
 def make(config: Any) -> Model:

@@ -1,5 +1,6 @@
 """The kinds of auto-encoder, on examples (batch, dim) in [0, 1]. Their equations are in autoencoder.py."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from diffjax import randomness, registry
+from diffjax import mcmc, randomness, registry
 from diffjax.errors import InputError
 from diffjax.linear_algebra import matmul
 from diffjax.nets import lista
@@ -30,6 +31,7 @@ class Autoencoder(NamedTuple):
     fit(params, x, seed) -> params, see `Examples.fit`; None if all is learned by steps
     table(params, x) -> {row: {column: number}}, see `Table`; None if there is none
     seen(key, x) -> x as the encoder sees it in training; None means x itself
+    sample(params, key, num) -> (num, dim) in [0, 1]; None if there is none
     """
 
     init: Callable[[Array], Params]
@@ -40,6 +42,7 @@ class Autoencoder(NamedTuple):
     fit: Callable[[Params, np.ndarray, int], Params] | None = None
     table: Callable[[Params, Array], dict[str, dict[str, float]]] | None = None
     seen: Callable[[Any, Array], Array] | None = None
+    sample: Callable[[Params, Array, int], Array] | None = None
 
 
 def linear(dim: int, code: int) -> Autoencoder:
@@ -209,6 +212,62 @@ def contractive(dim: int, code: int, features: Sequence[int], penalty: float) ->
         return error + penalty * contraction(plain.encode, params, x)
 
     return plain._replace(loss=loss)
+
+
+def stacked_contractive(
+    dim: int, code: int, features: Sequence[int], penalty: float, walk_noise: float, walk_steps: int
+) -> Autoencoder:
+    """One-layer `contractive` ones, each of the code of the one below, through which no gradient goes.
+
+    So each learns as in a greedy stack, though all learn at once. Samples are places of `mcmc.tangent_walk` on the code
+    of the whole stack, after `walk_steps` steps from where a uniform code is decoded to.
+    """
+    sizes = (dim, *features, code)
+    layers = [contractive(below, above, (), penalty) for below, above in itertools.pairwise(sizes)]
+    names = [f"layer_{i}" for i in range(len(layers))]
+    for units in features:
+        whole("features", units)
+    whole("walk_steps", walk_steps)
+    if not 0 < walk_noise < math.inf:
+        raise InputError(f"autoencoder.walk_noise must be a finite number above 0, not {walk_noise!r}")
+
+    def init(key: Array) -> Params:
+        keys = jax.random.split(key, len(layers))
+        return {name: layer.init(k) for name, layer, k in zip(names, layers, keys, strict=True)}
+
+    def encode(params: Params, x: Array) -> Array:
+        for name, layer in zip(names, layers, strict=True):
+            x = layer.encode(params[name], x)
+        return x
+
+    def decode(params: Params, h: Array) -> Array:
+        for name, layer in zip(names[::-1], layers[::-1], strict=True):
+            h = layer.decode(params[name], h)
+        return h
+
+    def loss(params: Params, key: Any, x: Array) -> Array:
+        total = jnp.zeros(len(x), x.dtype)
+        for name, layer in zip(names, layers, strict=True):
+            assert layer.loss is not None
+            total += layer.loss(params[name], key, x)
+            x = jax.lax.stop_gradient(layer.encode(params[name], x))
+        return total
+
+    def sample(params: Params, key: Array, num: int) -> Array:
+        walk = mcmc.tangent_walk(lambda x: encode(params, x), lambda h: decode(params, h), walk_noise)
+
+        def chain(key: Array) -> Array:
+            start_key, key = jax.random.split(key)
+            state = walk.init(decode(params, jax.random.uniform(start_key, (code,))))
+            moved = jax.lax.fori_loop(0, walk_steps, lambda i, s: walk.step(jax.random.fold_in(key, i), s)[0], state)
+            return moved.position
+
+        return jax.vmap(chain)(jax.random.split(key, num))
+
+    def filters(params: Params) -> Array:
+        return layers[0].filters(params[names[0]])
+
+    return Autoencoder(init, encode, decode, filters, loss, sample=sample)
 
 
 def contraction(

@@ -1,1 +1,1 @@
-"""Energy models: p(x) = exp(-E(x))/Z, with networks as energies."""
+"""Models known up to a constant: networks as energies; Boltzmann machines, restricted, stacked and deep."""
