@@ -23,7 +23,7 @@ Rows = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def kernel_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> Estimate:
-    """MMD² with k = (x·y / d + 1)³, unbiased. d is the number of features. It takes time n² + m².
+    """MMD² with k = (x·y / d + 1)³, unbiased. d is the number of features. It takes time (n + m)².
 
     Raises:
         InputError: as `features.matrices`.

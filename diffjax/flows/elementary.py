@@ -2,7 +2,7 @@
 
     affine   y = shift + scale x
     logit    y = log(p/(1 - p)),  p = margin + (1 - 2 margin) x          (data in [0, 1]: Dinh et al. 2017, section 4.1)
-    reverse  y_i = x_{dim - i}
+    reverse  y_i = x_{dim + 1 - i}
 
 A layer y = shift + exp(log_scale) x takes two numbers m and s from a network, by one of two forms:
 

@@ -4,8 +4,8 @@
                   with constant speed. One step of Euler's rule is then exact
     reflow        trains another flow on the pairs (x_1, x_0) that the first flow makes of points x_1 of the source
 
-The pairs have the marginals of the first flow. Their convex transport costs are lower than those of the pairs it was
-trained on. The new flow is straighter: on average S = O(1/k) after k rounds. The errors of the flows add up.
+The pairs have the marginals of the first flow. Their convex transport costs are not higher than those of the pairs
+it was trained on. The new flow is straighter: the mean of S over k rounds is O(1/k). The errors of the flows add up.
 """
 
 from collections.abc import Callable
