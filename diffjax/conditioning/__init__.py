@@ -1,13 +1,13 @@
-"""Multiplying distributions: from samples of p(x) to samples of p(x) r(x)/Z, with r what is known of x_0.
+"""Conditioning: from samples of p(x) to samples of p(x) r(x)/Z, where r describes what is known of x_0.
 
-`given` is the one to start with: it maps Predict to Predict and so works with every sampler; `colourisation` is the
-same for pixels whose grey value is known. `classifier_free` guides a conditional model by an unconditional one. Noisy
-data are denoised exactly, whatever the model, from `denoising_start`. The kernels of Sohl-Dickstein et al. 2015,
-`perturbed` and `tilted`, hold r constant over t, which is biased; their docstrings say by how much.
+Start with `given`. It maps Predict to Predict, so it works with every sampler. `colourisation` is the same for pixels
+whose grey value is known. `classifier_free` guides a conditional model by an unconditional one. `denoising_start`
+denoises data exactly, for every model. The kernels of Sohl-Dickstein et al. 2015, `perturbed` and `tilted`, hold r
+constant over t. That is biased; their docstrings say by how much.
 
-Inverse problems: `linear_operator` makes, for `given`, an observation of any linear function with noise; `operators`
-has common ones. `twisted` is exact in the limit of many particles, also for nonlinear likelihoods. `dps` and `plugged`
-are cheaper, and biased: the module `measurements` says by how much.
+Inverse problems: `linear_operator` makes an observation of any linear function with noise, for `given`. `operators` has
+common linear functions. `twisted` is exact in the limit of many particles, also for nonlinear likelihoods. `dps` and
+`plugged` are cheaper but biased; the module `measurements` says by how much.
 """
 
 from diffjax.conditioning import operators

@@ -1,14 +1,14 @@
-"""Guidance of a model by another one. With D = E[x_0 | x_t] of the one and D' of the other,
+"""Guidance of a model by a second model. With D = E[x_0 | x_t] of the first and D' of the second,
 
     D_w = D + (w - 1)(D - D')
 
-which is s' + w (s - s') of their scores, and the same of eps, v and the velocity.
+For their scores this is s' + w (s - s'). The same rule holds for eps, v and the velocity.
 
-    classifier-free   D of p(x | y) and D' of p(x): w = 0 is the unconditional model, w = 1 the conditional one. Papers
-                      that write (1 + w) s - w s' mean w + 1 here               (Ho & Salimans 2022, eq. 6)
+    classifier-free   D of p(x | y) and D' of p(x): w = 0 is the unconditional model, w = 1 the conditional one. If a
+                      paper writes (1 + w) s - w s', its w + 1 is w here        (Ho & Salimans 2022, eq. 6)
     autoguidance      D of a good model and D' of a worse one of the same data  (Karras et al. 2024b)
 
-Samples are not of p(x) p(y | x)^w: unless w is 0 or 1, the guided field is the score of no noised density.
+The samples do not follow p(x) p(y | x)^w. Unless w is 0 or 1, the guided field is not the score of a noised density.
 """
 
 import math
@@ -44,16 +44,17 @@ def classifier_free(
         conditional: of p(x | y), or the good model.
         unconditional: of p(x), or the worse model.
         scale: w, of shape () or (batch,). 1 is `conditional` and 0 `unconditional`.
-        interval: the times from and to which w holds, both included; elsewhere it is 1 (Kynkäänniemi et al. 2024).
-        rescale: φ. D_w becomes D_w (φ std(D)/std(D_w) + 1 - φ), of deviations over an example (Lin et al. 2024, section
-            3.4).
-        parallel: what is left of the part of D - D' along D. 0 is adaptive projected guidance, which saturates less,
-            without its momentum, for a Predict remembers nothing (Sadat et al. 2025).
-        limit: the largest norm of D - D', of an example; their r.
+        interval: the first and the last time at which w is used, both included. At other times w is 1 (Kynkäänniemi et
+            al. 2024).
+        rescale: φ. D_w becomes D_w (φ std(D)/std(D_w) + 1 - φ). The standard deviations are over one example (Lin et
+            al. 2024, section 3.4).
+        parallel: the factor of the part of D - D' that is parallel to D. 0 is adaptive projected guidance, which
+            saturates less. Its momentum is left out, because a Predict has no memory (Sadat et al. 2025).
+        limit: the largest norm of D - D' for one example; r in Sadat et al. 2025.
 
     Returns:
-        The Predict, with the log-variance of `conditional`. Its kind is that of both, if they agree and nothing is
-        rescaled, projected or limited, and otherwise x0.
+        The Predict, with the log-variance of `conditional`. If both models predict the same kind and nothing is
+        rescaled, projected or limited, it predicts that kind, and otherwise x0.
 
     Raises:
         InputError: if the interval is not within [0, 1], the limit not positive, or the process not Gaussian.

@@ -2,8 +2,8 @@
 
     x_s = (a step from x_t) - zeta ∇ ‖y - f(x̂_0(x_t))‖,   the gradient with respect to x_t
 
-The norm, not its square: the paper's text has the square, with a zeta_i divided by the norm, and its code the norm. It
-is the same zeta whatever tau, t and the number of steps are, so what is drawn is no posterior.
+This is the gradient of the norm, not of its square. The paper's text has the square, with a zeta_i divided by the norm;
+its code has the norm. zeta does not depend on tau, t or the number of steps, so the samples do not follow a posterior.
 """
 
 from collections.abc import Callable
@@ -23,24 +23,25 @@ TINY = 1e-30  # the norm of 0 has no gradient
 
 
 def dps(stepper: Stepper, process: Gaussian, residual: Callable[[Array], Array], zeta: ArrayLike = 1.0) -> Stepper:
-    """A stepper that also steps towards f(x_0) = y. Any f with a gradient will do.
+    """A stepper that also steps towards f(x_0) = y. f may be any function with a gradient.
 
-    **Biased**, and how much depends on zeta and on the number of steps. In the Gaussian example of `measurements`:
+    **Biased**; the bias depends on zeta and on the number of steps. In the Gaussian example of `measurements`:
 
         zeta                                                 0.01    0.1      1
         error of the mean of x_1, in standard deviations     0.39   1.35   1.43
         trace of the covariance over the right one           1.04   0.52   0.80
         variance of A x_0 over the right one                 0.16   0.03   2.95
 
-    A small zeta has not come to y at the end. A larger one fits the noise of y, and a still larger one steps over it.
+    With a small zeta, the chain ends before it reaches y. A larger one fits the noise of y, and a still larger one
+    overshoots.
 
     Args:
-        stepper: a sampler of one prediction a step; the paper's is `ancestral`, with 1000 steps.
+        stepper: a sampler with one prediction per step. The paper uses `ancestral` with 1000 steps.
         residual: x_0 (batch, *event) -> y - f(x_0), (batch, ...), e.g. `Measurement.residual`.
-        zeta: () or (batch,), of the units of x.
+        zeta: () or (batch,), in the units of x.
 
     Raises:
-        InputError: if the process is not Gaussian or, at the call, the residual is not one of each example.
+        InputError: if the process is not Gaussian or, at the call, if the residual has another batch axis than x_0.
     """
     if not isinstance(process, Gaussian):
         raise InputError(f"dps is of Gaussian processes, not of {type(process).__name__}")

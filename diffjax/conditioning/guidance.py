@@ -1,4 +1,4 @@
-"""The unbiased way to p(x) r(x): Predict -> Predict, by r_t(x_t) = E[r(x_0) | x_t].
+"""Guidance to p(x) r(x) without bias: Predict -> Predict, by r_t(x_t) = E[r(x_0) | x_t].
 
     guided     score + ∇ log r_t; for bits, with r the prior's probability of a 1, k = alpha_bar_t and
                κ = (1 - k)² r (1 - r)/k,   p'(x_0 ≠ x_t) = ρ (p(x_0 ≠ x_t) + κ) - κ,   ρ = r_t(x_t flipped)/r_t(x_t)
@@ -6,8 +6,9 @@
     plugged    log r(x̂_0(x_t)), for any r
     given      guided by the expected observation
 
-The rule for bits: with one bit of x_t flipped, p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a),
-linear in p(x_0 ≠ x_t | x_t). Multiplying by r_t multiplies it by ρ (Nisonoff et al. 2024), and the rule solves for p'.
+Where the rule for bits comes from: with one bit of x_t flipped, the ratio
+p_t(flipped)/p_t(x_t) = Σ_a p(x_0 = a | x_t) q(flipped | a)/q(x_t | a) is linear in p(x_0 ≠ x_t | x_t). Guidance by r_t
+multiplies this ratio by ρ (Nisonoff et al. 2024). The rule is the solution for p'.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from diffjax.reference import GaussianMixture
 from diffjax.schedules import Schedule, before_end, broadcast_to, no_signal_at_end
 
 Covariance = Literal["full", "isotropic"]
-MAX_FULL = 1024  # entries of an event, beyond which a D x D covariance per example is a mistake
+MAX_FULL = 1024  # entries of an event; with more, a D x D covariance per example is too large
 
 
 def given(
@@ -43,9 +44,10 @@ def given(
     observation: Observation | Measurement,
     covariance: Covariance = "full",
 ) -> Predict:
-    """The Predict of p(x_0 | observation), for every sampler: `guided` by the `expected` observation, see there.
+    """The Predict of p(x_0 | observation), for every sampler: `guided` by the `expected` observation.
 
-    What is known exactly is predicted to be that, which a network's gradient would only nearly say.
+    `expected` describes `covariance` and the errors. Entries that are known exactly are predicted exactly; the gradient
+    of a network alone would give them only approximately.
     """
     if isinstance(observation, Measurement):
         check_fits(process, observation)
@@ -73,13 +75,15 @@ def guided(process: Gaussian | Binomial, predict: Predict, log_r: LogR) -> Predi
 
     Exact if log_r(x_t, t) = log E[r(x_0) | x_t] + constant, as for a classifier of x_t with log_r = log p(class | x_t)
     (Dhariwal & Nichol 2021; Song et al. 2021, eq. 14). The prediction keeps its kind, and a learned variance its value.
-    Where alpha(1) = 0 the estimate at t = 1 is that of `schedules.before_end`, for at 1 the gradient tells nothing.
+    If alpha(1) = 0, the estimate at t = 1 is the one at `schedules.before_end`, because the gradient at 1 has no
+    information.
 
-    For bits log_r is evaluated D + 1 times instead of differentiated, D the entries of an event, and the prediction is
-    of kind "logits". At alpha_bar = 0 x_t tells nothing and the prediction stays as it is.
+    For bits, log_r is not differentiated but evaluated D + 1 times for events of D entries, and the prediction is of
+    kind "logits". At alpha_bar = 0, x_t has no information and the prediction stays as it is.
 
     Raises:
-        InputError: if log_r is not of shape (batch,), or, called outside jit, has a gradient (a value) that is NaN.
+        InputError: if log_r is not of shape (batch,) or, outside jit, if its gradient is not finite (for bits: if its
+            value is NaN).
     """
 
     if isinstance(process, Binomial):
@@ -93,25 +97,25 @@ def expected(
     observation: Observation | Measurement,
     covariance: Covariance = "full",
 ) -> LogR:
-    """log E[r(x_0) | x_t] up to a constant, for t > 0, with p(x_0 | x_t) as the model's own prediction has it.
+    """log E[r(x_0) | x_t] in nats, up to a constant, for t > 0. p(x_0 | x_t) is taken from the model's prediction.
 
-    Gaussian: the mean is x̂_0(x_t), and the covariance
+    Gaussian processes: p(x_0 | x_t) is a Gaussian with mean x̂_0(x_t) and one of two covariances:
 
-        "full"       (sigma²/alpha) ∂x̂_0/∂x_t, that of p(x_0 | x_t) by Tweedie's second formula (Boys et al. 2023).
-                     Held fixed in the gradient, so that `guided` is Kalman's update of x̂_0: exact whenever p is
-                     Gaussian. D evaluations and a D x D system per example, for small events.
-        "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). One
-                     reverse pass through the network: what images take, with `predictions.clip` round it if near t = 1
-                     its x̂_0 leaves the data's range (an eps-network's does, and the gradient grows as 1/alpha²).
-                     With it `given` has mean 0.767 y and variance 0.379 in `tilted`'s example at ρ = 0.8 (0.8 y, 0.36);
-                     see also the example of `measurements`.
+        "full"       (sigma²/alpha) ∂x̂_0/∂x_t, the covariance of p(x_0 | x_t) by Tweedie's second formula (Boys et al.
+                     2023). It is held fixed in the gradient, so `guided` is the Kalman update of x̂_0: exact whenever p
+                     is Gaussian. It takes D evaluations and a D x D system per example, so it is for small events.
+        "isotropic"  sigma²/(alpha² + sigma²) I, exact if p is N(·, I) (Song et al. 2023, pseudoinverse guidance). It
+                     takes one reverse pass through the network, so it is for images. Wrap the network in
+                     `predictions.clip` if its x̂_0 leaves the data's range near t = 1: an eps-network's does, and the
+                     gradient grows as 1/alpha². In the example of `tilted` at ρ = 0.8, `given` has mean 0.767 y and
+                     variance 0.379 with it (right: 0.8 y and 0.36); see also the example of `measurements`.
 
-    Bits: x_0 has the predicted, independent, probabilities: exact for one known bit, or if bits are independent given
-    x_t. `covariance` is not used.
+    Bits: x_0 has independent bits with the predicted probabilities. This is exact for one known bit, or if the bits are
+    independent given x_t. `covariance` is not used.
 
     Raises:
-        InputError: if the observation's shape is not the event's, it has values other than 0 and 1 of bits, or
-            covariance is unknown, or "full" for an event of more than 1024 entries.
+        InputError: if the observation's shape is not the event's, if it has other values than 0 and 1 for bits, if
+            covariance is unknown, or if it is "full" for an event of more than 1024 entries.
     """
     if covariance not in ("full", "isotropic"):
         raise InputError(f"covariance must be 'full' or 'isotropic', not {covariance!r}")
@@ -127,38 +131,41 @@ def expected(
 def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]) -> LogR:
     """log r(x̂_0(x_t)), the likelihood of the estimate in place of E[r(x_0) | x_t], for any r with a gradient.
 
-    `guided` by it is diffusion posterior sampling as its theorem has it (Chung et al. 2023, theorem 1; the algorithm
-    is `dps`), and `twisted` corrects it. It takes x̂_0 for x_0, so r acts as if sure of it while x_t is noise.
-    **Biased**: in the Gaussian example of `measurements` a mean is 0.58 posterior standard deviations off, and the
-    covariance's trace 0.83 of the right one.
+    `guided` by it is diffusion posterior sampling as in the theorem of Chung et al. (2023, theorem 1; `dps` is their
+    algorithm). `twisted` corrects its bias. It treats x̂_0 as if it were x_0, so it is too certain while x_t is mostly
+    noise. **Biased**: in the Gaussian example of `measurements`, a mean is 0.58 posterior standard deviations off, and
+    the covariance's trace is 0.83 of the right one.
 
     Args:
-        log_r: x_0 (batch, *event) -> (batch,), up to a constant, e.g. `Measurement.log_r`.
+        log_r: x_0 (batch, *event) -> (batch,), in nats up to a constant, e.g. `Measurement.log_r`.
 
     Raises:
         InputError: if the process is not Gaussian.
     """
     if isinstance(process, Binomial):
-        raise InputError("plugged is of Gaussian processes: the estimate of a bit is a probability, and no bit")
+        raise InputError("plugged needs a Gaussian process: the estimate of a bit is a probability, not a bit")
     return lambda xt, t: log_r(convert(predict(xt, t), "x0", process, xt, t))
 
 
 def denoising_start(
     process: Gaussian | Binomial, y: Float[Array, "batch *event"], noise: float, times: ArrayLike
 ) -> tuple[Float[Array, "batch *event"], Float[Array, " num_times"]]:
-    """Where a chain must start to draw from the model's own p(x_0 | y), exactly for any p, y = x_0 + noise · N(0, I).
+    """The start of a chain that draws from the model's p(x_0 | y), where y = x_0 + noise · N(0, I). Exact for every p.
 
-    y is the forward process at the time with sigma/alpha = noise: alpha y is x_t there. Go on with
-    `samplers.denoise(stepper, predict, key, *denoising_start(...))` and a random stepper, `ancestral` or `ddim` with
-    eta = 1: a deterministic one knows only one way down from y. For bits `noise` is the probability with which each
-    was flipped, which is a time of the process if its prior is ½.
+    At the time t with sigma/alpha = noise, alpha y is an x_t of the forward process. Continue with
+    `samplers.denoise(stepper, predict, key, *denoising_start(...))`. Take a random stepper, `ancestral` or `ddim` with
+    eta = 1: a deterministic one gives only one x_0 for y. For bits, `noise` is the probability with which each bit was
+    flipped. It corresponds to a time of the process if the prior is ½.
 
     Args:
-        times: the sampler's grid, descending to 0; those below t are kept behind t. Concrete: call this outside jit.
+        times: the sampler's grid, descending to 0. It must be concrete: call this outside jit.
+
+    Returns:
+        x_t, and the times of the chain: t, followed by the given times below t.
 
     Raises:
-        InputError: if times do not descend within [0, 1], if noise is not positive or beyond the schedule's end, if y
-            has values other than 0 and 1 of bits, or the prior of bits is not ½.
+        InputError: if times do not descend within [0, 1], if noise is not positive or is more than at the schedule's
+            end, if y has other values than 0 and 1 for bits, or if the prior of bits is not ½.
     """
     schedule: Schedule = process.schedule
     y, times = dtypes.as_float(y), np.asarray(times)
@@ -168,8 +175,8 @@ def denoising_start(
         check_bits(y)
         if not 0 < noise < 0.5 or process.prob != 0.5:
             raise InputError(
-                f"flips with probability {noise} are no time of a process with prior {process.prob}: the probability "
-                "must be in (0, 0.5) and the prior 0.5; use given(process, predict, flipped(y, probability))"
+                f"noise={noise}, the flip probability, must be in (0, 0.5), and the process must have prior 0.5, not "
+                f"prior {process.prob}: otherwise use given(process, predict, flipped(y, probability))"
             )
         log_snr = float(np.log1p(-2 * noise) - np.log(2 * noise))
     elif not noise > 0:
@@ -221,9 +228,10 @@ def _expected_full(process: Gaussian, predict: Predict, observation: Observation
     basis = jnp.broadcast_to(jnp.eye(size, dtype=xt.dtype)[:, None], (size, batch, size))
     jacobian = jnp.moveaxis(jax.vmap(push)(basis), 0, -1)
     alpha, power = (broadcast_to(a, jacobian) for a in (process.schedule.alpha(t), process.schedule.sigma(t) ** 2))
-    cov = 0.5 * power / alpha * (jacobian + jnp.swapaxes(jacobian, -1, -2))  # a network's is symmetric only nearly
-    # x̂_0 is known to a rounding over alpha, and its covariance to that squared: where alpha is tiny the floor says
-    # that x_t tells nothing. What still has no Cholesky factor is a network's error, and becomes "isotropic".
+    cov = 0.5 * power / alpha * (jacobian + jnp.swapaxes(jacobian, -1, -2))  # a network's is not quite symmetric
+    # The rounding error of x̂_0 grows as 1/alpha, that of its covariance as 1/alpha². The floor below is of this size:
+    # where alpha is tiny, x_t has no information. If cov still has no Cholesky factor, the network is wrong there, and
+    # cov becomes "isotropic".
     eye = jnp.eye(size, dtype=xt.dtype)
     cov = jax.lax.stop_gradient(cov + 16 * jnp.finfo(xt.dtype).eps * power / alpha**2 * eye)
     sound = jnp.isfinite(jnp.linalg.cholesky(cov)).all((-2, -1))
@@ -248,7 +256,7 @@ def _guided_gaussian(process: Gaussian, predict: Predict, log_r: LogR, xt: Array
 
 
 def shifted(process: Gaussian, prediction: Prediction, xt: Array, t: Array, slope: Array) -> Prediction:
-    """The prediction whose score is that of another one plus a slope. It stays as it is where alpha = 0."""
+    """The prediction with `slope` added to its score. It stays as it is where alpha = 0."""
     alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
     x0, eps = pair(prediction, process.schedule, xt, t)
     slope = jnp.where(alpha == 0, 0.0, slope)

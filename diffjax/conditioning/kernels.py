@@ -3,7 +3,8 @@
     perturbed  N(μ + V ∇ log r(μ), V),   B(c d/(c d + (1 - c)(1 - d))),   d = r(1)/(r(0) + r(1))
     tilted     the exact product of a kernel and an observation
 
-With the prior, the marginals and the posterior of the process unchanged, `samplers.ancestral` takes them as they are.
+Only the reverse kernel changes. Prior, marginals and posterior are those of the process, so `samplers.ancestral` can
+sample with them.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from diffjax.schedules import Schedule
 
 
 class Multiplied(NamedTuple):
-    """A process whose reverse kernel is changed: `multiply(kernel, xt, s)`. All else is the process's own."""
+    """A process whose reverse kernel is changed to `multiply(kernel, xt, s)`. All else is that of `process`."""
 
     process: Gaussian | Binomial
     multiply: Callable[[Distribution, Array, ArrayLike], Distribution]
@@ -56,17 +57,19 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
     """The paper's perturbed kernels (Sohl-Dickstein et al. 2015, table App.1), for any r with a gradient.
 
     N(μ, V) becomes N(μ + V ∇ log r(μ, s), V). B(c) becomes B(c d/(c d + (1 - c)(1 - d))), d = r(1)/(r(0) + r(1)), where
-    the other bits are as in x_t: exact if r factorises, and right to first order in the step if not.
+    the other bits are as in x_t. For bits this is exact if r factorises, and otherwise correct to first order in the
+    step.
 
-    **Biased** where log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1) the samples
-    have mean 2/3 and variance 1/3 after many steps, the posterior of r², where p r has 1/2 and 1/2. With
+    **Biased** if log_r does not depend on s, as in the paper. For p = N(0, 1) and r = N(1; x, τ² = 1), the samples have
+    mean 2/3 and variance 1/3 after many steps. That is the posterior of r²; p r has mean 1/2 and variance 1/2. With
     log_r(x, s) = log E[r(x_0) | x_s = x], which is log r(x) at s = 0, the bias vanishes with the length of the steps.
 
     Args:
-        probe: points such as those to be sampled, at which r is tried once: under jit nobody could report a NaN.
+        probe: points like those to be sampled. log_r is tried there once, because under jit a NaN cannot be reported.
 
     Raises:
-        InputError: if at the probe log_r is not of shape (batch,), or its gradient (for bits: its value) is not finite.
+        InputError: if at the probe log_r is not of shape (batch,), or if its gradient is not finite (for bits: if its
+            value is NaN).
     """
     bits = isinstance(process, Binomial)
     if bits:
@@ -85,19 +88,19 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
 
 
 def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied:
-    """The exact product of every reverse kernel with r, held constant over t: precisions, or log-odds, add.
+    """The exact product of every reverse kernel with r, held constant over t: the precisions, or log-odds, are added.
 
-    A known entry is y itself at every s, as in the paper's inpainting: clean pixels next to noisy ones.
+    A known entry is y itself at every s, as in the paper's inpainting: clean pixels are next to noisy ones.
 
-    **Biased.** For p = N(0, 1), y = 1, precision 1: mean 2/3 and variance 1/3 as in `perturbed`, where 1/2 and 1/2 is
-    right. Inpainting x_2 from a known x_1 = y of a Gaussian of unit variances and correlation ρ, after many steps of a
-    variance-preserving process, has
+    **Biased.** For p = N(0, 1), y = 1, precision 1, the mean is 2/3 and the variance 1/3, as in `perturbed`; right are
+    1/2 and 1/2. For a Gaussian with unit variances and correlation ρ, inpainting x_2 from a known x_1 = y gives, after
+    many steps of a variance-preserving process,
 
         mean      ρ y √(1 - ρ²) ∫_0^1 √u (1 - ρ² u²)^(-3/2) du     (0.606 y at ρ = 0.8, where 0.8 y is right)
         variance  (1 - ρ²) artanh(ρ)/ρ                              (0.494 at ρ = 0.8, where 0.36 is right)
 
     Raises:
-        InputError: if the observation's shape is not the event's, or it has values other than 0 and 1 of bits.
+        InputError: if the observation's shape is not the event's, or if it has other values than 0 and 1 for bits.
     """
     check_fits(process, observation)
 
@@ -114,5 +117,5 @@ def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied
 
 
 def _tilted_bits(kernel: Bernoulli, log_odds: Array) -> Bernoulli:
-    # c d/(c d + (1 - c)(1 - d)) in log-odds; a bit that is known is known, whatever the kernel holds of it.
+    # c d/(c d + (1 - c)(1 - d)) in log-odds. A known bit keeps its value, whatever the kernel's probability is.
     return Bernoulli(jnp.where(jnp.isinf(log_odds), log_odds, kernel.logits + log_odds))

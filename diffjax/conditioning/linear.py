@@ -2,10 +2,10 @@
 
     u = B x over the channels of every pixel, B orthonormal:    u_t = alpha u_0 + sigma B eps,   B eps ~ N(0, I)
 
-Rotated noise is the same noise, so u has the process of x, and a Predict of x is one of u: x_0, eps, v and the score
-all rotate with x. With the weights of grey along the first row of B, the grey value is |w| times the first channel of
-u, and knowing it is inpainting. Predict -> Predict: what comes out is in the channels of x again, for every sampler and
-every likelihood.
+Rotated noise has the same distribution, so u follows the same process as x. x_0, eps, v and the score all rotate with
+x, so a Predict of x gives a Predict of u. Let the first row of B be w/|w|, where w are the weights of grey. Then the
+grey value is |w| times the first channel of u, and to know it is inpainting. The result is a Predict in the channels of
+x again, for every sampler and every likelihood.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,15 @@ def colourisation(
 ) -> Predict:
     """The Predict of p(x_0 | grey), grey = Σ_c weights_c x_0,c of every pixel: `given`, in rotated channels.
 
-    What `given` says of `covariance` holds: "full" is exact if p is Gaussian, "isotropic" is for images.
+    `covariance` is as in `expected`: "full" is exact if p is Gaussian, "isotropic" is for images.
 
     Args:
-        grey: (batch, *positions, 1), or without batch for all examples the same.
-        weights: of the channels of x, at least two; (0.299, 0.587, 0.114) is the luma of television.
+        grey: (batch, *positions, 1), or without the batch axis if it is the same for all examples.
+        weights: one for each channel of x, at least two. (0.299, 0.587, 0.114) is the luma of television.
 
     Raises:
-        InputError: if grey has another last axis than 1, the weights are all 0 or not finite, or, at the call, if x has
-            other channels than there are weights or grey does not fit it.
+        InputError: if the last axis of grey is not of size 1 or the weights are all 0 or not finite; at the call, if
+            x has another number of channels than there are weights, or if grey does not fit x.
     """
     if jnp.ndim(grey) == 0 or jnp.shape(grey)[-1] != 1:
         raise InputError(f"grey has shape {jnp.shape(grey)}: give it a last axis of size 1 in place of the channels")
@@ -56,15 +56,15 @@ def colourisation(
 
 
 def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predict:
-    """The Predict of u = x @ basis.T, the last axis of x in the orthonormal basis whose rows are given.
+    """The Predict of u = x @ basis.T: the last axis of x in the orthonormal basis whose rows are given.
 
-    In these coordinates observe, condition and sample as always, e.g. with `tilted`; x = u @ basis is the way back, and
-    `rotated(..., basis.T)` that of a Predict. A `log_var` is one of channels and has no rotation: all channels of u get
-    its mean over those of x.
+    Observe, condition and sample in these coordinates as usual, e.g. with `tilted`. x = u @ basis maps samples back,
+    and `rotated(..., basis.T)` maps a Predict back. A `log_var` belongs to the channels of x and cannot be rotated:
+    every channel of u gets its mean over the channels of x.
 
     Raises:
-        InputError: if the basis is not orthonormal or, at the call, not of the size of the last axis, or the prediction
-            is of bits.
+        InputError: if the basis is not orthonormal; at the call, if it has not the size of the last axis or if the
+            prediction is of bits.
     """
     if np.ndim(basis) != 2 or np.shape(basis)[0] != np.shape(basis)[1]:
         raise InputError(f"a basis of channels is a square matrix, not of shape {np.shape(basis)}")
@@ -82,7 +82,7 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
             raise InputError(f"samples have {u.shape[-1]} channels, the basis {len(basis)}: they must agree")
         prediction = predict(turn(u, basis.T), t)
         if prediction.kind == "logits":
-            raise InputError("a prediction of kind 'logits' is one of bits, which do not rotate")
+            raise InputError("a prediction of kind 'logits' is for bits, which cannot be rotated: use another kind")
         log_var = prediction.log_var
         if log_var is not None:
             log_var = jnp.broadcast_to(log_var.mean(-1, keepdims=True), u.shape)
@@ -92,7 +92,7 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
 
 
 def basis_along(direction: Sequence[float]) -> Float[Array, "channels channels"]:
-    """An orthonormal basis, as rows, the first of which is the direction over its length.
+    """An orthonormal basis, as rows. The first row is the direction divided by its length.
 
     Raises:
         InputError: if the direction is not a vector of at least two finite numbers, one of them not 0.

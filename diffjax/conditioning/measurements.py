@@ -2,13 +2,14 @@
 
     A = U S Vᵀ,   u = Vᵀ x_0:   (Uᵀ y)_i / s_i = u_i + (tau/s_i) n_i,   and nothing is known of u_i where s_i is 0
 
-V is orthonormal, so u has the process of x, and a Predict of x is one of u, as in `rotated`. In these coordinates the
-observation says each entry on its own, and "isotropic" guidance by it is the pseudoinverse-guided one of Song et al.
+V is orthonormal, so u follows the same process as x, and a Predict of x gives a Predict of u, as in `rotated`. In these
+coordinates each entry is observed on its own. "isotropic" guidance is then the pseudoinverse guidance of Song et al.
 2023: ∇ log N(y; A x̂_0, r² A Aᵀ + tau² I), r² = sigma²/(alpha² + sigma²). A is decomposed once, before any sampling.
 
-How far each method is from the posterior, in an example: y = x_1 - x_2/2 + n/2 = 1 and DDPM's chain of 1000 steps; p is
-N(0, C), of unit variances and correlation 0.8, or the mixture 0.4 N((-1, 0), C) + 0.6 N((1, 0.5), diag(0.5, 0.3)). The
-errors of the means of x_1 and x_2, in posterior standard deviations, and the covariance's trace over the right one:
+An example shows how far each method is from the posterior: y = x_1 - x_2/2 + n/2 = 1, with DDPM's chain of 1000 steps.
+p is N(0, C) with unit variances and correlation 0.8, or the mixture 0.4 N((-1, 0), C) + 0.6 N((1, 0.5),
+diag(0.5, 0.3)). The columns are the errors of the means of x_1 and x_2, in posterior standard deviations, and the trace
+of the covariance over the right one:
 
                                        Gaussian                mixture
     `given`, "full"                0      0      1        -0.04  -0.01   1.06
@@ -35,21 +36,21 @@ from diffjax.errors import InputError
 from diffjax.linear_algebra import matmul
 from diffjax.predictions import Predict, Prediction
 
-MAX_EVENT = 4096  # entries of an event, beyond which its D x D basis is a mistake
-UNSEEN = 1e-5  # of the largest singular value: below it is the rounding of A
+MAX_EVENT = 4096  # entries of an event; with more, its D x D basis is too large
+UNSEEN = 1e-5  # times the largest singular value: smaller ones are rounding errors of A
 
 
 @pytrees.register
 @dataclass(frozen=True)
 class Measurement:
-    """y = A x_0 + noise · N(0, I), made by `linear_operator`; for `given` and `expected`, as an `Observation` is.
+    """y = A x_0 + noise · N(0, I), made by `linear_operator`. `given` and `expected` take it like an `Observation`.
 
-    y: (M,) or (batch, M), M the entries of a measurement.
-    matrix: A, (M, D), D the entries of an event.
+    y: (M,) or (batch, M), M the number of entries of a measurement.
+    matrix: A, (M, D), D the number of entries of an event.
     noise: tau, ().
     basis: Vᵀ, (D, D), orthonormal rows.
     seen: what is known of u = basis x_0, (D,) or (batch, D).
-    shape: of an event.
+    shape: the shape of an event.
     """
 
     y: Float[Array, "*batch M"]
@@ -70,7 +71,7 @@ class Measurement:
         """log N(y; A x, tau² I) in nats, the same at every t.
 
         Raises:
-            InputError: if there is no noise, and so no density.
+            InputError: if the noise is 0, because then y has no density.
         """
         if not isinstance(self.noise, jax.core.Tracer) and np.asarray(self.noise) == 0:
             raise InputError("y has no density without noise: give linear_operator a noise above 0")
@@ -88,7 +89,7 @@ class Measurement:
         return matmul(u, jnp.asarray(self.basis, u.dtype)).reshape(len(u), *self.shape)
 
     def inwards(self, predict: Predict) -> Predict:
-        """The Predict of u. A log-variance stays one of x, for nobody reads it before `outwards`."""
+        """The Predict of u, from one of x. A log-variance stays that of x: it is not read before `outwards`."""
 
         def turned(u: Array, t: Array) -> Prediction:
             prediction = predict(self.event(dtypes.as_float(u)), t)
@@ -97,7 +98,7 @@ class Measurement:
         return turned
 
     def outwards(self, predict: Predict) -> Predict:
-        """The Predict of x, of one of u."""
+        """The Predict of x, from one of u."""
 
         def turned(xt: Array, t: Array) -> Prediction:
             prediction = predict(self.coordinates(xt), t)
@@ -117,19 +118,20 @@ def linear_operator(
 ) -> Measurement:
     """The observation y = A x_0 + noise · N(0, I).
 
-    Directions of x_0 that A shrinks to below 1e-5 of what it does to others count as unseen. Where noise is 0, A x_0 is
-    the point of the range of A that is nearest to y.
+    Directions of x_0 whose singular value is below 1e-5 of the largest one count as not observed. If noise is 0, A x_0
+    is the point in the range of A that is nearest to y.
 
     Args:
-        apply: A, a linear function of one event, see `operators`. A matrix is made of it here, so it must not depend on
+        apply: A, a linear function of one event, see `operators`. Its matrix is computed here, so it must not depend on
             traced values.
-        y: (*measurement), or (batch, *measurement). It may be traced, as by a `vmap` of `twisted`.
-        noise: tau, at least 0. With 0, `given` knows A x_0 exactly, and there is no density `log_r`.
-        shape: of an event, at most 4096 entries. For larger ones see `colourisation` and `inpainting`, and `plugged`,
-            which needs no matrix.
+        y: (*measurement), or (batch, *measurement). It may be traced, e.g. by a `vmap` of `twisted`.
+        noise: tau, at least 0. With 0, `given` takes A x_0 as known exactly, and there is no density `log_r`.
+        shape: the shape of an event, at most 4096 entries. For larger events see `colourisation` and `inpainting`, or
+            `plugged`, which needs no matrix.
 
     Raises:
-        InputError: if apply is not linear, y or the noise do not fit, or the event is too large.
+        InputError: if apply is not linear or depends on traced values, if y or the noise do not fit, or if the event is
+            too large.
     """
     shape = tuple(shape)
     matrix, measured = _matrix(apply, shape)
@@ -145,9 +147,9 @@ def linear_operator(
     seen = scale > UNSEEN * scale.max(initial=0.0)
     rank, size = int(seen.sum()), matrix.shape[1]
     scale = np.where(np.arange(size) < rank, np.pad(scale, (0, size - len(scale)), constant_values=1.0), 1.0)
-    # numpy, because under jit jnp would trace even a concrete number, and `log_r` asks whether it is 0.
+    # numpy, because under jit jnp would trace even a concrete number, and `log_r` checks whether it is 0.
     noise = jnp.asarray(noise, y.dtype) if isinstance(noise, jax.core.Tracer) else np.asarray(noise, y.dtype)
-    # (Uᵀ y)_i/s_i of the seen directions, the first ones, and 0 of all others.
+    # (Uᵀ y)_i/s_i for the observed directions, which come first, and 0 for all others.
     pseudoinverse = jnp.asarray(np.matmul(np.eye(size, rank), left.T[:rank]) / scale[:, None], y.dtype)
     precision = jnp.where(jnp.arange(size) < rank, (jnp.asarray(scale, y.dtype) / noise) ** 2, 0.0)
     observation = Observation(matmul(flat, pseudoinverse.T), precision)
@@ -155,10 +157,12 @@ def linear_operator(
 
 
 def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A (M, D) and the shape of a measurement, after a look whether A is linear."""
+    """A (M, D) and the shape of a measurement. Checks that A is linear."""
     size = int(np.prod(shape))
     if size > MAX_EVENT:
-        raise InputError(f"an event of {size} entries is more than the {MAX_EVENT} that a matrix is made for")
+        raise InputError(
+            f"shape has {size} entries, but linear_operator makes a matrix for at most {MAX_EVENT}: use `plugged`"
+        )
     with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
         rng = np.random.default_rng(0)
         # 0, the unit vectors, and two points far from 0.
@@ -170,10 +174,10 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     zero, matrix, images = values[0], values[1 : size + 1].T, values[size + 1 :]
     points = probes[size + 1 :]
     off = np.abs(images - np.matmul(points, matrix.T))
-    # 0.1% of the terms that were summed is more than any rounding. A NaN is refused, too.
+    # 0.1% of the summed terms is more than any rounding error. A NaN is refused, too.
     if not (zero == 0).all() or not (off <= 1e-3 * np.matmul(np.abs(points), np.abs(matrix).T) + 1e-30).all():
         raise InputError(
-            "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, and is not at random points:"
-            " of a nonlinear function take `plugged` with `guided` or `twisted`"
+            "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, but at random points it is not:"
+            " for a nonlinear function use `plugged` with `guided` or `twisted`"
         )
     return matrix, found.shape[1:]

@@ -1,4 +1,4 @@
-"""Linear operators A, as functions of one example: what `linear_operator` and every other method here takes.
+"""Linear operators A, as functions of one example, for `linear_operator` and every other method here.
 
     mask        the known entries                            in-painting
     blur        the convolution with a kernel                deblurring
@@ -6,7 +6,7 @@
     project     inner products with random directions        compressed sensing
     grey        a weighted sum of the channels of a pixel    colourisation
 
-Images are (height, width, channels). Any other linear function of arrays is as good.
+Images are (height, width, channels). Any other linear function of arrays works, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,30 +27,30 @@ Operator = Callable[[Array], Array]  # x (*event) -> A x (*measurement)
 
 
 def mask(known: Bool[ArrayLike, " *event"]) -> Operator:
-    """x[known], a vector of the entries where the concrete mask is True.
+    """x -> x[known], the vector of the entries where the mask is True. The mask must be concrete.
 
     Raises:
         InputError: if the mask is not boolean, or True nowhere.
     """
     known = np.asarray(known)
     if known.dtype != bool or not known.any():
-        raise InputError(f"known must be boolean, and True somewhere, not {known.dtype} of sum {known.sum()}")
+        raise InputError(f"known must be boolean, and True somewhere, not {known.dtype} with sum {known.sum()}")
     where = np.flatnonzero(known)
     return lambda x: _of_shape(x, known.shape).reshape(-1)[where]
 
 
 def blur(kernel: Float[ArrayLike, "rows columns"], edge: Literal["circular", "zero"] = "circular") -> Operator:
-    """The convolution of every channel with a kernel of odd sides, of the image's own size.
+    """The convolution of every channel with a kernel of odd sides. The image keeps its size.
 
     Args:
-        edge: what lies beyond the image: its other side ("circular"), or 0 ("zero").
+        edge: how the image continues beyond its edge: periodically ("circular"), or with 0 ("zero").
 
     Raises:
-        InputError: if a side of the kernel is even, the edge is unknown or, at the call, x is no image (H, W, C).
+        InputError: if a side of the kernel is even, if edge is unknown or, at the call, if x is not (H, W, C).
     """
     kernel = as_float(kernel)
     if kernel.ndim != 2 or not all(side % 2 for side in kernel.shape):
-        raise InputError(f"a kernel has two odd sides, so that it has a middle: it is of shape {kernel.shape}")
+        raise InputError(f"kernel must have two odd sides, so that it has a middle, not shape {kernel.shape}")
     if edge not in ("circular", "zero"):
         raise InputError(f"edge must be 'circular' or 'zero', not {edge!r}")
     rows, columns = (side // 2 for side in kernel.shape)
@@ -87,7 +87,7 @@ def downsample(factor: int) -> Operator:
 
 
 def project(key: PRNGKeyArray, shape: tuple[int, ...], num: int) -> Operator:
-    """Inner products of an event of this shape with `num` directions of about unit length, N(0, I/D), fixed by the key.
+    """Inner products of an event (of this shape, D entries) with `num` random directions, drawn from N(0, I/D) by key.
 
     Raises:
         InputError: if num is not positive or, at the call, x has another shape.
@@ -100,16 +100,16 @@ def project(key: PRNGKeyArray, shape: tuple[int, ...], num: int) -> Operator:
 
 
 def grey(weights: Sequence[float] = (1 / 3, 1 / 3, 1 / 3)) -> Operator:
-    """Σ_c weights_c x_c of every pixel: (H, W, C) -> (H, W, 1). For images of any size `colourisation` is the same.
+    """Σ_c weights_c x_c of every pixel: (H, W, C) -> (H, W, 1). `colourisation` does the same for images of any size.
 
     Raises:
-        InputError: at the call, if x has other channels than there are weights.
+        InputError: at the call, if x has another number of channels than there are weights.
     """
 
     def apply(x: Array) -> Array:
         x = as_float(x)
         if x.shape[-1:] != (len(weights),):
-            raise InputError(f"x has shape {x.shape}, and there are {len(weights)} weights: one for each channel")
+            raise InputError(f"x has shape {x.shape}, but there are {len(weights)} weights: give one for each channel")
         return einsum("...c,c->...", x, jnp.asarray(weights, x.dtype))[..., None]
 
     return apply

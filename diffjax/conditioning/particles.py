@@ -1,13 +1,14 @@
 """The twisted diffusion sampler (Wu et al. 2023, algorithm 1): p(x_0) r(x_0)/Z by weighted particles.
 
-With r_t(x_t) > 0 a guess at E[r(x_0) | x_t], the twist, each particle starts at x_1 ~ p with w = r_1(x_1), and goes
+The twist r_t(x_t) > 0 approximates E[r(x_0) | x_t]. Each particle starts at x_1 ~ p with w = r_1(x_1), and moves by
 
     x_s ~ q(x_s | x_t),  the reverse kernel guided by r_t (`guided`), of the same variance
     w  <- w · p(x_s | x_t) r_s(x_s)/(q(x_s | x_t) r_t(x_t)),   r_0 = r itself
 
-Between steps the particles are drawn anew by their weights (systematic resampling) wherever their effective number
-1/Σ w² falls below a part of their number. Whatever the twist, E[Ẑ] = E[r(x_0)] over the chain of p at these times, and
-weighted means tend to those of p r/Z with the number K of particles: a bad twist costs particles, not truth.
+Before a step, the particles are resampled by their weights (systematic resampling) if their effective number 1/Σ w² is
+below a given part of their number. For every twist, E[Ẑ] = E[r(x_0)] over the chain of p at these times, and weighted
+means tend to those of p r/Z as the number K of particles grows. So a bad twist needs more particles, but is not biased
+in this limit.
 """
 
 from collections.abc import Callable
@@ -37,9 +38,9 @@ class Particles(NamedTuple):
     """Weighted draws: E[f(x_0) | y] is about Σ_k exp(log_weights_k) f(x_k).
 
     x: (K, *event).
-    log_weights: (K,), of sum 1.
-    log_evidence: (), log Ẑ in nats; E[Ẑ] = E[r(x_0)], which is p(y) if r is a likelihood with its constant.
-    ess: (steps,), the effective number 1/Σ w² before each step. Where it was below threshold · K, they were resampled.
+    log_weights: (K,), in nats. The weights sum to 1.
+    log_evidence: (), log Ẑ in nats. E[Ẑ] = E[r(x_0)], which is p(y) if r is a likelihood with its constant.
+    ess: (steps,), the effective number 1/Σ w² before each step. Below threshold · K, the particles were resampled.
     """
 
     x: Float[Array, "particles *event"]
@@ -59,13 +60,13 @@ def twisted(
     variance: Variance = "posterior",
     threshold: float = 0.5,
 ) -> Particles:
-    """Particles of p(x_0) r(x_0)/Z, p the chain that `ancestral(process, variance)` samples at these times.
+    """Particles of p(x_0) r(x_0)/Z, where p is the chain that `ancestral(process, variance)` samples at these times.
 
-    The last step, to s = 0, takes the mean of p's kernel, as `ancestral` does. One scan; `vmap` over keys, or over
-    observations, makes several populations.
+    The last step, to s = 0, takes the mean of p's kernel, as `ancestral` does. It is one scan. `vmap` over keys or
+    observations makes several populations.
 
-    For finite K weighted means are **biased**, as ratios are. In the Gaussian example of `measurements`, with 100
-    steps, the mean of x_1 is off, in posterior standard deviations, by
+    For finite K, weighted means are **biased**, because they are ratios. In the Gaussian example of `measurements`,
+    with 100 steps, the error of the mean of x_1, in posterior standard deviations, is
 
         particles                1     16     64
         twist `plugged`       0.60   0.15   0.06
@@ -74,15 +75,15 @@ def twisted(
     Args:
         times: descending from 1 to 0, as for `samplers.sample`.
         shape: (particles, *event). All particles are of one example.
-        log_r: x_0 (particles, *event) -> (particles,), in nats: `Measurement.log_r`, or of any other likelihood.
-        log_twist: (x_t, t) -> (particles,), log r_t up to a constant, with a gradient. `expected(process, predict,
-            measurement, "isotropic")` for a linear operator; unless given `plugged`, that of the paper.
+        log_r: x_0 (particles, *event) -> (particles,), in nats: `Measurement.log_r`, or that of any other likelihood.
+        log_twist: (x_t, t) -> (particles,), log r_t up to a constant, with a gradient. For a linear operator take
+            `expected(process, predict, measurement, "isotropic")`. The default is `plugged`, as in the paper.
         variance: of the reverse kernel, as in `ancestral`.
-        threshold: in [0, 1]; 0 never resamples, 1 wherever weights are not all equal.
+        threshold: in [0, 1]. 0 never resamples; 1 resamples whenever the weights are not all equal.
 
     Raises:
-        InputError: if the process is not Gaussian, the threshold not in [0, 1], concrete times do not decrease, or a
-            log-likelihood is not one number for each particle.
+        InputError: if the process is not Gaussian, the threshold is not in [0, 1], there are no particles, concrete
+            times do not decrease, or a log-likelihood is not one number for each particle.
     """
     if not isinstance(process, Gaussian):
         raise InputError(f"twisted is of Gaussian processes, not of {type(process).__name__}")
@@ -112,11 +113,11 @@ def effective_number(log_weights: Float[Array, " particles"]) -> Float[Array, ""
 
 
 def systematic(key: PRNGKeyArray, log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
-    """Indices drawn by weights: K w_k of index k, rounded up or down, and so on average."""
+    """Indices drawn by their weights. Index k comes K w_k times on average, always rounded up or down."""
     num = len(log_weights)
     below = jnp.cumsum(jax.nn.softmax(log_weights))
     position = (jnp.arange(num, dtype=below.dtype) + jax.random.uniform(key, (), below.dtype)) / num
-    # A position of 1, by rounding, is that of nobody, and the last particle may have no weight.
+    # A position rounded to 1 would belong to no particle. The last particle may have the weight 0.
     position = jnp.minimum(position, 1 - jnp.finfo(below.dtype).epsneg)
     return jnp.searchsorted(below / below[-1], position, side="right").astype(int)
 
@@ -124,7 +125,7 @@ def systematic(key: PRNGKeyArray, log_weights: Float[Array, " particles"]) -> In
 def _step(
     process: Gaussian, predict: Predict, twist: LogR, variance: Variance, threshold: float, carry: Triple, item: Triple
 ) -> tuple[Triple, Array]:
-    """From (x_t, log w / r_t(x_t), log Ẑ) at (key, t, s) to the same of s, and the effective number at t."""
+    """(x_t, log(w/r_t(x_t)), log Ẑ) and (key, t, s) -> the same three at s, and the effective number at t."""
     x, log_w, log_z = carry
     key, t, s = item
     num, (choice_key, noise_key) = len(x), jax.random.split(key)
@@ -141,7 +142,7 @@ def _step(
 
     p = process.reverse(prediction, x, s, t, variance)
     q = process.reverse(shifted(process, prediction, x, batch_t, slope), x, s, t, variance)
-    # The variance of a last step that is also the first may be 0: none of it is used.
+    # In a chain of one step the variance may be 0. It is not used at s = 0.
     p, q = (kernel._replace(variance=jnp.where(s == 0, 1.0, kernel.variance)) for kernel in (p, q))
     new = jnp.where(s == 0, p.mean, q.sample(noise_key))
     log_ratio = jnp.where(s == 0, 0.0, event_sum(p.log_prob(new) - q.log_prob(new)))

@@ -1,4 +1,4 @@
-"""How log r changes with x: its gradient, or for bits its difference at either value of each."""
+"""How log r changes with x: its gradient or, for bits, the difference of its values at 1 and 0 of each bit."""
 
 from collections.abc import Callable
 

@@ -1,21 +1,22 @@
-"""How far to trust draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
+"""Convergence diagnostics for draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
 
-Every chain is cut in two halves, so that a drift within one shows as a disagreement between two. With M half chains of
-N draws, W the mean of their variances and B/N the variance of their means,
+Every chain is cut in two halves. So a drift within a chain appears as a disagreement between two halves. With M half
+chains of N draws, W the mean of their variances and B/N the variance of their means,
 
     var⁺  = (N - 1)/N W + B/N
     R-hat = √(var⁺/W)
     ρ_t   = 1 - (W - mean of the chains' autocovariances at lag t)/var⁺
     ESS   = M N/τ,   τ = -1 + 2 Σ_{k<K} P_k + max(ρ_2K, 0)
 
-where P_k is the running minimum of ρ_2k + ρ_2k+1 and K the first k whose pair is not positive, or the last k: Geyer's
-initial monotone sequence (1992). τ is kept above 1/log₁₀(M N), for chains that are better than independent.
+where P_k is the running minimum of ρ_2k + ρ_2k+1. K is the first k whose pair is not positive, or the last k. This is
+Geyer's initial monotone sequence (1992). τ is at least 1/log₁₀(M N), for chains that are better than independent draws.
 
-All of it is computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which exist for heavy tails, too.
-The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank"), but for draws that
-are all equal: they tell nothing, and everything is NaN, as in the posterior package of R.
+All statistics are computed on normal scores of the ranks, ndtri((rank - 3/8)/(M N + 1/4)), which also exist for heavy
+tails. The conventions are those of arviz.ess(method="bulk"), ess(method="tail") and rhat(method="rank"), with one
+exception: if all draws are equal, the result is NaN, as in the posterior package of R.
 
-Ranks are integers, up to 2^30 draws: single precision knows no halves beyond 2^23, and takes p next to 1 for 1.
+Ranks are computed as integers, for up to 2^30 draws: single precision has no half integers beyond 2^23, and it rounds a
+p near 1 to 1.
 """
 
 from collections.abc import Callable
@@ -33,25 +34,26 @@ from diffjax.errors import InputError
 
 
 def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Effective sample size of the bulk: as many independent draws would tell the mean of the normal scores as well.
+    """Effective sample size of the bulk: this many independent draws give the mean of the normal scores as precisely.
 
-    NaN if all draws are equal, which is how a stuck sampler looks, or one is NaN. 16 bits are taken as float32.
+    NaN if all draws are equal, as from a stuck sampler, or if one is NaN. 16-bit draws are converted to float32.
 
     Raises:
-        InputError: if there is no chain and draw axis, or fewer than 4 draws a chain.
+        InputError: if the chain or the draw axis is missing, or a chain has fewer than 4 draws.
     """
     return _each(lambda x: _ess(_normal_scores(_halves(x))), draws)
 
 
 def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
+    """Effective sample size of the tails: the smaller one of those of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
 
-    Equal draws, NaN and errors as in `ess`. If I is the same for all draws, as it may be for bits, they count in full.
+    Equal draws, NaN and errors are as in `ess`. If I is the same for all draws, as may happen for bits, the result is
+    the number of draws.
     """
 
     def one(x: Array) -> Array:
         ordered = jnp.sort(x.ravel())
-        # x ≤ an interpolated quantile if and only if x ≤ the draw below it; integers make its rank exact.
+        # x is below an interpolated quantile if and only if x ≤ the draw below it. Integers make its rank exact.
         below, above = ordered[(x.size - 1) * 5 // 100], ordered[(x.size - 1) * 95 // 100]
         return jnp.minimum(*(_ess(_halves((x <= quantile).astype(x.dtype))) for quantile in (below, above)))
 
@@ -59,10 +61,10 @@ def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*even
 
 
 def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Split R-hat, the larger one of location (normal scores) and scale (normal scores of |x - median|).
+    """Split R-hat: the larger one of location (normal scores) and scale (normal scores of |x - median|).
 
-    1 if all half chains agree; distrust the draws above 1.01. One chain will do. Equal draws, NaN and errors as in
-    `ess`.
+    It is 1 if all half chains agree. Do not trust draws with R-hat above 1.01. One chain is enough. Equal draws, NaN
+    and errors are as in `ess`.
     """
 
     def one(x: Array) -> Array:
@@ -70,7 +72,7 @@ def rhat(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
         ordered = jnp.sort(halves.ravel())
         median = 0.5 * ordered[(halves.size - 1) // 2] + 0.5 * ordered[halves.size // 2]
         folded = jnp.abs(halves - median)
-        # fmax: draws of 0 and 1 in equal parts fold to equal ones, which say nothing.
+        # fmax, because equally many 0s and 1s fold to equal draws, whose R-hat is NaN.
         return jnp.fmax(_rhat(_normal_scores(halves)), _rhat(_normal_scores(folded)))
 
     return _each(one, draws)
@@ -109,9 +111,10 @@ def _normal_scores(x: Array) -> Array:
 
 
 def _score(excess: Int[Array, "..."], num: int, dtype: np.dtype) -> Float[Array, "..."]:
-    """ndtri(p) of a draw with `excess` more of the N = `num` draws below it than above: its rank is (N + 1 + excess)/2.
+    """ndtri(p) of a draw. `excess` is how many more of the `num` draws are below it than above.
 
-    It is odd in `excess`. The smaller one of p and 1 - p, (N - |excess| + 1/4)/(2 N + 1/2), has all its digits.
+    With N = num its rank is (N + 1 + excess)/2. The result is odd in `excess`. It is computed from the smaller one of p
+    and 1 - p, (N - |excess| + 1/4)/(2 N + 1/2), which loses no digits.
     """
     tail = ((num - jnp.abs(excess)).astype(dtype) + 0.25) / (2.0 * num + 0.5)
     return -jnp.sign(excess).astype(dtype) * jax.scipy.special.ndtri(tail)
@@ -137,7 +140,7 @@ def _ess(x: Array) -> Array:
     positive = jnp.cumprod(pairs > 0)
     end = jnp.minimum(positive.sum(), last)
     monotone = jnp.where(jnp.arange(last + 1) < end, jax.lax.cummin(pairs), 0.0)
-    # Where the pairs end before they fall to zero, arviz takes half of the last one as it is.
+    # If the last pair is still positive, arviz takes its first half as it is.
     rest = jnp.where(pairs[end] > 0, rho[2 * end], jnp.maximum(rho[2 * end], 0.0))
     tau = -1.0 + 2.0 * monotone.sum() + rest
     size = jnp.asarray(x.size, x.dtype)
@@ -145,8 +148,8 @@ def _ess(x: Array) -> Array:
 
 
 def _autocovariance(x: Array) -> Array:
-    """Of every row, at lags 0 .. N-1, each divided by N."""
+    """The autocovariance of every row at lags 0 .. N-1, each divided by N."""
     num = x.shape[1]
-    length = 1 << (2 * num - 1).bit_length()  # room for no lag to wrap round
+    length = 1 << (2 * num - 1).bit_length()  # long enough that no lag wraps round
     spectrum = jnp.abs(jnp.fft.rfft(x - x.mean(axis=1, keepdims=True), n=length)) ** 2
     return jnp.fft.irfft(spectrum, n=length)[:, :num] / num

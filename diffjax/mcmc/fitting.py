@@ -1,10 +1,10 @@
-"""A Gaussian fitted to a density by Markov chains: a proposal q for importance sampling where none is at hand.
+"""A Gaussian fitted to a density by Markov chains: a proposal q for importance sampling where no other is available.
 
     log ∫ f = log E_q[w],  w = f(z)/q(z),  q = N(m, c S),  m and S the moments of draws from f/∫f by HMC
 
-That is unbiased in w whatever the chains did, for q is fixed before z is drawn from it; chains that mixed make w vary
-little. The widening c > 1 keeps the tails of q above those of f, where a weight could be large. For the posterior of an
-auto-encoder with 32 latents the effective number of draws is a fifth of their number.
+The mean of w is unbiased even if the chains did not mix, because q is fixed before z is drawn from it. If they mixed, w
+varies little. The widening c > 1 keeps the tails of q above those of f, where weights could be large. For the posterior
+of an auto-encoder with 32 latents, the effective number of draws is a fifth of their number.
 """
 
 import jax
@@ -32,17 +32,22 @@ def fit_gaussian(
     num_leapfrog: int = 5,
     widening: float = 1.2,
 ) -> tuple[Float[Array, " dim"], Float[Array, "dim dim"]]:
-    """The mean and `widening` times the covariance of HMC's draws.
+    """The mean and `widening` times the covariance of the draws of HMC.
 
     Args:
         log_density: position (dim,) -> log f, a scalar in nats, up to a constant.
-        start: where each chain begins, one draw of it.
-        num_chains, num_steps: each chain takes `num_steps` to tune itself and as many again that count; their product
-            should be many times dim, or S is singular.
+        start: each chain begins at one draw from it.
+        num_chains, num_steps: each chain takes `num_steps` of warm-up, then `num_steps` whose draws are used. Use
+            many times dim draws, num_chains · num_steps; with dim or fewer, S is singular.
+        num_leapfrog: leapfrog steps in each step of HMC.
+        widening: c, the factor of the covariance.
+
+    Returns:
+        m (dim,) and c S (dim, dim).
 
     Raises:
-        InputError: if num_chains is no positive integer, a chain starts where log f or its gradient is not finite, or
-            as `warmup` and `hmc`. Where such a start is traced, so that it is no error, mean and covariance are NaN.
+        InputError: if num_chains is not a positive integer, if a chain starts where log f or its gradient is not
+            finite, or as `warmup` and `hmc`. Under `jit`, a bad start is not an error: mean and covariance are NaN.
     """
     num_chains = check_num_steps("num_chains", num_chains)
 
@@ -54,7 +59,7 @@ def fit_gaussian(
         position = promoted(start.sample(start_key))
         tuned = warmup(kernel, warmup_key, position, num_steps, step_size=0.1)
         states, _ = run(kernel(tuned.step_size, tuned.inverse_mass), key, tuned.position, num_steps)
-        return states.position, jnp.isfinite(tuned.step_size)  # not where the chain could not start
+        return states.position, jnp.isfinite(tuned.step_size)  # the step size is NaN if the chain could not start
 
     def program(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         draws, moved = jax.vmap(chain)(jax.random.split(key, num_chains))
@@ -66,5 +71,5 @@ def fit_gaussian(
 
     mean, cov, moved = eager.once(program, key)
     if is_concrete(moved) and not np.all(moved):
-        raise InputError("log_density and its gradient must be finite wherever start draws: for one chain they are not")
+        raise InputError("log_density and its gradient must be finite where start draws: for one chain they are not")
     return mean, cov

@@ -3,12 +3,12 @@
     Gibbs            z_i ~ p(z_i | the others)
     over-relaxation  z_i ~ N(μ_i + a (z_i - μ_i), σ_i² (1 - a²)),   where p(z_i | the others) = N(μ_i, σ_i²)
 
-Both leave p alone; a = 0 is Gibbs, and with -1 < a < 0 a coordinate jumps to the other side of its mean, which keeps a
-narrow valley from being a random walk (Salimans, Kingma and Welling 2015 use a = -0.76). Over-relaxed draws are
-reparameterised: differentiable in a, in the conditionals' parameters and in where the chain came from.
+Both leave p invariant. a = 0 is Gibbs. With -1 < a < 0 a coordinate moves to the other side of its mean, which avoids a
+random walk in a narrow valley (Salimans, Kingma and Welling 2015 use a = -0.76). Over-relaxed draws are
+reparameterised: they are differentiable in a, in the parameters of the conditionals and in the previous position.
 
-A systematic scan visits 0 .. D - 1 in turn, a random one D coordinates drawn uniformly with replacement, so that a step
-of either costs D conditionals. Only the random one is reversible.
+A systematic scan visits 0 .. D - 1 in turn. A random scan visits D coordinates, drawn uniformly with replacement. A
+step of either evaluates D conditionals. Only the random scan is reversible.
 """
 
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def gibbs(conditional: Callable[[Array, Array], Distribution], scan: Scan = "sys
     Args:
         conditional: (i, z (D,)) -> the scalar Distribution of z_i given the others, e.g. Normal or Bernoulli. i is
             traced: index with it, do not branch on it.
-        scan: in turn, or at random; see above.
+        scan: "systematic" or "random", see above.
 
     Returns:
-        A Kernel on floating-point vectors (D,); `vmap` over keys and states makes many chains.
+        A Kernel on floating-point vectors (D,). `vmap` over keys and states makes many chains.
 
     Raises:
-        InputError: if there is no such scan; from the kernel, if a position is no vector or a conditional no scalar.
+        InputError: if scan is unknown; from the kernel, if a position is not a vector or a conditional is not a scalar.
     """
     if scan not in get_args(Scan):
         raise InputError(f"scan must be one of {', '.join(get_args(Scan))}, not {scan!r}")
@@ -108,7 +108,7 @@ def over_relaxed_gibbs(
 
 
 def over_relaxed(conditional: Normal, z: ArrayLike, a: ArrayLike) -> Normal:
-    """Where Adler's rule takes z, elementwise: the transition of a bound, if it is wanted with its density.
+    """The distribution of the next z by Adler's rule, elementwise. Use it where the density of a transition is needed.
 
     Raises:
         InputError: if a is a number outside (-1, 1).

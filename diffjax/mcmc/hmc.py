@@ -2,12 +2,13 @@
 
     refresh   p ← c p + √(1 - c²) M^½ z,  z ~ N(0, I)                     (Horowitz 1991; c = 0 forgets the old p)
     propose   (q', p') = L steps of a palindromic integrator from (q, p)
-    accept    with probability min(1, exp(H(q, p) - H(q', p'))); else stay at q and turn the momentum round
+    accept    with probability min(1, exp(H(q, p) - H(q', p'))); otherwise stay at q and reverse the momentum
 
-The integrator is reversible and keeps volume, so that acceptance makes π(q) N(p; 0, M) stationary. Without it (HVI,
-Langevin correctors) the target is kept only as ε → 0, but the chain is smooth in ε, M and all that π depends on.
+The integrator is reversible and preserves volume. So, with the accept step, π(q) N(p; 0, M) is stationary. Without it
+(HVI, Langevin correctors) the target is stationary only in the limit ε → 0, but the chain is smooth in ε, M and the
+parameters of π.
 
-For the No-U-Turn sampler take blackjax, which knows the same log-density, step size and diagonal inverse mass:
+For the No-U-Turn sampler use blackjax, which takes the same log-density, step size and diagonal inverse mass:
 
     nuts = blackjax.nuts(log_density, step_size, inverse_mass)
     kernel = Kernel(nuts.init, nuts.step)
@@ -54,13 +55,14 @@ DIVERGENCE = 1000.0  # nats, as in Stan
 
 
 class HMCState(NamedTuple):
-    """Where a chain is.
+    """The state of a chain.
 
-    position: q, a pytree; leaves of 16 bits become float32, and all others keep their type, as does all below.
-    log_density: (), log π(q) in nats up to a constant; None if the target has only a score.
+    position: q, a pytree. 16-bit leaves become float32; all other leaves keep their type. The fields below have the
+        types of the position.
+    log_density: (), log π(q) in nats up to a constant. None if the target has only a score.
     score: ∇log π(q), like the position.
-    momentum: p at the end of the last step, like the position; None unless it is refreshed partially.
-    kept: (), the c of the next refreshment: 0 at the start, where there is no momentum yet. None like `momentum`.
+    momentum: p at the end of the last step, like the position. None unless it is refreshed partially.
+    kept: (), the c of the next refreshment, 0 at the start, where there is no momentum yet. None if `momentum` is.
     """
 
     position: Position
@@ -75,7 +77,7 @@ class HMCInfo(NamedTuple):
 
     accepted: (), whether the chain moved to the proposal; always True without Metropolis.
     acceptance_probability: (), min(1, exp(-energy_error)), whether or not Metropolis is on.
-    energy_error: (), H(q', p') - H(q, p) in nats, +inf if it is not a number.
+    energy_error: (), H(q', p') - H(q, p) in nats; +inf in place of NaN.
     divergent: (), whether the energy error exceeds 1000 nats.
     """
 
@@ -95,29 +97,30 @@ def hmc(
     coefficients: Coefficients = LEAPFROG,
     score: Score | None = None,
 ) -> Kernel:
-    """The kernel of Hamiltonian Monte Carlo, of one chain; `vmap` makes many.
+    """The kernel of Hamiltonian Monte Carlo, for one chain. `vmap` makes many.
 
     Args:
         log_density: position -> log π up to a constant, a scalar in nats. None if `score` is given.
         step_size: ε > 0.
-        num_leapfrog: L, the number of integrator steps. L score evaluations (times the integrator's drifts) a step.
-        inverse_mass: M⁻¹, best near the covariance of π: a number; the diagonal, a pytree like the position or an array
-            that broadcasts against it; or a dense (n, n) matrix, n the size of the whole position.
-        metropolis: False takes every proposal.
-        persistence: c in [0, 1), the share of the momentum that is kept from step to step.
+        num_leapfrog: L, the number of integrator steps. A step of the kernel takes L score evaluations, times the
+            number of drifts in the integrator.
+        inverse_mass: M⁻¹, best near the covariance of π. A number; the diagonal, as a pytree like the position or an
+            array that broadcasts against it; or a dense (n, n) matrix, n the size of the whole position.
+        metropolis: if False, every proposal is accepted.
+        persistence: c in [0, 1), the factor of the old momentum in the new one.
         coefficients: of the integrator, e.g. MCLACHLAN.
-        score: position -> ∇log π, for targets whose density nobody knows, as `hmc(None, ..., score=score)`.
+        score: position -> ∇log π, for targets with an unknown density, as in `hmc(None, ..., score=score)`.
 
     Returns:
         A Kernel of HMCState and HMCInfo.
 
     Raises:
-        InputError: here, if num_leapfrog is no positive integer, step_size not positive and finite, persistence no
-            number in [0, 1), the coefficients no palindrome, not exactly one of log_density and score given, or
-            Metropolis asked of a score; by `init`, if the position is not floating-point, the log-density not scalar,
-            it or the score not finite there, the score not like the position, or the inverse mass not of the position's
-            shape or not positive definite. What is traced is not looked at: from a start where the log-density is
-            finite and the score is not, every step is `divergent`.
+        InputError: if num_leapfrog is not a positive integer, step_size is not positive and finite, persistence is not
+            a number in [0, 1), the coefficients are not a palindrome, log_density and score are both given or both
+            missing, or metropolis is True with a score. From `init`: if the position is not floating-point, the
+            log-density is not scalar, it or the score is not finite at the position, the score is not like the
+            position, or the inverse mass does not fit the position or is not positive definite. Traced values are not
+            checked: from a start where the log-density is finite and the score is not, every step is `divergent`.
     """
     num_leapfrog = check_num_steps("num_leapfrog", num_leapfrog)
     _check_arguments(log_density, step_size, metropolis, persistence, coefficients, score)
@@ -168,7 +171,7 @@ def hmc(
 
 
 def _root(inverse_mass: Any) -> tuple[Any, Array | None]:
-    """M^½, of a diagonal and of a dense M: made once, so that no loop over steps repeats it."""
+    """M^½, for a diagonal and for a dense M. It is made once, so that no loop over steps repeats it."""
     return jax.tree.map(lambda m: 1.0 / jnp.sqrt(as_float(m)), inverse_mass), _dense_root(inverse_mass)
 
 
@@ -203,7 +206,7 @@ def _evaluation(log_density: LogDensity | None, score: Score | None) -> Callable
 
 
 def _dense_root(inverse_mass: Any) -> Array | None:
-    """M^½ = L⁻ᵀ where L Lᵀ = M⁻¹; None if this cannot be a dense mass."""
+    """M^½ = L⁻ᵀ where L Lᵀ = M⁻¹. None if `inverse_mass` is not a square matrix."""
     if not isinstance(inverse_mass, Array | np.ndarray) or inverse_mass.ndim != 2 or len(set(inverse_mass.shape)) != 1:
         return None
     lower = jnp.linalg.cholesky(as_float(inverse_mass))
@@ -227,14 +230,14 @@ def _check_arguments(
     if (log_density is None) == (score is None):
         raise InputError("give either log_density or, as score=, its gradient: exactly one of the two")
     if metropolis and log_density is None:
-        raise InputError("metropolis=True needs a log_density, of which a score knows no differences: set it to False")
+        raise InputError("metropolis=True needs a log_density, and only a score is given: set metropolis to False")
 
 
 def _check_target(log_density: LogDensity | None, score: Score | None, position: Position) -> None:
     if log_density is not None:
         value = jax.eval_shape(log_density, position)
         if jnp.shape(value) != ():
-            raise InputError(f"log_density must be a scalar, not of shape {value.shape}: chains are made by vmap")
+            raise InputError(f"log_density must be a scalar, not of shape {value.shape}: use vmap for several chains")
     if score is not None:
         slope = jax.eval_shape(score, position)
         if jax.tree.map(jnp.shape, slope) != jax.tree.map(jnp.shape, position):
@@ -249,7 +252,7 @@ def _check_start(value: Array | None, gradient: Position) -> None:
         raise InputError(f"log_density is {value} at the start: begin where it is finite")
     for leaf in jax.tree.leaves(gradient):
         if is_concrete(leaf) and not np.isfinite(leaf).all():
-            raise InputError(f"the score at the start is not finite, {leaf}: begin where it is")
+            raise InputError(f"the score at the start is not finite, {leaf}: begin where it is finite")
 
 
 def _check_positive(inverse_mass: Any, position: Position) -> None:

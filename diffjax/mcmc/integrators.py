@@ -3,10 +3,10 @@
     kick   p ← p + b ε ∇log π(q)
     drift  q ← q + a ε M⁻¹ p
 
-A step is kick b₁, drift a₁, kick b₂, ..., kick b₁, given by its coefficients (b₁, a₁, b₂, ..., b₁). Each is a shear, so
-the Jacobian is 1; a palindrome is reversed by turning the momentum round, and its order is even. Only the score ∇log π
-is needed, so that the same function serves Hamiltonian Monte Carlo, Hamiltonian variational inference and Langevin
-correctors, and it is differentiable in everything but the number of steps.
+A step is kick b₁, drift a₁, kick b₂, ..., kick b₁, given by its coefficients (b₁, a₁, b₂, ..., b₁). Each kick and drift
+is a shear, so the Jacobian is 1. A palindrome is reversed by changing the sign of the momentum, and its order is even.
+Only the score ∇log π is needed. So the same function serves Hamiltonian Monte Carlo, Hamiltonian variational inference
+and Langevin correctors. It is differentiable in everything but the number of steps.
 
     LEAPFROG   (½, 1, ½), order 2 (Duane et al. 1987)
     MCLACHLAN  two stages, order 2 with the smallest error constant (McLachlan 1995; Blanes et al. 2014, eq. 17)
@@ -49,20 +49,21 @@ def leapfrog(
     num_steps: int,
     inverse_mass: Any = 1.0,
 ) -> tuple[Position, Position]:
-    """`num_steps` leapfrog steps from (position, momentum); num_steps + 1 evaluations of the score.
+    """`num_steps` leapfrog steps from (position, momentum), with num_steps + 1 evaluations of the score.
 
     Args:
-        score: ∇log π, position -> pytree like it. Positions may carry leading batch axes if the score does.
-        step_size: ε, a number or an array that broadcasts against every leaf of the position; backwards if negative.
-        inverse_mass: M⁻¹: a number; the diagonal, a pytree like the position or an array that broadcasts against it;
-            or a dense (n, n) matrix, n the size of the whole position, which then has no batch axes: `vmap` over the
-            examples of a batch.
+        score: ∇log π, position -> pytree like it. Positions may have leading batch axes if the score does.
+        step_size: ε, a number or an array that broadcasts against every leaf of the position. A negative one goes
+            backwards in time.
+        inverse_mass: M⁻¹. A number; the diagonal, as a pytree like the position or an array that broadcasts against it;
+            or a dense (n, n) matrix, n the size of the whole position. With a matrix the position has no batch axes:
+            `vmap` over the examples of a batch.
 
     Returns:
-        The position and the momentum at the end, in the types of the position's leaves; 16 bits become float32.
+        The position and the momentum at the end, in the types of the position's leaves. 16-bit leaves become float32.
 
     Raises:
-        InputError: if num_steps is no positive integer, step_size is 0 or not finite, the position is not
+        InputError: if num_steps is not a positive integer, step_size is 0 or not finite, the position is not
             floating-point, or step_size or inverse_mass do not fit its shape.
     """
     return integrate(LEAPFROG, score, position, momentum, step_size, num_steps, inverse_mass)
@@ -77,10 +78,10 @@ def integrate(
     num_steps: int,
     inverse_mass: Any = 1.0,
 ) -> tuple[Position, Position]:
-    """`leapfrog` with another integrator, e.g. MCLACHLAN; as many evaluations a step as it has drifts.
+    """`leapfrog` with another integrator, e.g. MCLACHLAN. A step takes one score evaluation for each of its drifts.
 
     Raises:
-        InputError: as `leapfrog`, or if the coefficients are no palindrome of kicks and drifts that each sum to 1.
+        InputError: as `leapfrog`, or if the coefficients are not a palindrome whose kicks and drifts each sum to 1.
     """
     if is_concrete(step_size) and not np.all(np.isfinite(np.asarray(step_size)) & (np.asarray(step_size) != 0)):
         raise InputError(f"step_size must be finite and not 0, not {step_size}")
@@ -109,9 +110,13 @@ def trajectory(
     num_steps: int,
     inverse_mass: Any,
 ) -> tuple[Position, Position, tuple[Any, Position]]:
-    """`integrate` for who knows evaluate(position) already: evaluate gives (anything, score), as value_and_grad does.
+    """`integrate` for callers that already have evaluate(position).
 
     The score and the momentum have the types of the position's leaves, and so have the results.
+
+    Args:
+        evaluate: position -> (anything, score), as from `jax.value_and_grad`.
+        current: evaluate(position) at the start.
 
     Returns:
         Position, momentum and evaluate(position) at the end.
@@ -142,15 +147,15 @@ def trajectory(
         q, p, (_, score) = step(*carry)
         return (q, p, score), None
 
-    # Only the last step's value is asked for. Where there is one, that step stands outside of the loop, so that the
-    # others need not compute it: 1.2 times as fast (experiments/benchmarks/README.md).
+    # Only the value at the last step is needed. If there is a value, the last step is outside of the loop, so that the
+    # other steps need not compute it: 1.2 times as fast (experiments/benchmarks/README.md).
     outside = 0 if current[0] is None else 1
     carry, _ = jax.lax.scan(body, (position, momentum, current[1]), None, length=num_steps - outside)
     return step(*carry) if outside else (*carry[:2], (None, carry[2]))
 
 
 def velocity(inverse_mass: Any, momentum: Position) -> Position:
-    """M⁻¹ p, for the three kinds of inverse mass that `leapfrog` takes."""
+    """M⁻¹ p, for the three kinds of inverse mass of `leapfrog`."""
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel(momentum)
         return unravel(matmul(jnp.asarray(inverse_mass, flat.dtype), flat))
@@ -158,19 +163,19 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
 
 
 def is_dense(inverse_mass: Any, position: Position) -> bool:
-    """Whether it is a matrix over the whole position, and not a number or a diagonal."""
+    """Whether the inverse mass is a matrix over the whole position, and not a number or a diagonal."""
     size = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(position))
     return isinstance(inverse_mass, Array | np.ndarray) and inverse_mass.shape == (size, size)
 
 
 def _diagonal(inverse_mass: Any, position: Position) -> Any:
-    """One array stands for a pytree of itself."""
+    """A pytree like the position. A single array is repeated for every leaf."""
     one = jax.tree_util.all_leaves([inverse_mass])
     return jax.tree.map(lambda _: inverse_mass, position) if one else inverse_mass
 
 
 def promoted(position: Position) -> Position:
-    """Its leaves as arrays, those of 16 bits as float32."""
+    """The position with its leaves as arrays. 16-bit leaves become float32."""
     arrays = jax.tree.map(jnp.asarray, position)
     return jax.tree.map(lambda x: as_float(x) if jnp.issubdtype(x.dtype, jnp.floating) else x, arrays)
 
@@ -181,18 +186,18 @@ def typed(tree: Any, position: Position) -> Any:
 
 
 def ravel(position: Position) -> tuple[Array, Callable[[Array], Position]]:
-    """The position as one vector, and the way back, also from leaves of several types under strict promotion."""
+    """The position as one vector, and the function back. Leaves may differ in type, even under strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         return ravel_pytree(position)
 
 
 def is_concrete(tree: Any) -> bool:
-    """Whether there are numbers to look at, and none of them is traced."""
+    """Whether no leaf is traced, so that the values can be checked."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def is_whole(num: Any) -> bool:
-    """Whether it is an integer of Python or numpy; True and False are none."""
+    """Whether it is an integer of Python or numpy. True and False do not count as integers."""
     return isinstance(num, numbers.Integral) and not isinstance(num, bool)
 
 
@@ -210,7 +215,7 @@ def check_floating(position: Position) -> None:
 
 
 def check_num_steps(name: str, num_steps: int, least: int = 1) -> int:
-    """The integer, of Python's own type: numpy's short ones overflow."""
+    """num_steps as a Python int, because numpy's short integers overflow. InputError if it is less than `least`."""
     if not is_whole(num_steps) or num_steps < 1:
         raise InputError(f"{name} must be a positive integer known before compilation, not {num_steps!r}")
     if num_steps < least:
@@ -224,7 +229,7 @@ def check_step_size(step_size: ArrayLike) -> None:
 
 
 def check_mass(inverse_mass: Any, position: Position, batched: bool = False) -> None:
-    """Whether its shape fits. In a position that may have batch axes, a matrix is not taken for a diagonal."""
+    """Raises `InputError` unless the shape fits. With `batched` axes in the position, a square matrix is ambiguous."""
     if is_dense(inverse_mass, position):
         return
     shape, like = jax.tree.map(jnp.shape, inverse_mass), jax.tree.map(jnp.shape, position)

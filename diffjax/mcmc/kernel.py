@@ -15,8 +15,8 @@ from diffjax.mcmc.integrators import Position, check_num_steps
 class Kernel(NamedTuple):
     """init(position) -> state; step(key, state) -> (state, info).
 
-    States and infos are NamedTuples of arrays, every state with a field `position`, so that `vmap` makes many chains,
-    `scan` a long one, and `grad` goes through a chain whose steps are differentiable.
+    States and infos are NamedTuples of arrays, and every state has a field `position`. So `vmap` makes many chains,
+    `scan` makes a long one, and `grad` goes through a chain whose steps are differentiable.
     """
 
     init: Callable[[Position], Any]
@@ -24,20 +24,19 @@ class Kernel(NamedTuple):
 
 
 def can_move(state: Any) -> Bool[Array, ""]:
-    """Whether position, log-density and score, as far as the state has them, are finite: else nothing is accepted."""
+    """Whether position, log-density and score are finite, if the state has them. Otherwise nothing is accepted."""
     parts = [state.position, *(getattr(state, name, None) for name in ("log_density", "score"))]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parts)]).all()
 
 
 def run(kernel: Kernel, key: PRNGKeyArray, position: Position, num_steps: int) -> tuple[Any, Any]:
-    """One chain of `num_steps` from a position, as one scan.
+    """One chain of `num_steps` from a position, as one scan. `vmap` over key and position makes several chains.
 
     Returns:
-        The states after every step and their infos, stacked along a new first axis. Chains: `vmap` over key and
-        position.
+        The states after every step and their infos, stacked along a new first axis.
 
     Raises:
-        InputError: if num_steps is no positive integer, or as the kernel's `init` for the position.
+        InputError: if num_steps is not a positive integer, or as the kernel's `init` for the position.
     """
     num_steps = check_num_steps("num_steps", num_steps)
 

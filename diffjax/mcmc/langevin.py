@@ -2,9 +2,9 @@
 
     x' = x + h M⁻¹ ∇log π(x) + √(2h) M^-½ z,  z ~ N(0, I)
 
-This is the Euler step of dx = ∇log π dt + √2 dW for M = 1 (Roberts & Tweedie 1996). The paper on annealed Langevin
-dynamics (Song & Ermon 2019) writes x + ½α ∇log π + √α z: its α is 2h. Unadjusted, the chain has a bias of order h: on
-N(0, s²) its stationary variance is s²/(1 - h/(2s²)). With Metropolis (MALA) it has none.
+For M = 1 this is the Euler step of dx = ∇log π dt + √2 dW (Roberts & Tweedie 1996). The paper on annealed Langevin
+dynamics (Song & Ermon 2019) writes x + ½α ∇log π + √α z; its α is 2h. Without Metropolis the chain has a bias of order
+h: on N(0, s²) its stationary variance is s²/(1 - h/(2s²)). With Metropolis (MALA) there is no bias.
 """
 
 from typing import Any
@@ -25,13 +25,13 @@ def langevin(
     inverse_mass: Any = 1.0,
     score: Score | None = None,
 ) -> Kernel:
-    """x + h M⁻¹ score + √(2h) M^-½ z, unadjusted or, with `metropolis`, MALA. One score evaluation a step.
+    """x + h M⁻¹ score + √(2h) M^-½ z, unadjusted or, with `metropolis`, MALA. One score evaluation per step.
 
     Args:
         log_density: position -> log π up to a constant, a scalar in nats. None if `score` is given.
         step_size: h > 0.
         inverse_mass: M⁻¹, the preconditioner, as in `hmc`.
-        score: position -> ∇log π, for targets whose density nobody knows, as `langevin(None, h, score=score)`.
+        score: position -> ∇log π, for targets with an unknown density, as in `langevin(None, h, score=score)`.
 
     Returns:
         A Kernel of HMCState and HMCInfo.

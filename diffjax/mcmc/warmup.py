@@ -1,13 +1,18 @@
-"""Warm-up: a step size by dual averaging and a diagonal mass by running variances, in windows as Stan's.
+"""Warm-up: a step size by dual averaging and a diagonal mass by running variances, in windows as in Stan.
 
-Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) steers the mean acceptance probability α_t to a target δ:
+Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) moves the mean acceptance probability α_t to a target δ:
 
     log ε_{t+1} = μ - √t/γ · 1/(t + t₀) Σ_{i ≤ t} (δ - α_i),   log ε̄_{t+1} = t^-κ log ε_{t+1} + (1 - t^-κ) log ε̄_t
 
-with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. The first 15% of the steps only tune ε; then, in windows of 25, 50,
-100, ... steps, the variances of a window become M⁻¹ of the next, shrunk towards 10⁻³ as in Stan, and ε starts afresh;
-the last 10%, but at least 15 steps, tune ε to the final mass. Fresh ε begin ten times too large, and fewer steps would
-not bring them down. Where less than 10 steps are left for variances, M⁻¹ stays 1.
+with γ = 0.05, t₀ = 10, κ = 0.75, μ = log 10 ε₀. There are three phases:
+
+    first 15%   only ε is tuned
+    windows     of 25, 50, 100, ... steps. The variances of a window, shrunk towards 10⁻³ as in Stan, become M⁻¹ of the
+                next window, and dual averaging starts again
+    last 10%    at least 15 steps: ε is tuned to the final mass. A restart begins with an ε that is about ten times too
+                large, and fewer steps would not bring it down
+
+If less than 10 steps are left for the windows, M⁻¹ stays 1.
 """
 
 import math
@@ -32,11 +37,11 @@ FIRST_WINDOW, LEAST_WINDOW, LEAST_LAST = 25, 10, 15
 
 
 class Warmup(NamedTuple):
-    """What a chain learned.
+    """The result of a warm-up.
 
     step_size: (), for `make_kernel`.
-    inverse_mass: diagonal, like the position: about the variances of the target.
-    position: where the chain has got to.
+    inverse_mass: the diagonal, like the position, near the variances of the target.
+    position: the last position of the chain.
     """
 
     step_size: Float[Array, ""]
@@ -66,7 +71,7 @@ def warmup(
     target_acceptance: float = 0.8,
     step_size: ArrayLike = 1.0,
 ) -> Warmup:
-    """Runs one chain of `num_steps`, tuning its kernel; `vmap` over key and position tunes each chain by itself.
+    """Runs one chain of `num_steps` and tunes its kernel. `vmap` over key and position tunes each chain on its own.
 
     Args:
         make_kernel: (step size, diagonal inverse mass like the position) -> Kernel whose info has an
@@ -74,14 +79,14 @@ def warmup(
             `lambda h, mass: langevin(log_density, h, metropolis=True, inverse_mass=mass)`.
         num_steps: at least 20; a few hundred are usual.
         target_acceptance: δ; 0.8 suits HMC (Hoffman & Gelman 2014), 0.574 MALA (Roberts & Rosenthal 1998).
-        step_size: the first one tried; it may be wrong by many orders of magnitude.
+        step_size: the first step size; it may be wrong by many orders of magnitude.
 
     Raises:
-        InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), step_size is not positive and
-            finite, the kernel has no acceptance probability, or as its `init` for the position.
+        InputError: if num_steps is not an integer of at least 20, the target is not in (0, 1), step_size is not
+            positive and finite, the kernel has no acceptance probability, or as its `init` for the position.
 
-    A chain that starts where its log-density or its score is not finite never moves. Where that is traced, so that it
-    is no error, the step size is NaN.
+    A chain that starts where its log-density or its score is not finite never moves. Under `jit` this is not an error,
+    and the step size is NaN.
     """
     num_steps = check_num_steps("num_steps", num_steps, least=20)
     check_step_size(step_size)
@@ -97,7 +102,7 @@ def warmup(
         key, slow, ends = item
         state, info = make_kernel(jnp.exp(averaging.log_step), mass).step(key, state)
         if getattr(info, "acceptance_probability", None) is None:
-            raise InputError("warmup needs a kernel with an acceptance probability, as hmc with a log_density has")
+            raise InputError("warmup needs a kernel with an acceptance probability: use e.g. hmc with a log_density")
         averaging = _average(averaging, target - jnp.asarray(info.acceptance_probability, dtype))
         variance = _choose(slow, _observe(variance, state.position), variance)
         mass = _choose(ends, _estimate(variance), mass)
@@ -116,7 +121,7 @@ def warmup(
 
 
 def _windows(num_steps: int) -> tuple[Array, Array]:
-    """Which steps count towards variances, and which end a window; the last window takes what does not fill another."""
+    """Which steps count towards variances, and which end a window. The last window includes what is left over."""
     start, stop = round(0.15 * num_steps), num_steps - max(round(0.1 * num_steps), LEAST_LAST)
     slow, ends = np.zeros(num_steps, bool), np.zeros(num_steps, bool)
     if stop - start < LEAST_WINDOW:
@@ -155,7 +160,7 @@ def _observe(state: _Variance, x: Position) -> _Variance:
 
 
 def _estimate(state: _Variance) -> Position:
-    """The variances of the window, weighed n to 5 against 10⁻³."""
+    """The variances of the window, averaged with 10⁻³ with the weights n and 5."""
 
     def one(squares: Array) -> Array:
         num = state.num.astype(squares.dtype)
