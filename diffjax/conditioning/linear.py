@@ -82,7 +82,7 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
             raise InputError(f"samples have {u.shape[-1]} channels, the basis {len(basis)}: they must agree")
         prediction = predict(turn(u, basis.T), t)
         if prediction.kind == "logits":
-            raise InputError("a prediction of kind 'logits' is for bits, which cannot be rotated: use another kind")
+            raise InputError("predictions of kind 'logits' are for bits and cannot be rotated: use a Gaussian process")
         log_var = prediction.log_var
         if log_var is not None:
             log_var = jnp.broadcast_to(log_var.mean(-1, keepdims=True), u.shape)

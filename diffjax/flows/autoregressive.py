@@ -1,10 +1,10 @@
-"""Autoregressive flows: entry i is scaled and shifted by what entries before it are.
+"""Autoregressive flows: the shift and the scale of entry i depend on the entries before it.
 
     y_i = shift_i(x_1..x_{i-1}) + exp(log_scale_i(x_1..x_{i-1})) x_i,    log det = Σ log_scale_i
 
-Forward is one pass of the conditioner, the inverse dim passes, one after the other. As it stands it is the inverse
-autoregressive flow (IAF, Kingma et al. 2016): sampling is fast, which a variational posterior needs. Turned round by
-`invert` it is the masked autoregressive flow (MAF, Papamakarios et al. 2017): the density of data is fast.
+Forward takes one pass of the conditioner. The inverse takes dim passes, one after the other. Used directly, this is the
+inverse autoregressive flow (IAF, Kingma et al. 2016): sampling is fast, as a variational posterior needs. Exchanged by
+`invert`, it is the masked autoregressive flow (MAF, Papamakarios et al. 2017): the density of data is fast.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ def autoregressive(conditioner: Callable[[Array], tuple[Array, Array]], form: Fo
     """IAF; `invert(autoregressive(...))` is MAF.
 
     Args:
-        conditioner: x (*batch, dim) -> m and s, each (*batch, dim), whose entry i is a function of x_1..x_{i-1} alone:
-            `nets.masked.MADE`, or any other that is; nobody checks. Whatever else it depends on it closes over.
-        form: what m and s mean, `gated(2.0)` unless given; `bounded()` for a density model.
+        conditioner: x (*batch, dim) -> m and s, each (*batch, dim). Their entry i must be a function of x_1..x_{i-1}
+            alone, as in `nets.masked.MADE`. This is not checked. The conditioner closes over all else it depends on.
+        form: how m and s give shift and log_scale, by default `gated(2.0)`; use `bounded()` for a density model.
 
     Raises:
         InputError: if m and s are not shaped like x.
@@ -40,7 +40,7 @@ def autoregressive(conditioner: Callable[[Array], tuple[Array, Array]], form: Fo
     def entry_by_entry(y: Array) -> tuple[Array, Array]:
         def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             x, log_det = state
-            # One entry at a time: of those after it, what x is not yet could grow without bound.
+            # Only entry i is used: later entries of x are not solved yet, and their values could grow without bound.
             shift, log_scale = (a[..., i] for a in shift_and_log_scale(conditioner, form, x))
             return x.at[..., i].set((y[..., i] - shift) * jnp.exp(-log_scale)), log_det - log_scale
 

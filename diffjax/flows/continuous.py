@@ -4,14 +4,15 @@
     log |det ∂y/∂x| = ∫ ∇·v(z, t) dt from 0 to 1       (their theorem 1; the infinitesimal flows of Rezende & Mohamed
                                                         2015, section 3.2, without noise)
 
-The inverse solves the same equation from 1 to 0. Any v with a bounded slope will do: no layer has to be invertible by
-its form. The divergence is exact, one derivative a dimension, or Hutchinson's estimate with probes that are kept during
-a solve (FFJORD, Grathwohl et al. 2019), whose log-determinants are random and unbiased. What v costs is measured by
+The inverse solves the same equation from 1 to 0. v may be any function with a bounded slope; its layers need not be
+invertible. The divergence is exact, with one derivative per dimension, or Hutchinson's estimate, with probes that stay
+fixed during a solve (FFJORD, Grathwohl et al. 2019). The estimated log-determinants are random and unbiased. Two costs
+of v are
 
     kinetic    ∫ |v|² dt          jacobian   ∫ ‖∂v/∂z‖²_F dt,  by the same directions as the divergence
 
-which are small where paths are straight and steps can be long (Finlay et al. 2020, eq. 10; they have uᵀ∂v where this
-has ∂v u, of the same mean). Steps are adaptive, and gradients go by one of the two adjoints of `sde.ode`.
+They are small where paths are straight and steps can be long (Finlay et al. 2020, eq. 10; they have uᵀ∂v where this
+module has ∂v u, which has the same mean). Steps are adaptive. Gradients use one of the two adjoints of `sde.ode`.
 """
 
 from collections.abc import Callable
@@ -36,11 +37,11 @@ Velocity = Callable[[Array, Array], Array]  # z (*batch, dim), t () -> dz/dt (*b
 class Integration(NamedTuple):
     """How the equation is solved.
 
-    rtol, atol: of one step, for every vector; the log-determinant counts as one more entry.
-    max_steps: accepted and rejected ones.
+    rtol, atol: tolerances of one step, for every vector. The log-determinant counts as one more entry of the vector.
+    max_steps: the largest number of steps, accepted and rejected.
     adjoint: "checkpoint" or "backsolve", see `sde.ode`.
     divergence: "exact" or "hutchinson"; None is "exact" up to 16 dimensions.
-    num_probes, probe: of "hutchinson": how many each vector has, "rademacher" or "gaussian".
+    num_probes, probe: for "hutchinson": the number of probes of each vector, and "rademacher" or "gaussian".
     """
 
     rtol: float = 1e-5
@@ -52,7 +53,7 @@ class Integration(NamedTuple):
     probe: Probe = "rademacher"
 
     def check(self) -> "Integration":
-        """Itself.
+        """Checks the fields and returns self.
 
         Raises:
             InputError: on an unknown choice, or a tolerance or a number that is not positive.
@@ -67,11 +68,11 @@ class Integration(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Where vectors were carried, and by what.
+    """The result of a solve.
 
-    z: (*batch, dim), at the end. log_det: (*batch,), of the way from the start.
+    z: (*batch, dim), the vectors at the end. log_det: (*batch,), of the map from the start to the end.
     num_evaluations: (), calls of the velocity, each on all vectors.
-    costs: kinetic and jacobian, both (*batch,), as above; empty unless asked for.
+    costs: kinetic and jacobian, both (*batch,), see above. Empty without `costs=True`.
     """
 
     z: Float[Array, "*batch dim"]
@@ -84,9 +85,9 @@ def continuous(velocity: Velocity, integration: Integration | None = None, key: 
     """x -> the solution at time 1 that starts from x at time 0.
 
     Args:
-        velocity: smooth in z; what it closes over is differentiable by either adjoint.
+        velocity: v, smooth in z. Both adjoints give gradients for the values that it closes over.
         integration: None is `Integration()`.
-        key: of the probes, one key or one for each vector. Both directions of the flow draw the same probes.
+        key: for the probes, one key or one for each vector. Both directions of the flow draw the same probes.
 
     Raises:
         InputError: from the functions of the flow, as `carry`.
@@ -107,18 +108,18 @@ def carry(
     key: randomness.Keys | None = None,
     costs: bool = False,
 ) -> Path:
-    """From time 0 to 1, or from 1 to 0 if `inverse`.
+    """Solves the equation from time 0 to 1, or from 1 to 0 if `inverse`.
 
-    The vectors share their steps. One that is not finite, or whose velocity is not, is NaN, and the others stay as they
-    are.
+    All vectors share the same steps. If a vector or its velocity is not finite, its result is NaN; the others are not
+    affected.
 
     Args:
-        costs: whether to integrate `kinetic` and `jacobian` too, which the error control then includes.
+        costs: whether to integrate `kinetic` and `jacobian`, too. The error control then includes them.
 
     Raises:
-        InputError: on a velocity of another shape than x, an unknown choice, bad tolerances, probes without a key or
-            with as many keys as there are not vectors, and if max_steps do not reach the end. Under `jit`, where that
-            cannot be raised, the result is NaN then.
+        InputError: on a velocity of another shape than x, an unknown choice, tolerances that are not positive, probes
+            without a key, another number of keys than vectors, and if max_steps do not reach the end. Under `jit` this
+            last error cannot be raised, and the result is NaN.
     """
     how = (integration or Integration()).check()
     x = _as_velocity(velocity, x)
@@ -136,7 +137,7 @@ def carry(
         v, divergence, square = with_divergence(at, state[0], directions)
         if not costs:
             return v, divergence
-        sign = -1.0 if inverse else 1.0  # costs grow either way
+        sign = -1.0 if inverse else 1.0  # so that costs are positive in both directions
         return v, divergence, sign * (v**2).sum(1), sign * square
 
     state = (flat, *[jnp.zeros(len(flat), x.dtype)] * (3 if costs else 1))

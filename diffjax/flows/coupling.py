@@ -1,9 +1,9 @@
-"""Coupling layers: some entries pass and say what is done to the others (Dinh et al. 2015, 2017).
+"""Coupling layers: some entries pass unchanged and determine how the others change (Dinh et al. 2015, 2017).
 
     additive (NICE)     y = x + (1 - mask) t(mask x)                             det = 1
     affine (RealNVP)    y = mask x + (1 - mask)(x exp(s(mask x)) + t(mask x))    log det = Σ (1 - mask) s
 
-Any network can be the conditioner, since it is never inverted. Layers must take turns in what they keep.
+Any network can be the conditioner, because it is never inverted. Successive layers must keep different entries.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +20,22 @@ from diffjax.flows.flow import Flow, check_dim, concrete
 
 
 def checkerboard(shape: Sequence[int], parity: int) -> Bool[np.ndarray, " dim"]:
-    """Every other entry of an array of this shape, raveled: of (dim,) those of even index if parity is 0, else odd.
+    """A raveled mask, true at every other entry of an array of this shape: where the sum of indices is even (parity 0).
+
+    With parity 1, it is true where the sum is odd.
 
     Raises:
-        InputError: if there are not two entries, or the parity is not 0 or 1.
+        InputError: if there are fewer than two entries, or the parity is not 0 or 1.
     """
     _check_parity(int(np.prod(shape)), parity)
     return (np.indices(shape).sum(0) % 2 == parity).ravel()
 
 
 def halves(dim: int, parity: int) -> Bool[np.ndarray, " dim"]:
-    """The first half (less one, of an odd number) if parity is 0, else the others.
+    """A mask, true at the first dim // 2 entries if parity is 0, and at the others if it is 1.
 
     Raises:
-        InputError: if there are not two entries, or the parity is not 0 or 1.
+        InputError: if there are fewer than two entries, or the parity is not 0 or 1.
     """
     _check_parity(dim, parity)
     return (np.arange(dim) < dim // 2) == (parity == 0)
@@ -43,14 +45,14 @@ def additive_coupling(
     mask: Bool[Array | np.ndarray, " dim"],
     conditioner: Callable[[Float[Array, "*batch dim"]], Float[Array, "*batch dim"]],
 ) -> Flow:
-    """x -> x + t(x where mask is true), where it is not.
+    """Adds t to x where mask is false. t depends on the entries of x where mask is true.
 
     Args:
         mask: true where x passes unchanged, `checkerboard` or `halves`.
-        conditioner: t, from vectors with zeros where mask is false; what it gives elsewhere is not used.
+        conditioner: t. Its input has zeros where mask is false; its output is not used where mask is true.
 
     Raises:
-        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+        InputError: if the mask is true everywhere or nowhere, or shapes do not fit.
     """
     _check_mask(mask)
 
@@ -73,15 +75,15 @@ def affine_coupling(
     conditioner: Callable[[Array], tuple[Array, Array]],
     form: Form | None = None,
 ) -> Flow:
-    """x -> shift + exp(log_scale) x where mask is false, both by what x is where it is true.
+    """x -> shift + exp(log_scale) x where mask is false. shift and log_scale depend on x where mask is true.
 
     Args:
         mask: true where x passes unchanged, `checkerboard` or `halves`.
-        conditioner: from vectors with zeros where mask is false to m and s, each (*batch, dim).
-        form: what m and s mean, `bounded(2.0)` unless given.
+        conditioner: x (*batch, dim), with zeros where mask is false, -> m and s, each (*batch, dim).
+        form: how m and s give shift and log_scale, by default `bounded(2.0)`.
 
     Raises:
-        InputError: if the mask keeps or moves nothing, or shapes do not go together.
+        InputError: if the mask is true everywhere or nowhere, or shapes do not fit.
     """
     _check_mask(mask)
     form = form or bounded()
@@ -115,4 +117,4 @@ def _check_mask(mask: Array | np.ndarray) -> None:
     if np.ndim(mask) != 1:
         raise InputError(f"mask must be a vector, not of shape {np.shape(mask)}")
     if concrete(mask) and (np.all(mask) or not np.any(mask)):
-        raise InputError(f"mask must be true where x is kept and false where it is moved: both, not {np.asarray(mask)}")
+        raise InputError(f"mask must be true (x is kept) and false (x is moved) somewhere, not {np.asarray(mask)}")

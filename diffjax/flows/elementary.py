@@ -1,10 +1,10 @@
-"""Flows of each entry by itself, and a permutation; the scales that coupling and autoregressive layers use.
+"""Elementwise flows and a permutation, and the scales that coupling and autoregressive layers use.
 
     affine   y = shift + scale x
     logit    y = log(p/(1 - p)),  p = margin + (1 - 2 margin) x          (data in [0, 1]: Dinh et al. 2017, section 4.1)
-    reverse  y_i = x_{dim - i}
+    reverse  y_i = x_{dim + 1 - i}
 
-A layer y = shift + exp(log_scale) x takes two numbers m and s from a network, by one of two forms:
+A layer y = shift + exp(log_scale) x takes two numbers m and s from a network. It uses them in one of two forms:
 
     bounded  shift = m,           log_scale = limit tanh(s/limit)        (Dinh et al. 2017)
     gated    shift = (1 - σ) m,   log_scale = log σ,  σ = sigmoid(s + bias)       (Kingma et al. 2016, eq. 14)
@@ -26,14 +26,14 @@ Form = Callable[[Array, Array], tuple[Array, Array]]  # m, s -> shift, log_scale
 
 
 def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"]) -> Flow:
-    """x -> shift + scale x; with scale = exp(parameters) the last layer of NICE (Dinh et al. 2015, section 3.3).
+    """x -> shift + scale x. With scale = exp(parameters) it is the last layer of NICE (Dinh et al. 2015, section 3.3).
 
     Raises:
-        InputError: if a scale is not positive and finite (as far as it can be seen: not inside `jit`).
+        InputError: if a scale is not positive and finite. This is not checked inside `jit`.
     """
     shift, scale = alike(shift, scale)
     if concrete(scale) and not ((scale > 0) & jnp.isfinite(scale)).all():
-        raise InputError(f"scale must be positive and finite everywhere, for there is no inverse else; not {scale}")
+        raise InputError(f"scale must be positive and finite everywhere, not {scale}: otherwise there is no inverse")
 
     def forward(x: Array) -> tuple[Array, Array]:
         x, m, s = alike(x, shift, scale)
@@ -49,17 +49,17 @@ def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"
 
 
 def logit(margin: float) -> Flow:
-    """From [0, 1] to the line; `margin` keeps the ends finite.
+    """From [0, 1] to the real line. `margin` keeps the values at 0 and 1 finite.
 
     Raises:
-        InputError: if margin is not above 0 and below 1/2.
+        InputError: if margin is not in (0, 1/2).
     """
     if not 0 < margin < 0.5:
         raise InputError(f"margin must lie between 0 and 1/2, both excluded, not {margin!r}")
     width = 1 - 2 * margin
 
     def log_det(y: Array) -> Array:
-        """Of forward: dx/dy = σ(y) σ(-y)/width."""
+        """The log-determinant of forward: dx/dy = σ(y) σ(-y)/width."""
         return (jax.nn.softplus(y) + jax.nn.softplus(-y) + math.log(width)).sum(-1)
 
     def forward(x: Array) -> tuple[Array, Array]:
@@ -83,7 +83,7 @@ reverse = Flow(_reversed, _reversed)
 
 
 def bounded(limit: float = 2.0) -> Form:
-    """Scales between exp(-limit) and exp(limit); 0, 0 gives the identity.
+    """Scales between exp(-limit) and exp(limit). m = s = 0 gives the identity.
 
     Raises:
         InputError: if limit is not positive.
@@ -94,12 +94,12 @@ def bounded(limit: float = 2.0) -> Form:
 
 
 def gated(bias: float = 2.0) -> Form:
-    """Scales below 1, near it at the start: the bias is of a gate that should be open, as in an LSTM."""
+    """Scales below 1. The bias opens the gate at the start, as in an LSTM, so that scales begin near 1."""
     return lambda m, s: (jax.nn.sigmoid(-s - bias) * m, jax.nn.log_sigmoid(s + bias))
 
 
 def shift_and_log_scale(conditioner: Callable[[Array], tuple[Array, Array]], form: Form, x: Array) -> tuple:
-    """What a layer does to each entry, both of x's shape, else an InputError, and of its type."""
+    """shift and log_scale of each entry, in the type of x. Raises `InputError` if they have another shape than x."""
     m, s = conditioner(x)
     shift, log_scale = form(jnp.asarray(m, x.dtype), jnp.asarray(s, x.dtype))
     if not shift.shape == log_scale.shape == x.shape:

@@ -2,9 +2,9 @@
 
     x ~ p,  y = f(x):    log p_y(y) = log p(x) - log |det ∂f/∂x|
 
-A `Flow` is two pure functions over vectors with any leading axes. Parameters are whatever the function that made it
-closes over: what a neural network gives for each example, or leaves of a pytree that `jax.grad` goes through. Their
-leading axes broadcast against those of the vectors, and the types of both together are that of the result (`dtypes`).
+A `Flow` is two pure functions over vectors with any leading axes. They close over their parameters: outputs of a neural
+network for each example, or leaves of a pytree that is differentiated by `jax.grad`. The leading axes of parameters
+broadcast against those of the vectors, and the type of the result follows from the types of both (`dtypes`).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Move = Callable[[Array], tuple[Array, Array]]
 class Flow(NamedTuple):
     """An invertible map. Both functions take (*batch, dim) and give (*batch, dim) and a log-determinant (*batch,).
 
-    Where the parameters have batch axes that a vector lacks the result has them.
+    If the parameters have batch axes that the vectors lack, the result has them, too.
 
     forward_and_log_det: x -> y, log |det ∂y/∂x|
     inverse_and_log_det: y -> x, log |det ∂x/∂y|
@@ -36,15 +36,15 @@ class Flow(NamedTuple):
 
 
 def invert(flow: Flow) -> Flow:
-    """The same map the other way round."""
+    """The inverse map: forward and inverse are exchanged."""
     return Flow(flow.inverse_and_log_det, flow.forward_and_log_det)
 
 
 def chain(flows: Sequence[Flow]) -> Flow:
-    """One after the other, the first first.
+    """The flows one after the other. Forward applies the first one first.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are no flows.
     """
     flows = tuple(flows)
     if not flows:
@@ -63,7 +63,7 @@ def chain(flows: Sequence[Flow]) -> Flow:
 
 
 def stacked(layer: Callable[[Any], Flow], params: Any) -> Flow:
-    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`: compiled as one layer."""
+    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`. One layer is compiled."""
 
     def through(name: str, x: Array) -> tuple[Array, Array]:
         def step(carry: tuple[Array, Array], p: Any) -> tuple[tuple[Array, Array], None]:
@@ -82,18 +82,18 @@ def stacked(layer: Callable[[Any], Flow], params: Any) -> Flow:
 
 
 class Base(Protocol):
-    """What a flow starts from: (*batch, dim); `log_prob` is elementwise, or of whole vectors."""
+    """The distribution before the flow, of vectors (*batch, dim). `log_prob` is elementwise, or of whole vectors."""
 
     def sample(self, key: PRNGKeyArray) -> Array: ...
     def log_prob(self, x: Array) -> Array: ...
 
 
 class Transformed(NamedTuple):
-    """The law of y = flow(x), x ~ base. Log-probabilities are of whole vectors, in nats.
+    """The distribution of y = flow(x), x ~ base. Log-probabilities are of whole vectors, in nats.
 
-    Batch axes of base, flow and y broadcast: log_prob of one y under a batch of laws is (*batch,). The base has all the
-    axes along which draws are to be independent.
-    `sample_and_log_prob` is differentiable in all parameters and needs no inverse: what a variational posterior takes.
+    Batch axes of base, flow and y broadcast: log_prob of one y under a batch of distributions is (*batch,). The base
+    must have all axes along which draws are independent.
+    `sample_and_log_prob` is differentiable in all parameters and needs no inverse. A variational posterior uses it.
     """
 
     base: Base
@@ -112,7 +112,8 @@ class Transformed(NamedTuple):
         return self._base_log_prob(x) + log_det
 
     def _base_log_prob(self, x: Array) -> Array:
-        # Of x with all the batch axes of the base an elementwise density has x's axes, and that of vectors one less.
+        # x gets all batch axes of the base. Then an elementwise density has as many axes as x, and one of vectors has
+        # one less.
         drawn = jax.eval_shape(self.base.sample, jax.random.key(0))
         x = jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, drawn.shape))
         log_prob = self.base.log_prob(x)
@@ -120,7 +121,7 @@ class Transformed(NamedTuple):
 
 
 def concrete(x: Any) -> bool:
-    """Whether the values are known now, and so can be looked at: not inside `jit`, `grad` or `scan`."""
+    """Whether the values are known, so that they can be checked. Inside `jit`, `grad` or `scan` they are not."""
     return not isinstance(x, jax.core.Tracer)
 
 

@@ -3,9 +3,9 @@
     y = z + û tanh(t),  t = wᵀz + b,    û = u + (m(wᵀu) - wᵀu) w/|w|²,  m(a) = -1 + softplus(a) > -1
     log det = log(1 + wᵀû sech² t) = log(tanh² t + s sech² t),    s = 1 + wᵀû = softplus(wᵀu)
 
-The second form has no cancellation where wᵀû is next to -1, beyond which there is no inverse. The inverse is that of
-t -> t + (s - 1) tanh t, which is odd and increasing, and on t ≥ 0 concave or convex: Newton's method from one end of
-the bracket converges from one side.
+The second form has no cancellation where wᵀû is near -1. Below -1 there is no inverse. The inverse is found from that
+of t -> t + (s - 1) tanh t. This function is odd and increasing, and on t ≥ 0 it is concave or convex, so Newton's
+method from one end of the bracket converges from one side.
 """
 
 import jax
@@ -19,17 +19,17 @@ from diffjax.dtypes import alike
 from diffjax.errors import InputError
 from diffjax.flows.flow import Flow, check_dim, concrete
 
-TINY = 1e-12  # |w|² below which û is kept from growing like 1/|w|
-NEWTON_STEPS = 40  # 6 to 10 do; more where s is next to 0 and t too, a triple root
+TINY = 1e-12  # for |w|² below this, û does not grow like 1/|w|
+NEWTON_STEPS = 40  # 6 to 10 are enough, but more are needed where s and t are near 0, close to a triple root
 
 
 def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Float[Array, "*#batch"]) -> Flow:
-    """z -> z + û tanh(wᵀz + b), for any real parameters; their leading axes broadcast against those of z.
+    """z -> z + û tanh(wᵀz + b), for any real parameters. Their leading axes broadcast against those of z.
 
-    The inverse is to float precision, and differentiable by the implicit function theorem.
+    The inverse is exact to float precision, and differentiable by the implicit function theorem.
 
     Raises:
-        InputError: if the shapes do not go together, or w is 0 (as far as it can be seen: not inside `jit`).
+        InputError: if the shapes do not fit, or w is 0. The value of w is not checked inside `jit`.
     """
     u, w, b = alike(u, w, b)
     if w.ndim < 1 or u.shape != w.shape or b.shape != w.shape[:-1]:
@@ -46,7 +46,7 @@ def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Fl
         z, u_, w_, b_ = alike(z, u, w, b)
         square, dot = (w_ * w_).sum(-1), (w_ * u_).sum(-1)
         floor = jnp.maximum(square, TINY)
-        share = square / floor  # 1, but for a w that is all but 0
+        share = square / floor  # 1 unless w is almost 0
         s = share * jax.nn.softplus(dot) + (1 - share) * (1 + dot)
         u_hat = u_ + ((jax.nn.softplus(dot) - 1 - dot) / floor)[..., None] * w_
         return z, (w_ * z).sum(-1) + b_, u_hat, s
@@ -64,7 +64,7 @@ def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Fl
 
 
 def _slope(s: Array, t: Array) -> Array:
-    """The derivative of t + (s - 1) tanh t, which is the determinant."""
+    """The derivative of t + (s - 1) tanh t. It is the determinant of the flow."""
     sech_square = 4 * jax.nn.sigmoid(2 * t) * jax.nn.sigmoid(-2 * t)
     return jnp.tanh(t) ** 2 + s * sech_square
 
@@ -86,7 +86,7 @@ def _solve(s: Array, c: Array) -> Array:
         inside = (newton >= low) & (newton <= high)
         return low, high, jnp.where(inside, newton, 0.5 * (low + high))
 
-    # |t - c| < |s - 1|, toward 0 if s > 1 and away from it if not. Newton starts where it cannot overshoot.
+    # |t - c| < |s - 1|, and t is nearer to 0 than c if s > 1, else farther. Newton starts where it cannot overshoot.
     low = jnp.maximum(target - jnp.maximum(slope - 1, 0), 0)
     high = target + jnp.maximum(1 - slope, 0)
     start = jnp.where(slope > 1, low, high)

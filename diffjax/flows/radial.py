@@ -2,11 +2,11 @@
 
     y = z + β (z - z_0)/(α + r),  r = |z - z_0|,    α = softplus(.) > 0,  β = -α + softplus(.) > -α
 
-With the gap g = α + β > 0 nothing is a difference of nearly equal numbers, next to the border β = -α too:
+With the gap g = α + β > 0, no term is a difference of nearly equal numbers, even near the limit β = -α:
 
     y - z_0 = (z - z_0) (g + r)/(α + r),    det = [(g + r)/(α + r)]^(dim - 1) [r² + 2αr + αg]/(α + r)²
 
-and with ρ = |y - z_0| the inverse has r² + (g - ρ) r - αρ = 0, of which one root is positive.
+For the inverse, let ρ = |y - z_0|. Then r is the only positive root of r² + (g - ρ) r - αρ = 0.
 """
 
 import jax
@@ -22,13 +22,13 @@ from diffjax.flows.flow import Flow, check_dim
 def radial(
     centre: Float[Array, "*#batch dim"], raw_alpha: Float[Array, "*#batch"], raw_gap: Float[Array, "*#batch"]
 ) -> Flow:
-    """z -> z + β (z - centre)/(α + r), α = softplus(raw_alpha), α + β = softplus(raw_gap); any real parameters.
+    """z -> z + β (z - centre)/(α + r), α = softplus(raw_alpha), α + β = softplus(raw_gap), for any real parameters.
 
-    It expands (β > 0) where raw_gap > raw_alpha and is the identity where they are equal. Leading axes of the
-    parameters broadcast against those of z.
+    It expands (β > 0) if raw_gap > raw_alpha, and is the identity if they are equal. Leading axes of the parameters
+    broadcast against those of z.
 
     Raises:
-        InputError: if the shapes do not go together.
+        InputError: if the shapes do not fit.
     """
     centre, raw_alpha, raw_gap = alike(centre, raw_alpha, raw_gap)
     if centre.ndim < 1 or not raw_alpha.shape == raw_gap.shape == centre.shape[:-1]:
@@ -59,7 +59,7 @@ def radial(
         rho = _norm(off)
         half = 0.5 * (rho - gap)
         root = jnp.sqrt(half**2 + alpha * rho)
-        # The positive root, by the formula in which nothing cancels; the inner where is for the gradient.
+        # The positive root, by the formula without cancellation. The inner where avoids a NaN in the gradient.
         r = jnp.where(half > 0, half + root, alpha * rho / jnp.where(half > 0, 1.0, root - half))
         return middle + off * ((alpha + r) / (gap + r))[..., None], -log_det(r, alpha, gap)
 
@@ -67,6 +67,6 @@ def radial(
 
 
 def _norm(x: Array) -> Array:
-    """|x|, whose gradient at 0 is taken to be 0 instead of NaN."""
+    """|x|, with the gradient 0 instead of NaN at x = 0."""
     square = (x * x).sum(-1)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

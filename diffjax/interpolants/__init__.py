@@ -1,10 +1,10 @@
-"""From one law to another: paths between paired points, and flows and diffusions along them.
+"""From one distribution to another: paths between paired points, and flows and diffusions along them.
 
-linear     straight lines between the points, with noise on the way or none
+linear     straight lines between the points, with or without noise on the way
 couplings  which points of a batch are pairs: independent, optimal, entropic
 bridges    Schrödinger bridge matching
 reflow     how straight a flow is, and the pairs that make it straighter
-mixtures   all of it for two mixtures of Gaussians in closed form
+mixtures   interpolants between two mixtures of Gaussians in closed form
 """
 
 from diffjax.interpolants import bridges, couplings, mixtures, reflow

@@ -7,10 +7,11 @@ A mixture of Brownian bridges over π is turned into a Markov process of the sam
 
     dx = (x_0 - x_t)/t (-dt) + σ dw, downwards in time, with E[x_0 | x_t] in place of x_0         (Peluchetti 2023)
 
-The second line above is its step with x̂_0 held: exact where x_0 is a function of x_t, and no noise is left at s = 0.
-It has these marginals for any π as t - s -> 0. It is the Schrödinger bridge, the process nearest to σ times Brownian
-motion with the two given end laws, if π is the entropic coupling of these with ε = 2σ²: `couplings.sinkhorn(2 σ²)`
-(Tong et al. 2024, [SF]²M; Shi et al. 2023 find π by iterating the bridge itself).
+The second line above is the step of this process with x̂_0 held fixed. It is exact if x_0 is a function of x_t, and at
+s = 0 no noise is left. As t - s -> 0 it has the marginals p_t, for every π. The Schrödinger bridge is the process
+nearest to σ times Brownian motion among those with the two given distributions at the ends. The process above is this
+bridge if π is the entropic coupling of the two with ε = 2σ²: `couplings.sinkhorn(2 σ²)` (Tong et al. 2024, [SF]²M; Shi
+et al. 2023 find π by iterating the bridge itself).
 
 The network learns x̂_0, a Predict of kind "x0". Bridges are interpolants: `interpolants.interpolant(σ/√2)`.
 """
@@ -37,7 +38,11 @@ def bridge_matching(
     t: Float[Array, " batch"],
     sigma: float,
 ) -> Float[Array, " batch"]:
-    """Mean over the event of |x_0 - x̂_0|² at times t in (0, 1]: t² times the squared error of the drift.
+    """Mean over the event of |x_0 - x̂_0|² at times t in (0, 1]. It is t² times the squared error of the drift.
+
+    Args:
+        x0, x1: pairs of data and source, from the coupling π.
+        sigma: σ, in the units of the data.
 
     Raises:
         InputError: if sigma is not positive and finite, x0 and x1 differ in shape, or the prediction is of another kind
@@ -50,12 +55,12 @@ def bridge_matching(
 
 
 def drift(predict: Predict, x: Float[Array, "batch *event"], t: Float[Array, ""]) -> Float[Array, "batch *event"]:
-    """(x̂_0 - x)/t, per unit of falling time."""
+    """(x̂_0 - x)/t, the drift for decreasing time."""
     return (value(predict, "x0", x, jnp.broadcast_to(t, x.shape[:1])) - x) / broadcast_to(t, x)
 
 
 def bridge(sigma: float) -> driver.Stepper:
-    """From points of the source, by `samplers.denoise`, to data. `samplers.sample` starts from N(0, I).
+    """The stepper of a bridge. Use `samplers.denoise` from points of the source: `samplers.sample` starts from N(0, I).
 
     Raises:
         InputError: if sigma is not positive and finite; from its step, if the prediction is of another kind than "x0".

@@ -6,17 +6,18 @@
     sinkhorn     p(i) is drawn from the row i of the plan π that minimises
                  Σ_ij π_ij |x_0^i - x_1^j|² - ε H(π), rows and columns of sum 1/n            (Tong et al. 2024)
 
-A coupling is a function (key, source, x0, label) -> p (n,), with which the pairs are (x0, source[p]). It moves the
-source and not the data, so that the labels of the data stay with them. Lines between the pairs of an optimal coupling
-do not cross, so the velocity of a flow along them is nearly constant on each path, and few steps follow it. As n grows
-`sinkhorn` with ε = 2 s² gives the ends of the Schrödinger bridge of diffusion s (`bridges`).
+A coupling is a function (key, source, x0, label) -> p (n,). The pairs are (x0, source[p]). It permutes the source and
+not the data, so each label stays with its data point. Lines between the pairs of an optimal coupling do not cross. So
+the velocity of a flow along them is nearly constant on each path, and few steps are enough. As n grows, `sinkhorn` with
+ε = 2 s² gives the ends of the Schrödinger bridge with diffusion s (`bridges`).
 
-Without `label` a coupling is biased for p(x | y), however many steps a sampler takes. The pairs have p(x_0 | y) for the
-data, but p(x_1 | y) is no longer the source's law: near x_1 are mostly classes that lie there. A sampler draws x_1 from
-the source for every y, and meets places where that class was never trained. With `label` only pairs of data and sources
-of one class are made, where each source gets the class of an example at random: p(x_1 | y) is the source's law then.
+Without `label`, a coupling is biased for p(x | y), for any number of sampler steps. The data of the pairs follow
+p(x_0 | y), but p(x_1 | y) is no longer the distribution of the source: a source point is mostly paired with the classes
+near it. A sampler draws x_1 from the whole source for every y, so it starts where that class was never trained. With
+`label`, each source gets the class of a random example, and all pairs are within one class. Then p(x_1 | y) is the
+distribution of the source.
 
-Points are flattened. A minibatch's coupling is that of the two laws in the limit of large n only.
+Points are flattened. The coupling of a minibatch is that of the two distributions only in the limit of large n.
 """
 
 from collections.abc import Callable
@@ -33,8 +34,8 @@ from diffjax.errors import InputError
 from diffjax.linear_algebra import matmul
 
 Coupling = Callable[[randomness.Keys, Array, Array, Array | None], Array]
-ITERATIONS = 1000  # of Sinkhorn's algorithm at most, each of all rows and all columns
-TOLERANCE = 1e-3  # of the columns' sums, relative, at which it ends
+ITERATIONS = 1000  # the most of Sinkhorn's algorithm; each updates all rows and all columns
+TOLERANCE = 1e-3  # the relative error of the columns' sums at which it ends
 
 
 def paired(
@@ -43,7 +44,7 @@ def paired(
     x0: Float[Array, "batch *event"],
     label: Int[Array, " batch"] | None = None,
 ) -> Int[Array, " batch"]:
-    """p(i) = i: of data that come in pairs, and of noise, which is independent as it comes.
+    """p(i) = i, for data that come in pairs, and for noise, which is independent of the data anyway.
 
     Raises:
         InputError: if the shapes differ.
@@ -58,7 +59,7 @@ def independent(
     x0: Float[Array, "batch *event"],
     label: Int[Array, " batch"] | None = None,
 ) -> Int[Array, " batch"]:
-    """A uniform permutation, so that examples of two sets meet others each time.
+    """A uniform permutation, so that examples of two sets have new partners each time.
 
     Raises:
         InputError: if the shapes differ.
@@ -73,13 +74,13 @@ def optimal(
     x0: Float[Array, "batch *event"],
     label: Int[Array, " batch"] | None = None,
 ) -> Int[Array, " batch"]:
-    """The exact assignment of least squared distance: time batch³ at worst, on the host (`jax.pure_callback`).
+    """The exact assignment of least squared distance, on the host (`jax.pure_callback`), in time batch³ at worst.
 
     Args:
-        label: of x0. Source i is of class label[i], too, and pairs are of one class.
+        label: the classes of x0. Source i gets the class label[i], too, and pairs are within one class.
 
     Raises:
-        InputError: if the shapes differ, or the batch is of one, where there is nothing to choose.
+        InputError: if the shapes differ, or the batch has a single example, so that there is nothing to choose.
     """
     _check("optimal", source, x0, least=2)
     cost = _cost(source, x0, label)
@@ -87,18 +88,18 @@ def optimal(
 
 
 def sinkhorn(epsilon: float, iterations: int = ITERATIONS) -> Coupling:
-    """Draws of the plan of entropic optimal transport, by Sinkhorn's algorithm in logarithms (Cuturi 2013).
+    """Draws from the plan of entropic optimal transport, by Sinkhorn's algorithm in logarithms (Cuturi 2013).
 
-    A source may be drawn more than once, and another not at all. The law of a source is kept on average, as the columns
-    of the plan have equal sums.
+    A source may be drawn several times or not at all. On average the distribution of the source is kept, because the
+    columns of the plan have equal sums.
 
     Args:
-        epsilon: ε > 0, in units of squared distance. Towards 0 this is `optimal`, towards infinity independent draws.
-        iterations: at most; the smaller epsilon is, in units of the squared distance, the more are needed.
+        epsilon: ε > 0, in units of squared distance. The limit 0 is `optimal`; the limit infinity is independent draws.
+        iterations: the largest number. The smaller epsilon is compared with the squared distances, the more are needed.
 
     Raises:
-        InputError: if epsilon is not positive and finite or iterations no positive integer; from the coupling, if the
-            shapes differ or the batch is of one.
+        InputError: if epsilon is not positive and finite or iterations is not a positive integer; from the coupling, if
+            the shapes differ or the batch has a single example.
     """
     if not isinstance(epsilon, jax.core.Tracer) and not 0 < epsilon < float("inf"):
         raise InputError(f"epsilon={epsilon} of sinkhorn must be positive and finite, a squared distance")
@@ -125,7 +126,7 @@ def log_entropic_plan(
     iterations: int = ITERATIONS,
     label: Int[Array, " batch"] | None = None,
 ) -> Float[Array, "batch batch"]:
-    """log π_ij of x0[i] and source[j]. The rows have the sum 1/batch but for rounding, the columns to `TOLERANCE`."""
+    """log π_ij of x0[i] and source[j]. Rows and columns sum to 1/batch: rows up to rounding, columns to `TOLERANCE`."""
     kernel = -_cost(source, x0, label) / epsilon
     log_share = -jnp.log(jnp.asarray(len(kernel), kernel.dtype))
 
@@ -133,7 +134,7 @@ def log_entropic_plan(
         i, columns, _ = carry
         rows = log_share - jax.nn.logsumexp(kernel + columns, axis=1)
         new = log_share - jax.nn.logsumexp(kernel + rows[:, None], axis=0)
-        return i + 1, new, jnp.abs(new - columns).max()  # the last: by how much the columns' sums were wrong
+        return i + 1, new, jnp.abs(new - columns).max()  # the last one is the error of the columns' sums
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         i, _, error = carry
@@ -145,7 +146,7 @@ def log_entropic_plan(
     return kernel + rows[:, None] + columns
 
 
-# By name: each takes those fields of a configuration that it names.
+# Couplings by name. Each takes those fields of a configuration that its arguments name.
 COUPLINGS: dict[str, Callable[..., Coupling]] = {
     "paired": lambda: paired,
     "independent": lambda: independent,
@@ -155,9 +156,10 @@ COUPLINGS: dict[str, Callable[..., Coupling]] = {
 
 
 def _cost(source: Array, x0: Array, label: Array | None) -> Array:
-    """|x0[i] - source[j]|² but for a number for each row and one for each column, which change no plan.
+    """|x0[i] - source[j]|² up to one number for each row and one for each column, which do not change the plan.
 
-    Both are centred before the product, so that digits are not lost to a common mean. Between classes it is infinite.
+    Both are centred before the product, so that a common mean causes no rounding errors. The cost between different
+    classes is infinite.
     """
     source, x0 = (jax.lax.stop_gradient(x).reshape(len(x), -1) for x in alike(source, x0))
     cost = -2.0 * matmul(x0 - x0.mean(0), (source - source.mean(0)).T)
@@ -165,7 +167,7 @@ def _cost(source: Array, x0: Array, label: Array | None) -> Array:
 
 
 def _assign(cost: np.ndarray) -> np.ndarray:
-    """The columns of the best assignment. A row or column with NaN, of which nothing is known, costs nothing."""
+    """The columns of the best assignment. The cost of NaN is 0, because nothing is known about it."""
     from scipy.optimize import linear_sum_assignment  # here, so that `import diffjax` stays light
 
     return linear_sum_assignment(np.nan_to_num(np.float64(cost), nan=0.0, posinf=np.inf))[1].astype(np.int32)
@@ -174,7 +176,7 @@ def _assign(cost: np.ndarray) -> np.ndarray:
 def _check(name: str, source: Array, x0: Array, least: int) -> None:
     if jnp.shape(source) != jnp.shape(x0):
         raise InputError(
-            f"the coupling {name!r} pairs as many sources as data of one shape, not source {jnp.shape(source)} and x0"
+            f"the coupling {name!r} needs source and x0 of one shape, not source {jnp.shape(source)} and x0"
             f" {jnp.shape(x0)}"
         )
     if len(x0) < least:

@@ -1,23 +1,25 @@
-"""Stochastic interpolants: flows and diffusions between any two laws (Albergo et al. 2023; Liu et al. 2023).
+"""Stochastic interpolants: flows and diffusions between any two distributions (Albergo et al. 2023; Liu et al. 2023).
 
     x_t = (1 - t) x_0 + t x_1 + γ(t) z,   γ² = 2 a² t (1 - t),   z ~ N(0, I)
 
-x_0 is data and x_1 the source, at t = 0 and t = 1 as everywhere in the library, in pairs by any coupling (`couplings`).
-a = 0 is the rectified flow between two sets. Two regressions on x_t give all there is to know:
+x_0 is data, at t = 0, and x_1 is the source, at t = 1, as everywhere in the library. They are paired by any coupling
+(`couplings`). a = 0 is the rectified flow between two sets. All samplers need only two regressions on x_t:
 
     velocity   b(x, t) = E[x_1 - x_0 + γ' z | x_t = x],   with dp_t/dt = -∇·(b p_t)
     noise      η(x, t) = E[z | x_t = x],   and the score ∇log p_t = -η/γ
 
-The ordinary differential equation dx/dt = b has the marginals p_t. So has, for every ε(t) >= 0, downwards in time,
+The ordinary differential equation dx/dt = b has the marginals p_t. For every ε(t) >= 0, the stochastic equation with
+the steps
 
-    x_s = x_t - (b + ε η/γ) (t - s) + √(2ε (t - s)) w,   w ~ N(0, I), t - s -> 0     (their section 2.3)
+    x_s = x_t - (b + ε η/γ) (t - s) + √(2ε (t - s)) w,   w ~ N(0, I), s < t, t - s -> 0     (their section 2.3)
 
-From data to source swap the two sets. b is a Predict of kind "velocity", η one of kind "eps".
+has the same marginals. To go from data to source, swap the two sets. b is a Predict of kind "velocity", η is one of
+kind "eps".
 
-The deterministic samplers need nothing new, since they read dx/dt alone: `samplers.denoise` with `euler(PROCESS)`,
-`heun(PROCESS)` starts from points of the source, as does `sde.transport`. With another source than N(0, I) the samplers
-that read the score of Gaussian noise (`ancestral`, `euler_maruyama`), bounds and likelihoods are wrong: use
-`stochastic` here.
+The deterministic samplers of the library work unchanged, because they only use dx/dt: `samplers.denoise` with
+`euler(PROCESS)` or `heun(PROCESS)` starts from points of the source, and so does `sde.transport`. If the source is not
+N(0, I), the samplers that use the score of Gaussian noise (`ancestral`, `euler_maruyama`), the bounds and the
+likelihoods are wrong: use `stochastic` here.
 """
 
 from collections.abc import Callable
@@ -38,7 +40,7 @@ from diffjax.randomness import Keys, normal
 from diffjax.samplers import driver
 from diffjax.schedules import broadcast_to
 
-# Of the clock: x_t moves from x_0 to x_1 as on straight lines from data to noise.
+# For samplers and their times: x_t moves from x_0 to x_1 as on straight lines from data to noise.
 PROCESS = processes.gaussian(schedules.straight())
 
 
@@ -53,13 +55,13 @@ class Interpolant(NamedTuple):
         return jnp.asarray(self.scale, t.dtype) * schedules.sqrt(2.0 * t * (1.0 - t))
 
     def gamma_rate(self, t: ArrayLike) -> Array:
-        """γ'(t), elementwise; 0 at the ends, where it is infinite and multiplies noise that is not there."""
+        """γ'(t), elementwise. At t = 0 and t = 1 it is infinite, but there 0 is returned, because γ = 0."""
         t = as_float(t)
         root = jnp.sqrt(jnp.where((t > 0) & (t < 1), 2.0 * t * (1.0 - t), jnp.inf))
         return jnp.asarray(self.scale, t.dtype) * (1.0 - 2.0 * t) / root
 
     def at(self, x0: Float[Array, "*shape"], x1: Float[Array, "*shape"], z: Array, t: ArrayLike) -> Array:
-        """x_t; t is () or of the leading axes of x."""
+        """x_t. t is () or has leading axes of x."""
         x0, x1, z = alike(x0, x1, z)
         t = jnp.asarray(t, x0.dtype)
         weight = broadcast_to(t, x0)
@@ -67,7 +69,7 @@ class Interpolant(NamedTuple):
 
 
 def interpolant(scale: float = 0.0) -> Interpolant:
-    """The interpolant with γ² = 2 scale² t (1 - t); 0 is without noise.
+    """The interpolant with γ² = 2 scale² t (1 - t). With scale 0 there is no noise.
 
     Raises:
         InputError: if scale is negative or not finite.
@@ -85,10 +87,11 @@ def velocity_loss(
     x1: Float[Array, "batch *event"],
     t: Float[Array, " batch"],
 ) -> Float[Array, " batch"]:
-    """Mean over the event of |b - (x_1 - x_0 + γ' z)|² less |γ' z|²: least at b, and finite at the ends.
+    """Mean over the event of |b̂ - (x_1 - x_0 + γ' z)|² - |γ' z|², b̂ the prediction. It is finite at t = 0 and 1.
 
-    Its mean over z is taken at z and -z, which share the pair. |γ' z|² does not depend on b and has no finite mean over
-    t. What is left may be negative. With scale 0 it is the squared error, one evaluation.
+    The minimiser is b̂ = b. |γ' z|² is subtracted because it does not depend on b̂ and has no finite mean over t. So the
+    loss may be negative. It is averaged over z and -z with the same pair, which takes two evaluations. With scale 0 it
+    is the squared error, and takes one evaluation.
 
     Raises:
         InputError: if x0 and x1 differ in shape, or the prediction is of another kind than "velocity".
@@ -115,10 +118,10 @@ def noise_loss(
     x1: Float[Array, "batch *event"],
     t: Float[Array, " batch"],
 ) -> Float[Array, " batch"]:
-    """Mean over the event of |η - z|².
+    """Mean over the event of |η̂ - z|², η̂ the prediction.
 
     Raises:
-        InputError: as `velocity_loss`, but the kind is "eps"; if the interpolant has no noise.
+        InputError: as `velocity_loss`, with the kind "eps", or if the interpolant has no noise.
     """
     _require_noise(between, "noise_loss")
     x0, x1, t = pairs(x0, x1, t)
@@ -129,15 +132,16 @@ def noise_loss(
 def stochastic(
     between: Interpolant, noise: Predict, epsilon: Callable[[Array], Array], prior: Callable | None = None
 ) -> driver.Stepper:
-    """The stochastic equation by the rule of Euler and Maruyama, weak order 1; the sampler's Predict is the velocity.
+    """Euler-Maruyama steps of the stochastic equation, weak order 1. The sampler's Predict is the velocity.
 
-    Its first step from t = 1 and its last to s = 0 are of the ordinary equation: at t = 1 is γ = 0 and η/γ unknown.
+    The first step, from t = 1, and the last one, to s = 0, are steps of the ordinary equation. At t = 1, γ is 0, so η/γ
+    is not defined.
 
     Args:
         noise: η, of kind "eps".
-        epsilon: ε(t) >= 0; any choice has the same marginals. γ² is the natural scale: c γ² keeps ε η/γ bounded.
-        prior: shape -> the law of x_1, for `samplers.sample`; N(0, I) unless given. `samplers.denoise` needs none: it
-            starts from points of the source.
+        epsilon: ε(t) >= 0. All choices have the same marginals. ε = c γ² is natural, because it keeps ε η/γ bounded.
+        prior: shape -> the distribution of x_1, for `samplers.sample`; by default N(0, I). `samplers.denoise` does not
+            need it: it starts from points of the source.
 
     Raises:
         InputError: if the interpolant has no noise; from its step, if a prediction is of another kind.
@@ -167,7 +171,7 @@ def value(predict: Predict, kind: str, x: Array, t: Array) -> Array:
 
 def pairs(x0: Array, x1: Array, t: Array) -> tuple[Array, Array, Array]:
     if jnp.shape(x0) != jnp.shape(x1):
-        raise InputError(f"x0 and x1 are pairs, of one shape, not {jnp.shape(x0)} and {jnp.shape(x1)}")
+        raise InputError(f"x0 and x1 are pairs and must be of one shape, not {jnp.shape(x0)} and {jnp.shape(x1)}")
     x0, x1 = alike(x0, x1)
     return x0, x1, jnp.asarray(t, x0.dtype)
 

@@ -1,13 +1,13 @@
-"""Interpolants between two mixtures of Gaussians: the law of x_t, velocity, noise and end point in closed form.
+"""Interpolants between two mixtures of Gaussians: the density of x_t, velocity, noise and end point in closed form.
 
-With x_0 of component i, N(m_i, C_i), and x_1 of component j, N(μ_j, S_j), jointly with probability w_ij and independent
-within a pair of components, x_t is the mixture of N(m_t, V_t), its weights w_ij, with
+x_0 is from component i, N(m_i, C_i), and x_1 from component j, N(μ_j, S_j), with the joint probability w_ij. Within a
+pair of components they are independent. Then x_t is the mixture of N(m_t, V_t) with the weights w_ij, where
 
     m_t = (1 - t) m_i + t μ_j,   V_t = (1 - t)² C_i + t² S_j + γ² I,
     b(x, t)      = Σ_ij r_ij(x) [m_t' + ½ V_t' V_t⁻¹ (x - m_t)]
     E[x_0 | x_t] = Σ_ij r_ij(x) [m_i + (1 - t) C_i V_t⁻¹ (x - m_t)]
 
-r_ij being the posterior weights at x. What the regressions of `linear` and `bridges` are tested against.
+r_ij are the posterior weights at x. The regressions of `linear` and `bridges` are tested against these formulas.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from diffjax.reference import GaussianMixture
 
 
 class MixtureInterpolant(NamedTuple):
-    """x0 of K components, x1 of L, of one dimension D.
+    """x0 has K components and x1 has L, all of dimension D.
 
-    weights: (K, L), of the pairs of components; the rows sum to the weights of x0, the columns to those of x1. None is
-        the independent coupling.
+    weights: w (K, L), of the pairs of components. The rows sum to the weights of x0, the columns to those of x1. None
+        is the independent coupling.
     """
 
     x0: GaussianMixture
@@ -39,12 +39,12 @@ class MixtureInterpolant(NamedTuple):
     weights: Float[Array, "K L"] | None = None
 
     def at(self, t: ArrayLike) -> GaussianMixture:
-        """The law of x_t, K·L components, for a scalar t."""
+        """The distribution of x_t, with K·L components, for a scalar t."""
         weights, means, covs, _, _, _ = self._pairs(t)
         return GaussianMixture(weights, means, covs)
 
     def velocity(self) -> Predict:
-        """b, of kind "velocity"; t is () or (batch,)."""
+        """b, of kind "velocity". t is () or (batch,)."""
 
         def one(x: Array, t: Array) -> Array:
             weights, means, covs, mean_rates, cov_rates, _ = self._pairs(t)
@@ -54,7 +54,7 @@ class MixtureInterpolant(NamedTuple):
         return _predict("velocity", one)
 
     def noise(self) -> Predict:
-        """η = -γ ∇log p_t, of kind "eps"; t is () or (batch,)."""
+        """η = -γ ∇log p_t, of kind "eps". t is () or (batch,)."""
 
         def one(x: Array, t: Array) -> Array:
             weights, means, covs, _, _, _ = self._pairs(t)
@@ -64,7 +64,7 @@ class MixtureInterpolant(NamedTuple):
         return _predict("eps", one)
 
     def end(self) -> Predict:
-        """E[x_0 | x_t], of kind "x0"; t is () or (batch,)."""
+        """E[x_0 | x_t], of kind "x0". t is () or (batch,)."""
 
         def one(x: Array, t: Array) -> Array:
             weights, means, covs, _, _, (ends, end_covs) = self._pairs(t)
@@ -74,7 +74,7 @@ class MixtureInterpolant(NamedTuple):
         return _predict("x0", one)
 
     def _pairs(self, t: ArrayLike) -> tuple[Array, Array, Array, Array, Array, tuple[Array, Array]]:
-        """Of the K·L pairs: weights, means and covariances at t, their rates, and means and covariances of x_0."""
+        """For the K·L pairs: weights; means and covariances at t; their derivatives; means and covariances of x_0."""
         weights, m, c, others, mu, s = alike(*self.x0, *self.x1)
         t = jnp.asarray(t, m.dtype)
         joint = weights[:, None] * others if self.weights is None else jnp.asarray(self.weights, m.dtype)

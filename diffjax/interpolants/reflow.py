@@ -1,11 +1,11 @@
 """Straight paths: how straight a flow is, and the pairs that make it straighter (Liu et al. 2023).
 
-    straightness  S = E ∫_0^1 |x_1 - x_0 - u(x_t, t)|² dt,   dx_t/dt = u,   0 if and only if every path is a line
-                  that is passed at constant speed: one step of Euler's rule is exact then
-    reflow        train another flow on the pairs (x_1, x_0) that the first one made of points x_1 of the source
+    straightness  S = E ∫_0^1 |x_1 - x_0 - u(x_t, t)|² dt,   dx_t/dt = u.   It is 0 if and only if every path is a line
+                  with constant speed. Then one step of Euler's rule is exact
+    reflow        train a new flow on the pairs (x_1, x_0) that the first flow makes from points x_1 of the source
 
-The pairs have the marginals of the first flow and lower convex transport costs than those it was trained on; the new
-flow is straighter, S = O(1/k) after k rounds in the mean. What is lost is the first flow's error, which adds up.
+The pairs have the marginals of the first flow. Their convex transport costs are not higher than those of the pairs it
+was trained on. The new flow is straighter: the mean of S over k rounds is O(1/k). But the errors of the flows add up.
 """
 
 from collections.abc import Callable
@@ -31,13 +31,13 @@ def flow_path(
     num_steps: int = 100,
     stepper: Stepper | None = None,
 ) -> Float[Array, "num_steps+1 batch *event"]:
-    """x_t of the probability flow from x_1 at equal steps of t from 1 to 0, both ends included.
+    """x_t of the probability flow from x_1, at equal steps of t from 1 to 0, both ends included.
 
     Args:
-        stepper: a deterministic one, `samplers.heun` unless given.
+        stepper: a deterministic one, by default `samplers.heun`.
 
     Raises:
-        InputError: if num_steps is no positive integer.
+        InputError: if num_steps is not a positive integer.
     """
     _, path = _carry(process, predict, x1, num_steps, stepper, lambda state: state.x)
     return jnp.concatenate([as_float(x1)[None], path])
@@ -50,7 +50,7 @@ def flow_ends(
     num_steps: int = 100,
     stepper: Stepper | None = None,
 ) -> Float[Array, "batch *event"]:
-    """x_0 of the probability flow from x_1: (x_1, x_0) are the pairs of a reflow. Arguments as of `flow_path`."""
+    """x_0 of the probability flow from x_1. (x_1, x_0) are the pairs of a reflow. Arguments as in `flow_path`."""
     return _carry(process, predict, x1, num_steps, stepper, None)
 
 
@@ -61,18 +61,18 @@ def straightness(
     num_steps: int = 100,
     stepper: Stepper | None = None,
 ) -> Float[Array, " batch"]:
-    """∫ |x_1 - x_0 - u(x_t, t)|² dt along the flow's path from each x_1, a mean over the event.
+    """∫ |x_1 - x_0 - u(x_t, t)|² dt along the flow's path from each x_1, as a mean over the event.
 
-    The path has `num_steps` equal steps, and the integral is by the midpoint rule on it: u in the middle of a step is
-    (x_t - x_s)/(t - s) but for an error of second order. No evaluations are needed beside the path's.
+    The path has `num_steps` equal steps. The integral is computed on it by the midpoint rule: u in the middle of a step
+    is (x_t - x_s)/(t - s), up to an error of second order. Only the path needs evaluations of the network.
 
-    Arguments as of `flow_path`. Euler's rule measures the path of its own steps, which is straight if there is one.
+    Arguments as in `flow_path`. With Euler's rule this measures the path of its own steps: a single step is straight.
     """
     return straightness_of(flow_path(process, predict, x1, num_steps, stepper))
 
 
 def straightness_of(path: Float[Array, "num_times batch *event"]) -> Float[Array, " batch"]:
-    """`straightness` of a path that `flow_path` gave."""
+    """`straightness` of a path from `flow_path`, (batch,)."""
     num_steps = len(path) - 1
     slopes = -jnp.diff(path, axis=0) * num_steps
     return ((path[0] - path[-1] - slopes) ** 2).reshape(num_steps, path.shape[1], -1).mean((0, 2))
@@ -84,5 +84,5 @@ def _carry(
     check_num_steps("num_steps", num_steps)
     x1 = as_float(x1)
     times = jnp.linspace(1.0, 0.0, int(num_steps) + 1, dtype=x1.dtype)
-    key = jax.random.key(0)  # of which a deterministic sampler makes no use
+    key = jax.random.key(0)  # not used by a deterministic sampler
     return denoise(stepper or heun(process), predict, key, x1, times, save)

@@ -1,23 +1,25 @@
-"""Monte-Carlo gradients of an expectation in the parameters φ of the law that it is taken over.
+"""Monte-Carlo gradients of an expectation, with respect to the parameters φ of its distribution q_φ.
 
     L(φ) = E_q[f(z) + h(q_φ, z)],  z ~ q_φ;  v = f + h
 
-h is what the integrand has of q itself: with f = log p(x, z) and h = -log q_φ(z), or the entropy of q in closed form, L
-is the ELBO, and so it is with f = log p(x | z) and h = -KL(q_φ ‖ p(z)). Four estimators of ∇L, of the same mean, from
-the draws z_1 .. z_n:
+h is the part of the integrand that depends on q itself. L is the ELBO with f = log p(x, z) and h = -log q_φ(z), or with
+h the entropy of q in closed form. It is also the ELBO with f = log p(x | z) and h = -KL(q_φ ‖ p(z)). There are four
+estimators of ∇L from the draws z_1 .. z_n, with the same mean:
 
-    score                 mean of (v_i - b) ∇ log q(z_i) + ∇h, b any number these draws had no part in (Williams 1992)
-    score_leave_one_out   the same with b_i the mean of the other v: the covariance of v and ∇ log q in the sample,
-                          which no constant in v changes (Kool et al. 2019)
+    score                 mean of (v_i - b) ∇ log q(z_i) + ∇h. b is a number that is independent of these draws
+                          (Williams 1992)
+    score_leave_one_out   the same, where b_i is the mean of the other v. This is the sample covariance of v and
+                          ∇ log q, which a constant in v does not change (Kool et al. 2019)
     reparameterized       mean of dv_i/dφ through z = g(φ, ε), ε ~ p(ε) (Kingma & Welling 2014, Rezende et al. 2014)
-    sticking_the_landing  the same without the term -∂ log q_φ(z)/∂φ at fixed z, whose mean is 0: no variance is left
+    sticking_the_landing  the same without the term -∂ log q_φ(z)/∂φ at fixed z, whose mean is 0. Its variance is 0
                           where q is the posterior (Roeder et al. 2017)
 
-The score's estimators need f neither differentiable nor known but at points, and pay for it: of f = z in N(m, s²), the
-gradient in m has a variance of (m - b)²/s² + 2 against 0; and in D dimensions it grows with D.
+The score estimators need only values of f, which need not be differentiable. Their variance is larger: for f = z under
+N(m, s²), the gradient in m has the variance (m - b)²/s² + 2, and the reparameterized one has 0. In D dimensions the
+variance grows with D.
 
-They are gradients of one expression: exp(log q - sg(log q)) is 1 and has the derivatives of q over q, of any order
-(Foerster et al. 2018), so that they may be differentiated again.
+The score estimators are gradients of one expression. exp(log q - sg(log q)) is 1, and its derivatives of any order are
+those of q, divided by q (Foerster et al. 2018). So the estimators may be differentiated again.
 """
 
 from collections.abc import Callable
@@ -38,11 +40,11 @@ from diffjax.mcmc.integrators import is_whole, promoted
 from diffjax.vi.markov_chain import Law, check_event
 
 GradientEstimator = Literal["score", "score_leave_one_out", "reparameterized", "sticking_the_landing"]
-Own = Callable[[Any, Any], Array]  # (law, z) -> h in nats, a scalar
+Own = Callable[[Any, Any], Array]  # (q, z) -> h in nats, a scalar
 
 
 def sampled_entropy(law: Law, z: Any) -> Float[Array, ""]:
-    """-log q(z): an `own` whose mean is the entropy of q, in nats."""
+    """-log q(z) in nats. As `own`, its mean is the entropy of q."""
     return -_sum("log_prob", law.log_prob(z), z)
 
 
@@ -52,10 +54,10 @@ def analytic_entropy(law: Any, z: Any) -> Float[Array, ""]:
 
 
 def negative_kl(prior: Any) -> Own:
-    """The `own` that is -KL(q ‖ prior) in closed form, in nats: of f = log p(x | z) it makes the ELBO.
+    """The `own` that is -KL(q ‖ prior) in closed form, in nats. With f = log p(x | z) it gives the ELBO.
 
     Raises:
-        InputError: from the `own`, if the prior has an axis that the draws of q have not.
+        InputError: from the `own`, if the prior has an axis that the draws of q do not have.
     """
 
     def own(law: Any, z: Any) -> Float[Array, ""]:
@@ -74,20 +76,21 @@ def expectation(
     own: Own | None = None,
     baseline: ArrayLike = 0.0,
 ) -> Float[Array, " num"]:
-    """v_i of `num` draws; `jax.grad` of their mean is the estimator, in `params` and in whatever else f depends on.
+    """v_i of `num` draws. `jax.grad` of their mean is the estimator, in `params` and in everything f depends on.
 
     Args:
-        f: z -> scalar; z is what the law draws, an array or a pytree.
-        family: params -> q, a Distribution of diffjax, `vi.Factorised`, or anything that has its `sample` and
-            `log_prob`; the log-probabilities of its elements are summed.
-        own: h(q, z), scalar: `sampled_entropy`, `analytic_entropy`, `negative_kl(prior)`, or yours.
-        baseline: b of "score", which alone looks at it; `MovingAverage` makes one of earlier draws.
+        f: z -> scalar. z is a draw of q, an array or a pytree.
+        family: params -> q, a Distribution of diffjax, `vi.Factorised`, or anything with the same `sample` and
+            `log_prob`. The log-probabilities of its elements are summed.
+        own: h(q, z) in nats, a scalar: `sampled_entropy`, `analytic_entropy`, `negative_kl(prior)`, or a function of
+            your own. None is 0.
+        baseline: b. Only "score" uses it. `MovingAverage` makes one from earlier draws.
 
     Raises:
-        InputError: on an estimator that does not exist, fewer draws than it needs, an f that gives no single number, a
-            baseline that is none, a log_prob, KL or entropy with an axis that the draws have not, a law whose draws
-            have no derivative where the estimator needs one, or "sticking_the_landing" of an `own` other than
-            `sampled_entropy`: only of that has the term that it leaves out a mean of 0.
+        InputError: on an unknown estimator, or fewer draws than it needs; if f does not give a single number, or
+            baseline is not a number; if a log_prob, KL or entropy has an axis that the draws do not have; if the
+            estimator needs draws with a derivative and q has none; on "sticking_the_landing" with another `own` than
+            `sampled_entropy` or None, because the mean of the term that it leaves out would not be 0.
     """
     num = _check(num, estimator, own)
     if jnp.ndim(baseline):
@@ -131,7 +134,7 @@ def _values(
     if estimator == "score_leave_one_out":
         baseline = (values.sum() - values) / (num - 1)
     if own is sampled_entropy:
-        # Its derivative at fixed z is -∇ log q: of mean 0, nothing but noise, and what one more in v takes away.
+        # The derivative of `own` at fixed z is -∇ log q. It has mean 0 and only adds noise. Adding 1 to v cancels it.
         baseline = baseline - 1.0
     log_q = jax.vmap(lambda z: _sum("log_prob", law.log_prob(z), z))(z).astype(values.dtype)
     return jnp.exp(log_q - stop_gradient(log_q)) * (values - baseline) + baseline
@@ -178,18 +181,18 @@ def gradient(
 
 
 class MovingAverage(NamedTuple):
-    """A baseline for "score": the mean of earlier values, older ones weighing less. `MovingAverage()` is of none."""
+    """A baseline for "score": the mean of earlier values, with smaller weights for older ones. It starts empty."""
 
     total: Float[Array, ""] | float = 0.0
     weight: Float[Array, ""] | float = 0.0
 
     @property
     def value(self) -> Float[Array, ""]:
-        """What to subtract from the next values; 0 before there were any."""
+        """The baseline for the next values; 0 if there were none before."""
         return jnp.asarray(self.total) / jnp.maximum(self.weight, 1e-6)
 
     def update(self, values: Float[Array, "..."], decay: float = 0.9) -> "MovingAverage":
-        """With the mean of new values taken in; all that came before weighs `decay` times what it did."""
+        """The average with the mean of new values included. The weights of all earlier ones are multiplied by decay."""
         total = decay * self.total + (1.0 - decay) * stop_gradient(values).mean()
         return MovingAverage(total, decay * self.weight + (1.0 - decay))
 
@@ -207,7 +210,7 @@ def _check(num: int, estimator: str, own: Own | None) -> int:
         raise InputError(f"num must be a whole number of at least {least} for estimator={estimator!r}, not {num!r}")
     if estimator == "sticking_the_landing" and own not in (None, sampled_entropy):
         raise InputError(
-            "own must be sampled_entropy for estimator='sticking_the_landing', which would be biased with another:"
+            "own must be sampled_entropy for estimator='sticking_the_landing', which is biased with any other own:"
             " use 'reparameterized'"
         )
     return int(num)

@@ -1,15 +1,16 @@
 """Hamiltonian variational inference (Salimans, Kingma & Welling 2015, algorithm 3).
 
-An iteration draws a momentum, moves by leapfrog, and explains the momentum it ended with:
+An iteration draws a momentum v', moves by leapfrog, and scores the final momentum v by an inverse model r:
 
     v' ~ q(v' | x, z),    (z', v) = leapfrog(z, v'),    factor r(v | x, z') / q(v' | x, z)
 
-The leapfrog has unit Jacobian, so nothing else enters; there is no accept or reject, which would not be differentiable.
+The Jacobian of the leapfrog is 1, so the weight has no other factor. There is no accept or reject step, because it
+would not be differentiable.
 
     log w = log p(x, z_T) - log q_0(z_0 | x) + Σ_t [log r(v_t | x, z_t) - log q(v'_t | x, z_{t-1})]
 
-It is importance sampling of p(x, z_T) Π_t r over (z_0, v'_1, .., v'_T), with E w = p(x) for any step size, mass and
-momentum models: all of them are parameters to be learned.
+This is importance sampling of p(x, z_T) Π_t r over (z_0, v'_1, .., v'_T). E w = p(x) for every step size, mass and
+momentum model, so all of them are parameters to be learned.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +34,14 @@ from diffjax.vi.markov_chain import Conditional, Law, LogJoint, at, check_log_jo
 @pytrees.register
 @dataclass(frozen=True)
 class LinearNormal:
-    """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters: for momenta, and inverse models."""
+    """z -> N(z weight + bias, exp(log_variance)), a pytree of its parameters, for momenta and inverse models."""
 
     weight: Float[Array, "dim out"]
     bias: Float[Array, " out"]
     log_variance: Float[Array, " out"]
 
     def __call__(self, x: Any, z: Float[Array, "*batch dim"]) -> Normal:
-        del x  # one data set, of which the parameters know
+        del x  # there is one data set, and the parameters are fitted to it
         z = as_float(z)
         weight, bias, log_variance = (jnp.asarray(p, z.dtype) for p in (self.weight, self.bias, self.log_variance))
         mean = matmul(z, weight) + bias
@@ -48,12 +49,12 @@ class LinearNormal:
 
 
 class Hamiltonian(NamedTuple):
-    """The parameters of one iteration; a pytree if its momentum models are, so that `jax.grad` goes through all of it.
+    """The parameters of one iteration. It is a pytree if its momentum models are, so `jax.grad` covers all of it.
 
     log_step_size: log ε, a number or one per dimension.
     log_inverse_mass: log of the diagonal of M⁻¹, a number or one per dimension.
-    momentum: q(v' | x, z), a function like z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
-    inverse_momentum: r(v | x, z), the same.
+    momentum: (x, z) -> q(v' | x, z), with draws like z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
+    inverse_momentum: (x, z) -> r(v | x, z), the same.
     """
 
     log_step_size: Array
@@ -63,10 +64,10 @@ class Hamiltonian(NamedTuple):
 
 
 def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
-    """Momenta that begin as N(0, I), with means linear in z: enough where z is all there is to know of the data.
+    """Linear momentum models, N(0, I) at the start. They do not depend on x, so they are for a single data set.
 
     Raises:
-        InputError: if dim is no positive integer, or step_size not positive and finite.
+        InputError: if dim is not a positive integer, or step_size is not positive and finite.
     """
     dim = check_num_steps("dim", dim)
     check_step_size(step_size)
@@ -86,24 +87,24 @@ def hamiltonian(
     num_leapfrog: int,
     densities: tuple[Any, Sequence[Conditional]] | None = None,
 ) -> tuple[Array, Array]:
-    """One draw z_T and its log-weight; reparameterised, so differentiable in everything but num_leapfrog.
+    """One draw z_T and its log-weight. Both are reparameterised: differentiable in everything but num_leapfrog.
 
     Args:
-        x: what log_joint and the momentum models take as data, a batch of examples or one; may be None.
+        x: the data for log_joint and the momentum models: a batch of examples, one example, or None.
         log_joint: (x, z (*batch, *event)) -> log p(x, z), (*batch) in nats; smooth in z.
         initial: q_0(z_0 | x), or x -> q_0.
-        params: of one iteration, or a sequence of them; () is no iteration, the plain bound of q_0.
-        num_leapfrog: steps in every iteration.
-        densities: (initial, momentum models) to take log q_0 and log q(v' | x, z) from, if not those that draw; see
+        params: of one iteration, or a sequence of them. With () there is no iteration, and the bound is that of q_0.
+        num_leapfrog: leapfrog steps in every iteration.
+        densities: (initial, momentum models) for log q_0 and log q(v' | x, z), if they differ from those that draw. See
             `markov_chain`.
 
     Returns:
-        z_T (*batch, *event) and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
+        z_T (*batch, *event) and log w (*batch) in nats. E w = p(x), and E log w is a lower bound on log p(x).
 
     Raises:
-        InputError: if num_leapfrog is no positive integer, log_joint or a log_prob does not give one number per
-            example, a log_prob has an axis that its draw has not, a momentum is not shaped like z, or densities has not
-            as many momentum models as params.
+        InputError: if num_leapfrog is not a positive integer, log_joint or a log_prob does not give one number per
+            example, a log_prob has an axis that its draw does not have, a momentum is not shaped like z, or densities
+            has another number of momentum models than params.
     """
     iterations = (params,) if isinstance(params, Hamiltonian) else tuple(params)
     first, momenta = densities or (initial, [iteration.momentum for iteration in iterations])
@@ -125,7 +126,7 @@ def hamiltonian(
         z = as_float(at(initial, x).sample(keys[0]))
         gains = [(-at(first, x).log_prob(z), z)]
         check_log_joint(jax.eval_shape(target, z).shape, z)
-        current = evaluate(z)  # handed on, so that n iterations of L steps cost n L + 1 evaluations
+        current = evaluate(z)  # passed on, so that n iterations of L steps cost n L + 1 evaluations
         for step_key, iteration, density in zip(keys[1:], iterations, momenta, strict=True):
             start = jnp.asarray(iteration.momentum(x, z).sample(step_key), z.dtype)
             if start.shape != z.shape:

@@ -1,13 +1,13 @@
 """Markov chain variational inference (Salimans, Kingma & Welling 2015, algorithm 1).
 
-A chain z_0 ~ q_0(. | x), z_t ~ q_t(. | x, z_{t-1}) ends in z_T; inverse models r_t(z_{t-1} | x, z_t) guess where it
-came from. In the space of whole chains this is importance sampling of p(x, z_T) Π_t r_t:
+A chain z_0 ~ q_0(. | x), z_t ~ q_t(. | x, z_{t-1}) ends in z_T. Inverse models r_t(z_{t-1} | x, z_t) predict the
+previous state. On the space of whole chains, this is importance sampling of p(x, z_T) Π_t r_t:
 
     w = p(x, z_T) Π_t r_t(z_{t-1} | x, z_t) / [q_0(z_0 | x) Π_t q_t(z_t | x, z_{t-1})],    E w = p(x)
 
-so that E log w ≤ log p(x). The paper's sum of log p(x, z_t) r_t / (p(x, z_{t-1}) q_t) is the same after it telescopes.
-It falls short of it by KL(q(z_T | x) ‖ p(z_T | x)) + E KL(q(z_0..z_{T-1} | x, z_T) ‖ Π r_t): inverse models that know
-where the chain came from cost nothing, and transitions that leave p(z | x) invariant bring the first KL to 0.
+So E log w ≤ log p(x). The paper's sum of log p(x, z_t) r_t / (p(x, z_{t-1}) q_t) telescopes to the same. The gap is
+KL(q(z_T | x) ‖ p(z_T | x)) + E KL(q(z_0..z_{T-1} | x, z_T) ‖ Π r_t). The second KL is 0 for exact inverse models.
+Transitions that leave p(z | x) invariant bring the first KL to 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ LogJoint = Callable[[Any, Array], Array]
 
 
 class Law(Protocol):
-    """All that a chain needs of a Distribution; `log_prob` is elementwise, or of whole events."""
+    """The part of a Distribution that a chain needs. `log_prob` is elementwise, or of whole events."""
 
     def sample(self, key: PRNGKeyArray) -> Array: ...
     def log_prob(self, x: Array) -> Array: ...
@@ -37,10 +37,10 @@ Conditional = Callable[[Any, Array], Law]
 
 
 class Coordinate(NamedTuple):
-    """The law of z after its `coordinate` alone was drawn anew, from `law`: what a Gibbs step does.
+    """The distribution of z after a Gibbs step, which draws one `coordinate` from `law` and keeps the others.
 
-    As a transition, `z` is where the step starts; as an inverse model, where it ended. Only the density of the
-    coordinate counts in `log_prob`, because the others are known.
+    In a transition, `z` is the state before the step. In an inverse model, it is the state after the step. `log_prob`
+    is the density of the coordinate only, because the others are known.
     """
 
     z: Float[Array, "*batch dim"]
@@ -65,23 +65,23 @@ def markov_chain(
     inverses: Sequence[Conditional],
     densities: tuple[Any, Sequence[Conditional]] | None = None,
 ) -> tuple[Array, Array]:
-    """One chain and its log-weight; differentiable in everything if the draws are.
+    """One chain and its log-weight. They are differentiable in everything if the draws are.
 
     Args:
-        x: what log_joint and the conditionals take as data, a batch of examples or one; may be None.
+        x: the data for log_joint and the conditionals: a batch of examples, one example, or None.
         log_joint: (x, z (*batch, *event)) -> log p(x, z), (*batch) in nats, normalised or not.
         initial: q_0(z_0 | x), or x -> q_0.
-        transitions: T functions (x, z_{t-1}) -> q_t, whose sample is z_t; `Coordinate` for those that move one entry.
-        inverses: T functions (x, z_t) -> r_t, whose log_prob is that of z_{t-1}; r_t stands beside q_t.
-        densities: (initial, transitions) to take log q_0 and log q_t from, if not those that draw: with parameters
-            under `stop_gradient`, the estimators of `vi.objective` are made of this.
+        transitions: T functions (x, z_{t-1}) -> q_t, from which z_t is drawn. Use `Coordinate` to move one entry.
+        inverses: T functions (x, z_t) -> r_t, the density of z_{t-1}, in the order of `transitions`.
+        densities: (initial, transitions) for log q_0 and log q_t, if they differ from those that draw. The estimators
+            of `vi.objective` need this, with parameters under `stop_gradient`.
 
     Returns:
-        z_T and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
+        z_T (*batch, *event) and log w (*batch) in nats. E w = p(x), and E log w is a lower bound on log p(x).
 
     Raises:
-        InputError: if there are not as many inverses (or densities) as transitions, log_joint or a log_prob does not
-            give one number per example, or a log_prob has an axis that its z has not.
+        InputError: if inverses or densities have another number of entries than transitions, log_joint or a log_prob
+            does not give one number per example, or a log_prob has an axis that its z does not have.
     """
     first, later = densities or (initial, transitions)
     if not len(transitions) == len(inverses) == len(later):
@@ -122,7 +122,7 @@ def at(initial: Law | Callable[[Any], Law], x: Any) -> Law:
 
 
 def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
-    """log_prob of z, summed over all but the axes of `total`, which are leading ones, and in its type."""
+    """log_prob of z in the type of `total`, summed over all axes but the leading ones, which are those of `total`."""
     log_prob, num = jnp.asarray(log_prob, total.dtype), total.ndim
     if log_prob.shape[:num] != total.shape:
         raise InputError(
@@ -134,14 +134,16 @@ def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
 
 def check_log_joint(batch: tuple[int, ...], z: Array) -> None:
     if batch != z.shape[: len(batch)]:
-        raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {batch}")
+        raise InputError(
+            f"log_joint must give one number per example: its shape {batch} must be leading axes of z's {z.shape}"
+        )
 
 
 def check_event(name: str, log_prob: Array, z: Any) -> None:
-    """If z is an array, all axes of log_prob must be leading ones of z: another would count every term many times."""
+    """If z is an array, log_prob must have leading axes of z: with any other axis, terms would count several times."""
     shape = jnp.shape(log_prob)
     if jax.tree_util.all_leaves([z]) and shape != jnp.shape(z)[: len(shape)]:
         raise InputError(
             f"{name} of shape {shape} does not fit draws of shape {jnp.shape(z)}, whose leading axes it must have: "
-            "look for an axis of length 1 in a law's parameters"
+            "look for an axis of length 1 in the parameters of the distribution"
         )

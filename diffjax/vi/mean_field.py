@@ -1,9 +1,10 @@
-"""Black-box variational inference with a factorised law (Ranganath et al. 2014, Kucukelbir et al. 2017).
+"""Black-box variational inference with a factorised distribution (Ranganath et al. 2014, Kucukelbir et al. 2017).
 
     q(z) = Π_i q_i(z_i),    ELBO = E_q[log p(x, z)] - E_q[log q(z)] ≤ log p(x)
 
-climbed by Monte-Carlo gradients (`vi.gradient`): all that is asked of the model is log p(x, z) at points, and its
-derivative there if the estimator reparameterises. `normal` is the family for real z, of any pytree; `fit` takes others.
+The ELBO is maximised by Monte-Carlo gradients (`vi.gradient`). The model only has to give log p(x, z) at points, and
+its derivative there if the estimator reparameterises. `normal` is the family for real z, any pytree. `fit` also takes
+other families.
 """
 
 import math
@@ -33,9 +34,9 @@ from diffjax.vi.markov_chain import Law, check_event
 
 
 class Factorised(NamedTuple):
-    """Independent laws, one for each entry of a dict, tuple or list, whose draws have the same entries.
+    """Independent distributions, as entries of a dict, tuple or list. A draw has the same entries.
 
-    `log_prob`, `kl` and `entropy` are sums over everything, in nats.
+    `log_prob`, `kl` and `entropy` are sums over all elements, in nats.
     """
 
     laws: Any
@@ -49,10 +50,10 @@ class Factorised(NamedTuple):
         return _sum(lambda law, z: (law.log_prob(z), z), self.laws, z)
 
     def kl(self, other: "Factorised") -> Float[Array, ""]:
-        """KL(self ‖ other).
+        """KL(self ‖ other) in nats.
 
         Raises:
-            InputError: if a law of other has an axis that the law in its place has not.
+            InputError: if a distribution in other has an axis that the corresponding one in self does not have.
         """
         return _sum(lambda law, prior: (law.kl(prior), _draw(law)), self.laws, other.laws)
 
@@ -73,7 +74,7 @@ def normal(params: NormalParams) -> Factorised:
 
 
 def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
-    """The parameters of Normals around a position, all of one standard deviation.
+    """The parameters of Normals around a position, all with the same standard deviation.
 
     Raises:
         InputError: if std is not positive and finite.
@@ -85,14 +86,14 @@ def start(position: PyTree[ArrayLike], std: float = 1.0) -> NormalParams:
 
 
 class Optimizer(Protocol):
-    """What an `optax.GradientTransformation` is: updates are added to parameters, and descend."""
+    """An `optax.GradientTransformation`: its updates are added to the parameters and minimise."""
 
     def init(self, params: Any) -> Any: ...
     def update(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]: ...
 
 
 class Fit(NamedTuple):
-    """The last parameters, and the estimate of the ELBO at each step, in nats, made on the way to its gradient."""
+    """The last parameters, and the estimate of the ELBO in nats at each step, from the draws for its gradient."""
 
     params: Any
     elbo: Float[Array, " steps"]
@@ -109,18 +110,18 @@ def fit(
     estimator: GradientEstimator = "reparameterized",
     own: Own = sampled_entropy,
 ) -> Fit:
-    """Climbs the ELBO by `num_steps` of an optimizer, as one scan.
+    """Maximises the ELBO by `num_steps` of an optimizer, as one scan.
 
     Args:
         log_joint: z -> log p(x, z), a scalar in nats, normalised or not.
-        family, params: q, as `normal` and `start(position)`; see `vi.expectation`.
+        family, params: q, e.g. `normal` and `start(position)`; see `vi.expectation`.
         num: draws in each step.
         own: the entropy of q, `sampled_entropy` or `analytic_entropy`.
 
-    "score" has the moving average of the values before as its baseline.
+    The baseline of "score" is the moving average of the earlier values.
 
     Raises:
-        InputError: if num_steps is no positive integer, or as `vi.expectation`.
+        InputError: if num_steps is not a positive integer, or as `vi.expectation`.
     """
     num_steps = check_num_steps("num_steps", num_steps)
 
@@ -146,16 +147,16 @@ def _is_law(node: Any) -> bool:
 
 
 def _draw(law: Law) -> Any:
-    """What a draw looks like."""
+    """The shapes and types of a draw."""
     return jax.eval_shape(law.sample, jax.random.key(0))
 
 
 def _sum(of: Callable[..., tuple[Array, Any]], laws: Any, *others: Any) -> Float[Array, ""]:
-    """The sum of all terms; `of` gives those of a law, and a draw, whose axes they must have."""
+    """The sum of all terms. `of` gives the terms of a distribution, and a draw whose leading axes they must have."""
 
     def one(law: Law, *rest: Any) -> Array:
         terms, z = of(law, *rest)
-        check_event("a law's term", terms, z)
+        check_event("a distribution's term", terms, z)
         return as_float(terms).sum()
 
     terms = jax.tree.leaves(jax.tree.map(one, laws, *others, is_leaf=_is_law))

@@ -1,10 +1,10 @@
-"""What to ascend, made of log-weights with E w = p(x): L_K = E log (1/K) Σ_k w_k (Burda et al. 2016).
+"""The objective to maximise, from log-weights with E w = p(x): L_K = E log (1/K) Σ_k w_k (Burda et al. 2016).
 
-L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z), z = g(φ, ε), its gradient in φ has the term
--∂ log q_φ(z)/∂φ at fixed z, whose mean is 0 at K = 1 and whose variance stays where q is the posterior itself. Two
-estimators do without it:
+L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z), z = g(φ, ε), the gradient in φ has the term
+-∂ log q_φ(z)/∂φ at fixed z. At K = 1 its mean is 0, but its variance is not, even where q is the posterior. Two
+estimators do not use this term:
 
-    sticking the landing     the term is left out: unbiased at K = 1, biased beyond (Roeder et al. 2017)
+    sticking the landing     the term is left out: unbiased at K = 1, biased for K > 1 (Roeder et al. 2017)
     doubly reparameterised   Σ_k w̃_k² ∂log w_k/∂z ∂z/∂φ, w̃ the normalised weights: unbiased at every K
                              (Tucker et al. 2019, eq. 8)
 """
@@ -27,19 +27,19 @@ LogWeights = Callable[[Any, Any, Any], Array]
 def objective(
     log_weights: LogWeights, theta: Any, phi: Any, estimator: Estimator = "reparameterized"
 ) -> Float[Array, "*batch"]:
-    """L_K of one set of draws, in nats; `jax.grad` of its mean in (theta, phi) is the estimator.
+    """L_K from one set of draws, (*batch) in nats. `jax.grad` of its mean in (theta, phi) is the estimator.
 
     Args:
-        log_weights: (theta, phi, density_phi) -> (K, *batch), log-weights of draws made with phi, in which every log q
-            is taken with density_phi: the `densities` of `markov_chain` and `hamiltonian`.
-        theta: all that does not shape the draws: the model, inverse models, and step sizes and masses, which move
-            draws once they are made.
-        phi: the parameters of initial distribution, transitions and momenta.
+        log_weights: (theta, phi, density_phi) -> (K, *batch), log-weights of draws. The draws are made with phi, and
+            every log q is computed with density_phi: the `densities` of `markov_chain` and `hamiltonian`.
+        theta: parameters of no q: those of the model and the inverse models, and the step sizes and masses, which move
+            draws after they are made.
+        phi: the parameters of the initial distribution, the transitions and the momenta.
 
-    A weight of 0 takes no part. If all are 0, L_K is -inf and its gradient NaN.
+    Draws of weight 0 do not contribute. If all weights are 0, L_K is -inf and its gradient is NaN.
 
     Raises:
-        InputError: on an estimator that does not exist, or log-weights without an axis of draws.
+        InputError: on an unknown estimator, or log-weights without an axis of draws.
     """
 
     def of(theta: Any, phi: Any, density_phi: Any) -> Array:
@@ -66,5 +66,5 @@ def objective(
 
 
 def _zero(x: Array) -> Array:
-    """0 with the derivatives of x."""
+    """The value 0, with the derivatives of x."""
     return x - jax.lax.stop_gradient(x)
