@@ -1,10 +1,10 @@
-"""How far samples are from data, all from features (n, d) of both; `diffjax.evaluation` measures models by them.
+"""Distances between samples and data, from features (n, d) of both. `diffjax.evaluation` uses them to measure models.
 
-frechet.py      the Frechet distance, of moments that are gathered in a stream
+frechet.py      the Frechet distance, from moments of a stream of batches
 kernels.py      kernel distance, maximum mean discrepancy, energy distance
 neighbours.py   precision and recall, density and coverage, copies of training examples
 sliced.py       the sliced Wasserstein distance
-classes.py      inception score, shares of classes
+classes.py      inception score, distance between class shares
 """
 
 from diffjax.distances.classes import distance_of_shares, inception_score, score_terms

@@ -1,4 +1,4 @@
-"""What the classes say that a classifier gives to samples."""
+"""Scores of samples from the class probabilities that a classifier gives them."""
 
 import math
 
@@ -11,27 +11,32 @@ from diffjax.dtypes import AnyArray
 
 
 def inception_score(log_probs: Moments) -> Estimate:
-    """exp(E KL(p(y|x) ‖ p(y))) of all samples at once (Salimans et al. 2016), from 1 to the number of classes.
+    """exp(E KL(p(y|x) ‖ p(y))) over all samples together (Salimans et al. 2016), from 1 to the number of classes.
 
-    Means over splits, as in the paper, are biased by their number. The standard error is that of the samples.
+    The paper takes the mean over splits of the samples, which is biased: the bias depends on the number of splits. The
+    standard error is that of the mean over samples.
 
     Args:
-        log_probs: moments of `score_terms` of the samples' classes.
+        log_probs: the moments of `score_terms` of the samples.
     """
     p, negative_entropy = log_probs.mean[:-1], log_probs.mean[-1]
     log_p = np.log(np.maximum(p, 1e-300))
     score = math.exp(negative_entropy - p @ log_p)
-    slope = np.append(-log_p * (p > 0), 1.0)  # of the divergence: that of p(y) itself cancels
+    slope = np.append(-log_p * (p > 0), 1.0)  # the gradient of the divergence, up to a constant in p, which cancels
     return Estimate(score, score * math.sqrt(max(slope @ log_probs.covariance @ slope, 0.0) / log_probs.num))
 
 
 def score_terms(log_probs: Float[AnyArray, "n classes"]) -> np.ndarray:
-    """(n, classes + 1): p(y|x) and Σ_y p(y|x) log p(y|x), whose moments give the inception score."""
+    """(n, classes + 1): p(y|x) and Σ_y p(y|x) log p(y|x). Their moments give the inception score.
+
+    Args:
+        log_probs: log p(y|x) in nats.
+    """
     log_probs = np.asarray(log_probs, np.float64)
     probs = np.exp(log_probs)
     return np.concatenate([probs, (probs * np.where(probs > 0, log_probs, 0.0)).sum(1, keepdims=True)], 1)
 
 
 def distance_of_shares(p: Float[AnyArray, " classes"], q: Float[AnyArray, " classes"]) -> float:
-    """The total variation ½ Σ |p - q| of two laws of classes: 0 if they are equal, 1 if they share no class."""
+    """The total variation ½ Σ |p - q| of two class distributions: 0 if they are equal, 1 if they share no class."""
     return float(0.5 * np.abs(np.asarray(p, np.float64) - np.asarray(q, np.float64)).sum())

@@ -1,7 +1,7 @@
-"""What all distances between samples share: float64 matrices, squared distances, an estimate and its error.
+"""Common parts of all distances between samples: float64 matrices, squared distances, an estimate and its error.
 
-The distances are small differences of large numbers, so they need float64. JAX computes in float32 unless told
-otherwise, and TPUs have no float64. So the features come from JAX, on all devices, and what is made of them from numpy.
+The distances are small differences of large numbers, so they need float64. JAX computes in float32 by default, and TPUs
+have no float64. So JAX computes the features, on all devices, and numpy computes the distances from them.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from diffjax.errors import InputError
 
-BLOCK = 2**22  # pairs at a time, 32 MB an array
-ROUNDING = 1e-13  # of a squared distance, in units of the squared norms that it is computed from
+BLOCK = 2**22  # pairs at a time, 32 MB per array
+ROUNDING = 1e-13  # rounding error of a squared distance, relative to the squared norms that it is computed from
 
 
 class Estimate(NamedTuple):
@@ -36,7 +36,7 @@ def matrices(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np
     arrays = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shapes = f"{arrays[0].shape} and {arrays[1].shape}"
     if any(x.ndim < 1 or len(x) < least or not x.size for x in arrays):
-        raise InputError(f"features of shape {shapes}: give at least {least} examples on each side, one a row")
+        raise InputError(f"features of shape {shapes}: give at least {least} examples on each side, one per row")
     if arrays[0].shape[1:] != arrays[1].shape[1:]:
         raise InputError(f"features of shape {shapes}: the examples of both sides must have one shape")
     for x in arrays:
@@ -47,8 +47,8 @@ def matrices(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np
 
 
 def blocks(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances (rows, m) of some rows of a from all of b, with the slice that says which rows."""
-    centre = b.mean(0)  # distances do not change, and come from smaller numbers
+    """Squared distances (rows, m) of some rows of a from all rows of b, with the slice of these rows of a."""
+    centre = b.mean(0)  # centring does not change distances, but makes the numbers smaller
     a, b = a - centre, b - centre
     ours, theirs = (a**2).sum(1), (b**2).sum(1)
     rows = max(1, BLOCK // len(b))

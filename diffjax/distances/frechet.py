@@ -1,10 +1,10 @@
-"""The Frechet distance between the Gaussians that have the moments of two samples (Dowson & Landau 1982)
+"""The Frechet distance between two Gaussians with the moments of two samples (Dowson & Landau 1982)
 
     d² = |m1 - m2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)
 
-It is the squared Wasserstein-2 distance of these Gaussians. With features of Inception it is the FID (Heusel et al.
-2017). An estimate from n and m examples is too large, by about a / n + b / m (Chong & Forsyth 2020): distances of
-different numbers of examples do not compare, unless they are extrapolated to infinitely many.
+It is the squared Wasserstein-2 distance of these Gaussians. With Inception features it is the FID (Heusel et al. 2017).
+An estimate from n and m examples is too large, by about a / n + b / m with constants a, b (Chong & Forsyth 2020). So
+distances from different numbers of examples cannot be compared, unless they are extrapolated to infinitely many.
 """
 
 import math
@@ -20,12 +20,15 @@ from diffjax.errors import InputError
 
 @dataclass
 class Moments:
-    """Mean and covariance of a stream of examples (n, d), in d² of memory.
+    """Mean and covariance of a stream of examples (n, d), in memory of order d².
 
-    Parts are joined by Chan, Golub & LeVeque's formula, so that neither order nor the size of batches matters.
+    Parts are joined by the formula of Chan, Golub & LeVeque. The result does not depend on the order or the size of the
+    batches.
 
-    scatter     Σ (x - mean)(x - mean)ᵀ
-    covariance  scatter / (num - 1)
+    num         the number of examples
+    mean        (d,)
+    scatter     (d, d), Σ (x - mean)(x - mean)ᵀ
+    covariance  (d, d), scatter / (num - 1)
     """
 
     num: int = 0
@@ -37,7 +40,7 @@ class Moments:
         return self.scatter / (self.num - 1)
 
     def add(self, x: Float[AnyArray, "n d"]) -> "Moments":
-        """With the examples of a batch; this one stays as it is."""
+        """New moments that include the examples of a batch. self does not change."""
         x = np.asarray(x, np.float64)
         if not len(x):
             return self
@@ -45,7 +48,7 @@ class Moments:
         return self.join(Moments(len(x), mean, (x - mean).T @ (x - mean)))
 
     def join(self, other: "Moments") -> "Moments":
-        """Of the examples of both."""
+        """The moments of the examples of both."""
         if not self.num or not other.num:
             return self if self.num else other
         num = self.num + other.num
@@ -58,21 +61,21 @@ def frechet_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> 
     """d² of two samples, in squared units of the features. Biased upwards, see above.
 
     Raises:
-        InputError: as `features.matrices`; and if there are not more examples than features on each side: the
-            covariance then has no full rank, and the distance says more of the number of examples than of their law.
+        InputError: as `features.matrices`, or if a side has not more examples than features. Then the covariance has no
+            full rank, and the distance depends more on the number of examples than on their distribution.
     """
     a, b = matrices(a, b)
     return of_samples(Moments().add(a), Moments().add(b))
 
 
 def of_samples(a: Moments, b: Moments) -> float:
-    """The same of moments that were gathered in a stream."""
+    """`frechet_distance` from the moments of two streams."""
     dim = len(a.mean)
     if min(a.num, b.num) <= dim:
         raise InputError(
-            f"{min(a.num, b.num)} examples of {dim} features: a covariance of so few has no full rank, and the Frechet"
-            f" distance would say more of their number than of their law; give more than {dim} examples, or features of"
-            " fewer dimensions"
+            f"{min(a.num, b.num)} examples of {dim} features: the covariance of so few has no full rank, and the"
+            " Frechet distance would depend more on their number than on their distribution; give more than"
+            f" {dim} examples, or features of fewer dimensions"
         )
     return frechet_distance_of_moments(a.mean, a.covariance, b.mean, b.covariance)
 
@@ -80,8 +83,8 @@ def of_samples(a: Moments, b: Moments) -> float:
 def extrapolated(a: tuple[Moments, Moments], b: tuple[Moments, Moments]) -> float:
     """d² without the part of its bias that is linear in 1 / n: the line through d²(n) and d²(n / 2), at 1 / n = 0.
 
-    Both sides are given in two halves of about equal size; d²(n / 2) is the mean over the two pairs of halves. The
-    linear part of the other side's bias, in 1 / m, goes with it.
+    Each side is given as two halves of about equal size. d²(n / 2) is the mean over the two pairs of halves. This also
+    removes the part of the other side's bias that is linear in 1 / m.
     """
     whole = of_samples(a[0].join(a[1]), b[0].join(b[1]))
     halves = [of_samples(x, y) for x, y in zip(a, b, strict=True)]
@@ -91,7 +94,7 @@ def extrapolated(a: tuple[Moments, Moments], b: tuple[Moments, Moments]) -> floa
 def frechet_distance_of_moments(
     m1: Float[AnyArray, " d"], c1: Float[AnyArray, "d d"], m2: Float[AnyArray, " d"], c2: Float[AnyArray, "d d"]
 ) -> float:
-    """d² of two Gaussians, of which one or both may have no density.
+    """d² of two Gaussians. The covariances may be singular.
 
     Raises:
         InputError: if the shapes do not fit, or a covariance is not symmetric and positive semidefinite.
@@ -100,16 +103,17 @@ def frechet_distance_of_moments(
     if m1.ndim != 1 or m2.shape != m1.shape or not c1.shape == c2.shape == 2 * m1.shape:
         raise InputError(f"moments have shapes {m1.shape}, {c1.shape}, {m2.shape}, {c2.shape}: give (d,), (d, d) twice")
     (root, _), _ = _roots(c1), _roots(c2)
-    # An eigenvalue of the symmetric product may come out below 0 by rounding.
+    # Rounding may make an eigenvalue of the symmetric product negative.
     both = np.sqrt(np.clip(np.linalg.eigvalsh(root @ c2 @ root), 0.0, None)).sum()
     return max(float(((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * both), 0.0)
 
 
 def standard_error(a: Moments, b: Moments, some_a: Float[AnyArray, "k d"], some_b: Float[AnyArray, "l d"]) -> float:
-    """Of d²: the deviation of its influence function over some examples of each side, over √n.
+    """The standard error of d²: the deviation of its influence function over some examples of each side, over √n.
 
-    One example x of the first side moves d² by |x - m2|² - |x - m1|² + (x - m1)ᵀ (I - T) (x - m1) and a constant,
-    where T = C1^-½ (C1^½ C2 C1^½)^½ C1^-½ is the optimal map between the Gaussians.
+    The influence of one example x of the first side on d² is
+    |x - m2|² - |x - m1|² + (x - m1)ᵀ (I - T) (x - m1) + constant, where T = C1^-½ (C1^½ C2 C1^½)^½ C1^-½ is the optimal
+    map between the Gaussians.
     """
     variance = 0.0
     for near, far, x in ((a, b, some_a), (b, a, some_b)):
@@ -124,9 +128,9 @@ def standard_error(a: Moments, b: Moments, some_a: Float[AnyArray, "k d"], some_
 
 
 def _roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """C^½ and its pseudo-inverse, by the eigenvalues.
+    """C^½ and its pseudo-inverse, from the eigenvalues of C.
 
-    Raises `InputError` if C is not a covariance.
+    Raises `InputError` if C is not symmetric and positive semidefinite.
     """
     values, vectors = np.linalg.eigh(covariance)
     largest = abs(values).max()

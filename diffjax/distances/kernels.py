@@ -1,14 +1,15 @@
-"""Distances between laws by a kernel k: the squared maximum mean discrepancy (Gretton et al. 2012)
+"""Distances between distributions by a kernel k: the squared maximum mean discrepancy (Gretton et al. 2012)
 
-    MMD² = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' of one law and y, y' of the other, all independent
+    MMD² = E k(x, x') + E k(y, y') - 2 E k(x, y),   x, x' from one and y, y' from the other, all independent
 
     kernel_distance             k = (x·y / d + 1)³: the kernel (Inception) distance, KID        (Bińkowski et al. 2018)
     maximum_mean_discrepancy    k = the mean of exp(-‖x - y‖² / 2h²) over some bandwidths h
     energy_distance             k = -‖x - y‖                                                     (Székely & Rizzo 2013)
 
-Each is estimated by the U-statistic, all pairs of different examples. It is unbiased, and so below 0 half of the time
-where the laws are equal. Its standard error is the jackknife's, each example of each side left out in turn. Where the
-laws are equal it is too large, by up to √2: the jackknife sees the variance of single examples, and there that is 0.
+Each is estimated by the U-statistic, over all pairs of different examples. It is unbiased, so it is often negative if
+the distributions are equal. Its standard error is that of the jackknife, which leaves out each example of each side in
+turn. If the distributions are equal, this error is too large, by up to √2: the jackknife estimates the variance that is
+linear in single examples, which is 0 then.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ Rows = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def kernel_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> Estimate:
-    """MMD² with k = (x·y / d + 1)³, unbiased; time n² + m². d is the number of features.
+    """MMD² with k = (x·y / d + 1)³, unbiased, in time (n + m)². d is the number of features.
 
     Raises:
         InputError: as `features.matrices`.
@@ -39,7 +40,9 @@ def kernel_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> E
 
 
 def energy_distance(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"]) -> Estimate:
-    """2 E‖x - y‖ - E‖x - x'‖ - E‖y - y'‖, unbiased, in the units of the features; 0 if and only if the laws are equal.
+    """2 E‖x - y‖ - E‖x - x'‖ - E‖y - y'‖, unbiased, in the units of the features.
+
+    Its mean is 0 if and only if the distributions are equal.
 
     Raises:
         InputError: as `features.matrices`.
@@ -53,8 +56,8 @@ def maximum_mean_discrepancy(
     """MMD² with the mean of Gaussian kernels, unbiased.
 
     Args:
-        bandwidths: h, in the units of the features. Unless given, the median distance between examples of b (of the
-            first thousand), times 1/4, 1/2, 1, 2 and 4.
+        bandwidths: h (k,), in the units of the features. By default the median distance between the first thousand
+            examples of b, times 1/4, 1/2, 1, 2 and 4.
 
     Raises:
         InputError: as `features.matrices`.
@@ -69,14 +72,14 @@ def maximum_mean_discrepancy(
 
 
 def median_distance(x: Float[np.ndarray, "n d"], most: int = 1000) -> float:
-    """The median of ‖x_i - x_j‖ over the pairs of the first `most` examples, 1 if it is 0."""
+    """The median of ‖x_i - x_j‖ over the pairs of the first `most` examples; 1 if this median is 0."""
     x = x[:most]
     squares = np.concatenate([square for _, square in blocks(x, x)])
     return float(np.median(np.sqrt(squares[np.triu_indices(len(x), 1)]))) or 1.0
 
 
 def _sums(kernel: Callable[[np.ndarray], np.ndarray]) -> Rows:
-    """(x, y) -> Σ_j k(x_i, y_j) and Σ_i k(x_i, y_j) of a kernel of the squared distance."""
+    """(x, y) -> Σ_j k(x_i, y_j) and Σ_i k(x_i, y_j), for a kernel of the squared distance."""
 
     def sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         by_row, by_column = np.empty(len(x)), np.zeros(len(y))
@@ -90,9 +93,10 @@ def _sums(kernel: Callable[[np.ndarray], np.ndarray]) -> Rows:
 
 
 def _u_statistic(sums: Rows, own: Callable[[np.ndarray], np.ndarray], a: np.ndarray, b: np.ndarray) -> Estimate:
-    """MMD² from sums of the kernel; own(x) is k(x_i, x_i).
+    """MMD² from sums of the kernel. own(x) is k(x_i, x_i).
 
-    With one example left out, each mean over pairs is the sum less that example's row, over the pairs that are left.
+    For the jackknife: with one example left out, a mean over pairs is the sum without the terms of this example,
+    divided by the number of remaining pairs.
     """
     n, m = len(a), len(b)
     aa, bb = sums(a, a)[0] - own(a), sums(b, b)[0] - own(b)

@@ -1,11 +1,14 @@
-"""What nearest neighbours say of samples: how good they are, how much of the data they reach, whether they are copies.
+"""Measures by nearest neighbours: the quality of samples, how much of the data they cover, and whether they are copies.
 
-    precision  part of the samples within some example's ball      recall    part of the examples within some sample's
-    density    balls of examples that hold a sample, over k         coverage  part of the examples whose ball holds one
+    precision  fraction of the samples that lie in the ball of at least one example
+    recall     fraction of the examples that lie in the ball of at least one sample
+    density    mean number of balls of examples in which a sample lies, over k
+    coverage   fraction of the examples whose ball contains at least one sample
 
 The ball of a point reaches to its k-th nearest neighbour on its own side (precision and recall: Kynkäänniemi et al.
-2019; density and coverage: Naeem et al. 2020). Of equal laws density has the mean 1 and coverage the mean
-`expected_coverage`, in any number of dimensions; precision and recall have no such value, they are 1 for equal sets.
+2019; density and coverage: Naeem et al. 2020). If both distributions are equal, density has the mean 1 and coverage the
+mean `expected_coverage`, in any number of dimensions. For precision and recall no such value is known; they are 1 if
+both sets are equal.
 """
 
 import math
@@ -18,7 +21,7 @@ from diffjax.distances.features import blocks, matrices
 from diffjax.dtypes import AnyArray
 from diffjax.errors import InputError
 
-TIES = 1e-6  # relative: squared distances this near are equal. Of pixels many are, and features are float32
+TIES = 1e-6  # squared distances within this relative error count as equal: float32 features of pixels have many ties
 
 
 class PrecisionRecall(NamedTuple):
@@ -32,12 +35,14 @@ class DensityCoverage(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """What `nearest_training` finds.
+    """The result of `nearest_training`.
 
-    copies, held_out_copies    parts of the samples, and of held-out examples, that are copies of a training example
-    duplicates                 part of the samples that are copies of another sample
-    closer                     P(a sample is closer to its nearest training example than a held-out example is to its),
-                               1/2 if the model has not copied; in units of its deviation from 1/2 then, `z`
+    copies           fraction of the samples that are copies of a training example
+    held_out_copies  the same fraction of the held-out examples
+    duplicates       fraction of the samples that are copies of another sample
+    closer           P(a sample is closer to its nearest training example than a held-out example is to its own). It is
+                     1/2 if the model has not copied
+    z                closer - 1/2, in standard deviations of `closer` for a model that has not copied
     """
 
     copies: float
@@ -48,10 +53,10 @@ class Copies(NamedTuple):
 
 
 def precision_recall(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 3) -> PrecisionRecall:
-    """Of samples a and examples b of the data. With the sides exchanged, each takes the other's place.
+    """Precision and recall of samples a, for examples b of the data. Exchanging a and b exchanges the two.
 
     Raises:
-        InputError: as `features.matrices`; and if a side has not more than k examples.
+        InputError: as `features.matrices`, or if k is not at least 1 and less than the number of rows of each side.
     """
     samples, examples = _checked(a, b, k)
     theirs, ours = _reach(examples, k), _reach(samples, k)
@@ -63,7 +68,7 @@ def precision_recall(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: 
 
 
 def density_coverage(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: int = 5) -> DensityCoverage:
-    """Of samples a and examples b. Density is above 1 where samples lie in more balls than examples do.
+    """Density and coverage of samples a, for examples b. Density is above 1 if samples lie in more balls than examples.
 
     Raises:
         InputError: as `precision_recall`.
@@ -79,21 +84,22 @@ def density_coverage(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: 
 
 
 def expected_coverage(n: int, m: int, k: int = 5) -> float:
-    """The mean coverage of m examples by n samples of the same law, in closed form (Naeem et al. 2020, lemma 2)."""
+    """Mean coverage of m examples by n samples from one distribution, in closed form (Naeem et al. 2020, lemma 2)."""
     return 1.0 - math.prod((m - i) / (n + m - i) for i in range(1, k + 1))
 
 
 def nearest_training(
     samples: Float[AnyArray, "n *d"], training: Float[AnyArray, "m *d"], held_out: Float[AnyArray, "l *d"]
 ) -> Copies:
-    """Whether samples are training examples come back.
+    """Whether samples are copies of training examples.
 
-    A point is a copy if its nearest neighbour is at most a third as far as the second nearest (Yoon et al. 2023); by
-    chance that happens in few dimensions, which is why held-out examples are asked too. `closer` is the test of
-    Meehan et al. (2020), by Mann & Whitney's U: it sees samples that are near to training examples, not equal to them.
+    A point is a copy if the distance to its nearest neighbour is at most a third of that to the second nearest (Yoon et
+    al. 2023). In few dimensions this also happens by chance, so the same fraction is given for held-out examples.
+    `closer` is the test of Meehan et al. (2020), by the U statistic of Mann & Whitney. It also detects samples that are
+    near training examples without being equal to them.
 
     Raises:
-        InputError: as `features.matrices`; and if there are fewer than three samples or training examples.
+        InputError: as `features.matrices`, or if there are fewer than three samples or training examples.
     """
     samples, training = _checked(samples, training, 2)
     held_out, _ = matrices(held_out, training, least=1)
@@ -104,7 +110,7 @@ def nearest_training(
 
 
 def copies(ours: "Nearest", theirs: "Nearest") -> Copies:
-    """The same, of samples and held-out examples whose nearest training examples are known."""
+    """`nearest_training` for samples and held-out examples whose nearest training examples are known."""
     n, num = len(ours.queries), len(theirs.queries)
     ordered = np.sort(theirs.squares[:, 0])
     below, upto = (np.searchsorted(ordered, ours.squares[:, 0], side) for side in ("left", "right"))
@@ -115,10 +121,10 @@ def copies(ours: "Nearest", theirs: "Nearest") -> Copies:
 
 
 class Nearest:
-    """The k nearest, of a stream of examples, to each of some queries (n, d).
+    """For each query (n, d), its k nearest examples in a stream.
 
-    squares  (n, k), their squared distances, the nearest first; infinite while there are fewer
-    rows     (n, k), which examples of the stream they are
+    squares  (n, k), their squared distances, the nearest first; infinite while the stream has fewer than k examples
+    rows     (n, k), their positions in the stream; -1 while it has fewer than k examples
     """
 
     def __init__(self, queries: Float[np.ndarray, "n d"], k: int = 3):
@@ -128,7 +134,7 @@ class Nearest:
         self._seen = 0
 
     def add(self, x: Float[np.ndarray, "m d"]) -> None:
-        """The next examples of the stream."""
+        """Adds the next examples of the stream."""
         k = self.rows.shape[1]
         for part, square in blocks(self.queries, x):
             near = np.argpartition(square, min(k, len(x)) - 1, axis=1)[:, :k]
@@ -149,12 +155,12 @@ def _two_nearest_others(x: np.ndarray) -> np.ndarray:
 
 
 def _copies(squares: np.ndarray) -> float:
-    """Part of the rows whose first squared distance is at most a ninth of the second."""
+    """Fraction of the rows whose first squared distance is at most a ninth of the second."""
     return float((9 * squares[:, 0] <= squares[:, 1]).mean())
 
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared radius of each row's ball: its k-th nearest other row is just inside."""
+    """Squared radius of the ball of each row. Its k-th nearest other row is just inside."""
     reach = np.empty(len(x))
     for part, square in blocks(x, x):
         reach[part] = np.partition(square, k, axis=1)[:, k]  # the 0-th is the row itself

@@ -2,8 +2,8 @@
 
     SW² = E_u W²(u·x, u·y),   u uniform on the unit sphere
 
-In one dimension W² = ∫ (F⁻¹(q) - G⁻¹(q))² dq, which sorting gives exactly. SW² of N(m1, I) and N(m2, I) is
-|m1 - m2|² / d.
+In one dimension W² = ∫ (F⁻¹(q) - G⁻¹(q))² dq with the quantile functions F⁻¹ and G⁻¹. Sorting gives it exactly. SW² of
+N(m1, I) and N(m2, I) is |m1 - m2|² / d.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ from diffjax.dtypes import AnyArray
 def sliced_wasserstein(
     a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], num_directions: int = 256, seed: int = 0
 ) -> Estimate:
-    """SW, the root, in the units of the features. Above 0 for two samples of one law, by about 1/√n.
+    """SW, the root of SW², in the units of the features. For two samples of one distribution it is about 1/√n, not 0.
 
-    The standard error is that of the directions, which `seed` draws.
+    The standard error is that of the mean over directions, which are drawn with `seed`.
 
     Raises:
         InputError: as `features.matrices`.
@@ -26,7 +26,7 @@ def sliced_wasserstein(
     a, b = matrices(a, b)
     directions = np.random.default_rng(seed).standard_normal((a.shape[1], num_directions))
     directions /= np.linalg.norm(directions, axis=0)
-    # Between two neighbouring levels q of either side both quantile functions are constant.
+    # Between two neighbouring levels, from both sides together, both quantile functions are constant.
     n, m = len(a), len(b)
     levels = np.union1d(np.arange(n + 1) / n, np.arange(m + 1) / m)
     width, middle = np.diff(levels), 0.5 * (levels[1:] + levels[:-1])

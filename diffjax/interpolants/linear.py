@@ -3,7 +3,7 @@
     x_t = (1 - t) x_0 + t x_1 + γ(t) z,   γ² = 2 a² t (1 - t),   z ~ N(0, I)
 
 x_0 is data, at t = 0, and x_1 is the source, at t = 1, as everywhere in the library. They are paired by any coupling
-(`couplings`). a = 0 is the rectified flow between two sets. All samplers need only two regressions on x_t:
+(`couplings`). a = 0 is the rectified flow between two sets. Two regressions on x_t are enough for all samplers:
 
     velocity   b(x, t) = E[x_1 - x_0 + γ' z | x_t = x],   with dp_t/dt = -∇·(b p_t)
     noise      η(x, t) = E[z | x_t = x],   and the score ∇log p_t = -η/γ
