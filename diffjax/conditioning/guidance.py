@@ -143,7 +143,7 @@ def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]
         InputError: if the process is not Gaussian.
     """
     if isinstance(process, Binomial):
-        raise InputError("plugged needs a Gaussian process: the estimate of a bit is a probability, not a bit")
+        raise InputError("plugged is for Gaussian processes: the estimate of a bit is a probability, not a bit")
     return lambda xt, t: log_r(convert(predict(xt, t), "x0", process, xt, t))
 
 
@@ -186,7 +186,7 @@ def denoising_start(
     low, high = 0.0, 1.0
     if log_snr < float(schedule.log_snr(high)):
         raise InputError(
-            f"noise {noise} is more than there is at the schedule's end: use given(...) with all the times"
+            f"noise={noise} is more than the noise at the schedule's end: use given(...) with all the times"
         )
     for _ in range(30):  # to 1e-9, below what a float32 time resolves
         middle = 0.5 * (low + high)
@@ -218,7 +218,7 @@ def _expected_full(process: Gaussian, predict: Predict, observation: Observation
     xt = dtypes.as_float(xt)
     batch, size, t = xt.shape[0], xt[0].size, before_end(process.schedule, t)
     if size > MAX_FULL:
-        raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: 'isotropic'")
+        raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: use 'isotropic'")
 
     def denoiser(flat: Array) -> Array:
         x = flat.reshape(xt.shape)

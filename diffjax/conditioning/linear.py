@@ -67,7 +67,7 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
             prediction is of bits.
     """
     if np.ndim(basis) != 2 or np.shape(basis)[0] != np.shape(basis)[1]:
-        raise InputError(f"a basis of channels is a square matrix, not of shape {np.shape(basis)}")
+        raise InputError(f"basis must be a square matrix, not of shape {np.shape(basis)}: one row for each channel")
     if not isinstance(basis, jax.core.Tracer):
         rows = np.asarray(basis, np.float64)
         if not np.allclose(np.matmul(rows, rows.T), np.eye(len(rows)), atol=1e-5):
@@ -99,7 +99,7 @@ def basis_along(direction: Sequence[float]) -> Float[Array, "channels channels"]
     """
     first = np.asarray(direction, np.float64)
     if first.ndim != 1 or first.size < 2 or not np.isfinite(first).all() or not first.any():
-        raise InputError(f"a direction is a vector of at least two numbers, not all 0: not {direction!r}")
+        raise InputError(f"direction={direction!r} must be a vector of at least two finite numbers, not all 0")
     columns, triangle = np.linalg.qr(np.column_stack([first, np.eye(first.size)]))
     columns[:, 0] *= np.sign(triangle[0, 0])
     return jnp.asarray(columns.T, float)

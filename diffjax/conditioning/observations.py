@@ -93,7 +93,7 @@ def fitting(observation: Observation, x: Array) -> Observation:
     """The observation in the type of x, or an InputError if it does not broadcast against x."""
     shape = jnp.broadcast_shapes(jnp.shape(observation.y), jnp.shape(observation.precision))
     if len(shape) > x.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False)):
-        raise InputError(f"the observation has shape {shape}, the samples {x.shape}: it must broadcast to theirs")
+        raise InputError(f"the observation has shape {shape}, which must broadcast to that of the samples, {x.shape}")
     return Observation(*(jnp.asarray(a, x.dtype) for a in observation))
 
 

@@ -86,9 +86,9 @@ def twisted(
             times do not decrease, or a log-likelihood is not one number for each particle.
     """
     if not isinstance(process, Gaussian):
-        raise InputError(f"twisted is of Gaussian processes, not of {type(process).__name__}")
+        raise InputError(f"twisted is for Gaussian processes, not for {type(process).__name__}")
     if not isinstance(threshold, jax.core.Tracer) and not 0 <= threshold <= 1:
-        raise InputError(f"threshold must be in [0, 1], a part of the number of particles, not {threshold}")
+        raise InputError(f"threshold must be in [0, 1], a fraction of the number of particles, not {threshold}")
     if shape[0] < 1:
         raise InputError(f"shape must be (particles, *event), of at least one particle, not {shape}")
     check_times(times)
@@ -160,5 +160,7 @@ def _value_and_slope(twist: LogR, x: Array, t: Array) -> tuple[Array, Array]:
 
 def _one_each(value: Array, x: Array) -> Array:
     if jnp.shape(value) != x.shape[:1]:
-        raise InputError(f"a log-likelihood is one number for each particle, {x.shape[:1]}, not {jnp.shape(value)}")
+        raise InputError(
+            f"log_r and log_twist must give one number for each particle, {x.shape[:1]}, not {jnp.shape(value)}"
+        )
     return jnp.asarray(value, x.dtype)

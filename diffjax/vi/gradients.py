@@ -219,7 +219,7 @@ def _check(num: int, estimator: str, own: Own | None) -> int:
 def _check_differentiable(law: Law, z: Any, estimator: str) -> None:
     parts = jax.tree.leaves(law, is_leaf=lambda part: isinstance(part, DISCRETE))
     names = [type(part).__name__ for part in parts if isinstance(part, DISCRETE)]
-    names += [f"a law on {leaf.dtype}" for leaf in jax.tree.leaves(z) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+    names += [f"type {leaf.dtype}" for leaf in jax.tree.leaves(z) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
     if names:
         raise InputError(
             f"estimator={estimator!r} needs draws that are differentiable in the parameters, which those of"
