@@ -118,5 +118,5 @@ def test_what_cannot_be_is_refused():
             guided(CONDITIONAL, UNCONDITIONAL, PROCESS, 2.0, interval)
     with pytest.raises(InputError, match=r"limit=0\.0 must be positive"):
         guided(CONDITIONAL, UNCONDITIONAL, PROCESS, 2.0, limit=0.0)
-    with pytest.raises(InputError, match="of Gaussian processes, not of Binomial"):
+    with pytest.raises(InputError, match="for Gaussian processes, not for Binomial"):
         guided(CONDITIONAL, UNCONDITIONAL, dj.processes.binomial(SCHEDULE, 0.5), 2.0)

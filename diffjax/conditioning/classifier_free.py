@@ -59,7 +59,7 @@ def classifier_free(
         InputError: if the interval is not within [0, 1], the limit not positive, or the process not Gaussian.
     """
     if not isinstance(process, Gaussian):
-        raise InputError(f"guidance by a second model is of Gaussian processes, not of {type(process).__name__}")
+        raise InputError(f"guidance by a second model is for Gaussian processes, not for {type(process).__name__}")
     low, high = interval
     traced = isinstance(low, Tracer) or isinstance(high, Tracer)
     if not traced and not 0 <= np.asarray(low) <= np.asarray(high) <= 1:

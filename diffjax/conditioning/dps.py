@@ -44,7 +44,7 @@ def dps(stepper: Stepper, process: Gaussian, residual: Callable[[Array], Array],
         InputError: if the process is not Gaussian. When called, if the residual has no entry for each example.
     """
     if not isinstance(process, Gaussian):
-        raise InputError(f"dps is of Gaussian processes, not of {type(process).__name__}")
+        raise InputError(f"dps is for Gaussian processes, not for {type(process).__name__}")
 
     def step(key: Noise, predict: Predict, state: State, t: Array, s: Array) -> State:
         def distance(x: Array) -> Array:

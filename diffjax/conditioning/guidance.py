@@ -35,7 +35,7 @@ from diffjax.reference import GaussianMixture
 from diffjax.schedules import Schedule, before_end, broadcast_to, no_signal_at_end
 
 Covariance = Literal["full", "isotropic"]
-MAX_FULL = 1024  # entries of an event, beyond which a D x D covariance per example is a mistake
+MAX_FULL = 1024  # entries of an event; with more, a D x D covariance per example is too large
 
 
 def given(
@@ -81,7 +81,8 @@ def guided(process: Gaussian | Binomial, predict: Predict, log_r: LogR) -> Predi
     prediction has the kind "logits". At alpha_bar = 0 the prediction does not change, because x_t says nothing.
 
     Raises:
-        InputError: if log_r is not of shape (batch,), or, called outside jit, has a gradient (a value) that is NaN.
+        InputError: if log_r is not of shape (batch,) or, outside jit, if its gradient is not finite (for bits: if its
+            value is NaN).
     """
 
     if isinstance(process, Binomial):
@@ -112,8 +113,8 @@ def expected(
     bits are independent given x_t. `covariance` is not used.
 
     Raises:
-        InputError: if the observation's shape is not the event's, it has values other than 0 and 1 of bits, or
-            covariance is unknown, or "full" for an event of more than 1024 entries.
+        InputError: if the observation's shape is not the event's, if it has other values than 0 and 1 for bits, if
+            covariance is unknown, or if it is "full" for an event of more than 1024 entries.
     """
     if covariance not in ("full", "isotropic"):
         raise InputError(f"covariance must be 'full' or 'isotropic', not {covariance!r}")
@@ -135,13 +136,13 @@ def plugged(process: Gaussian, predict: Predict, log_r: Callable[[Array], Array]
     trace of the covariance is 0.83 of the right one.
 
     Args:
-        log_r: x_0 (batch, *event) -> (batch,), up to a constant, e.g. `Measurement.log_r`.
+        log_r: x_0 (batch, *event) -> (batch,), in nats up to a constant, e.g. `Measurement.log_r`.
 
     Raises:
         InputError: if the process is not Gaussian.
     """
     if isinstance(process, Binomial):
-        raise InputError("plugged is of Gaussian processes: the estimate of a bit is a probability, and no bit")
+        raise InputError("plugged is for Gaussian processes: the estimate of a bit is a probability, not a bit")
     return lambda xt, t: log_r(convert(predict(xt, t), "x0", process, xt, t))
 
 
@@ -160,8 +161,8 @@ def denoising_start(
             this outside jit.
 
     Raises:
-        InputError: if times do not descend within [0, 1], if noise is not positive or beyond the schedule's end, if y
-            has values other than 0 and 1 of bits, or the prior of bits is not ½.
+        InputError: if times do not descend within [0, 1], if noise is not positive or is more than at the schedule's
+            end, if y has other values than 0 and 1 for bits, or if the prior of bits is not ½.
     """
     schedule: Schedule = process.schedule
     y, times = dtypes.as_float(y), np.asarray(times)
@@ -171,8 +172,8 @@ def denoising_start(
         check_bits(y)
         if not 0 < noise < 0.5 or process.prob != 0.5:
             raise InputError(
-                f"flips with probability {noise} are no time of a process with prior {process.prob}: the probability "
-                "must be in (0, 0.5) and the prior 0.5; use given(process, predict, flipped(y, probability))"
+                f"noise={noise}, the flip probability, must be in (0, 0.5), and the process must have prior 0.5, not "
+                f"prior {process.prob}: otherwise use given(process, predict, flipped(y, probability))"
             )
         log_snr = float(np.log1p(-2 * noise) - np.log(2 * noise))
     elif not noise > 0:
@@ -182,7 +183,7 @@ def denoising_start(
     low, high = 0.0, 1.0
     if log_snr < float(schedule.log_snr(high)):
         raise InputError(
-            f"noise {noise} is more than there is at the schedule's end: use given(...) with all the times"
+            f"noise={noise} is more than the noise at the schedule's end: use given(...) with all the times"
         )
     for _ in range(30):  # to 1e-9, below what a float32 time resolves
         middle = 0.5 * (low + high)
@@ -214,7 +215,7 @@ def _expected_full(process: Gaussian, predict: Predict, observation: Observation
     xt = dtypes.as_float(xt)
     batch, size, t = xt.shape[0], xt[0].size, before_end(process.schedule, t)
     if size > MAX_FULL:
-        raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: 'isotropic'")
+        raise InputError(f"covariance='full' is for events of at most {MAX_FULL} entries, not {size}: use 'isotropic'")
 
     def denoiser(flat: Array) -> Array:
         x = flat.reshape(xt.shape)
@@ -251,7 +252,7 @@ def _guided_gaussian(process: Gaussian, predict: Predict, log_r: LogR, xt: Array
 
 
 def shifted(process: Gaussian, prediction: Prediction, xt: Array, t: Array, slope: Array) -> Prediction:
-    """The prediction whose score is that of another one plus a slope. It stays as it is where alpha = 0."""
+    """The prediction with `slope` added to its score. It stays as it is where alpha = 0."""
     alpha, sigma = broadcast_to(process.schedule.alpha(t), xt), broadcast_to(process.schedule.sigma(t), xt)
     x0, eps = pair(prediction, process.schedule, xt, t)
     slope = jnp.where(alpha == 0, 0.0, slope)

@@ -66,7 +66,8 @@ def perturbed(process: Gaussian | Binomial, log_r: LogR, probe: Float[Array, "ba
         probe: points like those to be sampled. r is tried there once, because a NaN cannot be reported under jit.
 
     Raises:
-        InputError: if at the probe log_r is not of shape (batch,), or its gradient (for bits: its value) is not finite.
+        InputError: if at the probe log_r is not of shape (batch,), or if its gradient is not finite (for bits: if its
+            value is NaN).
     """
     bits = isinstance(process, Binomial)
     if bits:
@@ -97,7 +98,7 @@ def tilted(process: Gaussian | Binomial, observation: Observation) -> Multiplied
         variance  (1 - ρ²) artanh(ρ)/ρ                              (0.494 at ρ = 0.8, where 0.36 is right)
 
     Raises:
-        InputError: if the observation's shape is not the event's, or it has values other than 0 and 1 of bits.
+        InputError: if the observation's shape is not the event's, or if it has other values than 0 and 1 for bits.
     """
     check_fits(process, observation)
 

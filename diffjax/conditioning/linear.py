@@ -42,8 +42,8 @@ def colourisation(
         weights: of the channels of x, at least two. (0.299, 0.587, 0.114) is the luma of television.
 
     Raises:
-        InputError: if grey has another last axis than 1, the weights are all 0 or not finite, or, at the call, if x has
-            other channels than there are weights or grey does not fit it.
+        InputError: if the last axis of grey is not of size 1 or the weights are all 0 or not finite; at the call, if
+            x has another number of channels than there are weights, or if grey does not fit x.
     """
     if jnp.ndim(grey) == 0 or jnp.shape(grey)[-1] != 1:
         raise InputError(f"grey has shape {jnp.shape(grey)}: give it a last axis of size 1 in place of the channels")
@@ -63,11 +63,11 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
     u get its mean over the channels of x.
 
     Raises:
-        InputError: if the basis is not orthonormal or, at the call, not of the size of the last axis, or the prediction
-            is of bits.
+        InputError: if the basis is not orthonormal; at the call, if it has not the size of the last axis or if the
+            prediction is of bits.
     """
     if np.ndim(basis) != 2 or np.shape(basis)[0] != np.shape(basis)[1]:
-        raise InputError(f"a basis of channels is a square matrix, not of shape {np.shape(basis)}")
+        raise InputError(f"basis must be a square matrix, not of shape {np.shape(basis)}: one row for each channel")
     if not isinstance(basis, jax.core.Tracer):
         rows = np.asarray(basis, np.float64)
         if not np.allclose(np.matmul(rows, rows.T), np.eye(len(rows)), atol=1e-5):
@@ -82,7 +82,7 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
             raise InputError(f"samples have {u.shape[-1]} channels, the basis {len(basis)}: they must agree")
         prediction = predict(turn(u, basis.T), t)
         if prediction.kind == "logits":
-            raise InputError("a prediction of kind 'logits' is one of bits, which do not rotate")
+            raise InputError("predictions of kind 'logits' are for bits and cannot be rotated: use a Gaussian process")
         log_var = prediction.log_var
         if log_var is not None:
             log_var = jnp.broadcast_to(log_var.mean(-1, keepdims=True), u.shape)
@@ -92,14 +92,14 @@ def rotated(predict: Predict, basis: Float[Array, "channels channels"]) -> Predi
 
 
 def basis_along(direction: Sequence[float]) -> Float[Array, "channels channels"]:
-    """An orthonormal basis, as rows, the first of which is the direction over its length.
+    """An orthonormal basis, as rows. The first row is the direction divided by its length.
 
     Raises:
         InputError: if the direction is not a vector of at least two finite numbers, one of them not 0.
     """
     first = np.asarray(direction, np.float64)
     if first.ndim != 1 or first.size < 2 or not np.isfinite(first).all() or not first.any():
-        raise InputError(f"a direction is a vector of at least two numbers, not all 0: not {direction!r}")
+        raise InputError(f"direction={direction!r} must be a vector of at least two finite numbers, not all 0")
     columns, triangle = np.linalg.qr(np.column_stack([first, np.eye(first.size)]))
     columns[:, 0] *= np.sign(triangle[0, 0])
     return jnp.asarray(columns.T, float)

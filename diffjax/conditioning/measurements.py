@@ -36,8 +36,8 @@ from diffjax.errors import InputError
 from diffjax.linear_algebra import matmul
 from diffjax.predictions import Predict, Prediction
 
-MAX_EVENT = 4096  # entries of an event, beyond which its D x D basis is a mistake
-UNSEEN = 1e-5  # of the largest singular value: below it is the rounding of A
+MAX_EVENT = 4096  # entries of an event; with more, its D x D basis is too large
+UNSEEN = 1e-5  # times the largest singular value: smaller ones are rounding errors of A
 
 
 @pytrees.register
@@ -130,7 +130,8 @@ def linear_operator(
             `plugged`, which need no matrix.
 
     Raises:
-        InputError: if apply is not linear, y or the noise do not fit, or the event is too large.
+        InputError: if apply is not linear or depends on traced values, if y or the noise do not fit, or if the event is
+            too large.
     """
     shape = tuple(shape)
     matrix, measured = _matrix(apply, shape)
@@ -146,9 +147,9 @@ def linear_operator(
     seen = scale > UNSEEN * scale.max(initial=0.0)
     rank, size = int(seen.sum()), matrix.shape[1]
     scale = np.where(np.arange(size) < rank, np.pad(scale, (0, size - len(scale)), constant_values=1.0), 1.0)
-    # numpy, because under jit jnp would trace even a concrete number, and `log_r` asks whether it is 0.
+    # numpy, because under jit jnp would trace even a concrete number, and `log_r` checks whether it is 0.
     noise = jnp.asarray(noise, y.dtype) if isinstance(noise, jax.core.Tracer) else np.asarray(noise, y.dtype)
-    # (Uᵀ y)_i/s_i of the seen directions, the first ones, and 0 of all others.
+    # (Uᵀ y)_i/s_i for the observed directions, which come first, and 0 for all others.
     pseudoinverse = jnp.asarray(np.matmul(np.eye(size, rank), left.T[:rank]) / scale[:, None], y.dtype)
     precision = jnp.where(jnp.arange(size) < rank, (jnp.asarray(scale, y.dtype) / noise) ** 2, 0.0)
     observation = Observation(matmul(flat, pseudoinverse.T), precision)
@@ -159,7 +160,9 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     """A (M, D) and the shape of a measurement. It checks that A is linear."""
     size = int(np.prod(shape))
     if size > MAX_EVENT:
-        raise InputError(f"an event of {size} entries is more than the {MAX_EVENT} that a matrix is made for")
+        raise InputError(
+            f"shape has {size} entries, but linear_operator makes a matrix for at most {MAX_EVENT}: use `plugged`"
+        )
     with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
         rng = np.random.default_rng(0)
         # 0, the unit vectors, and two points far from 0.
@@ -171,10 +174,10 @@ def _matrix(apply: Operator, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     zero, matrix, images = values[0], values[1 : size + 1].T, values[size + 1 :]
     points = probes[size + 1 :]
     off = np.abs(images - np.matmul(points, matrix.T))
-    # 0.1% of the terms that were summed is more than any rounding. A NaN is refused, too.
+    # 0.1% of the summed terms is more than any rounding error. A NaN is refused, too.
     if not (zero == 0).all() or not (off <= 1e-3 * np.matmul(np.abs(points), np.abs(matrix).T) + 1e-30).all():
         raise InputError(
-            "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, and is not at random points:"
-            " of a nonlinear function take `plugged` with `guided` or `twisted`"
+            "apply must be linear, A(a x + b z) = a A x + b A z and A 0 = 0, but at random points it is not:"
+            " for a nonlinear function use `plugged` with `guided` or `twisted`"
         )
     return matrix, found.shape[1:]

@@ -1,6 +1,7 @@
 """What is known of x_0, as r(x_0) = Π_i exp(-½ precision_i (y_i - x_i)²).
 
-precision 0 where nothing is known, +inf where x_i is known. Of bits, precision · (y - ½) is the log-odds log r(1)/r(0).
+The precision is 0 where nothing is known and +inf where x_i is known exactly. For bits, precision · (y - ½) is the
+log-odds log r(1)/r(0).
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ class Observation(NamedTuple):
     precision: Float[Array, "..."]
 
     def log_r(self, x: Float[Array, "batch *event"], t: ArrayLike = 0.0) -> Float[Array, " batch"]:
-        """log r(x) in nats, the same at every t: what `perturbed` takes for the paper's kernels."""
+        """log r(x) in nats, the same at every t, as `perturbed` takes it for the kernels of Sohl-Dickstein et al."""
         x = dtypes.as_float(x)
         y, precision = fitting(self, x)
         return event_sum(jnp.where((precision == 0) | (x == y), 0.0, -0.5 * precision * (y - x) ** 2))
@@ -50,10 +51,10 @@ def denoising(y: Float[Array, "..."], noise_std: ArrayLike) -> Observation:
 
 
 def inpainting(y: Float[Array, "..."], mask: Bool[Array, "..."]) -> Observation:
-    """x_0 = y where the mask is True, and nothing known elsewhere (y may be anything there, NaN too).
+    """x_0 = y where the mask is True. Elsewhere nothing is known, and y may have any value, also NaN.
 
     Args:
-        mask: of y's shape, or of an event's if y has a batch axis in front.
+        mask: of the shape of y, or of an event if y has a leading batch axis. True where x_0 is known.
 
     Raises:
         InputError: if the mask is not boolean, or of another shape.
@@ -75,7 +76,7 @@ def inpainting(y: Float[Array, "..."], mask: Bool[Array, "..."]) -> Observation:
 
 
 def flipped(y: Float[Array, "..."], probability: ArrayLike) -> Observation:
-    """Bits, each of which was flipped with this probability: 0 is known exactly, ½ tells nothing.
+    """An observation of bits, each flipped with this probability: 0 is exact knowledge, ½ is no information.
 
     Raises:
         InputError: if concrete bits are not 0 or 1, or a concrete probability is not in [0, ½].
@@ -92,7 +93,7 @@ def fitting(observation: Observation, x: Array) -> Observation:
     """The observation in the type of x, or an InputError if it does not broadcast against x."""
     shape = jnp.broadcast_shapes(jnp.shape(observation.y), jnp.shape(observation.precision))
     if len(shape) > x.ndim or any(a not in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False)):
-        raise InputError(f"the observation has shape {shape}, the samples {x.shape}: it must broadcast to theirs")
+        raise InputError(f"the observation has shape {shape}, which must broadcast to that of the samples, {x.shape}")
     return Observation(*(jnp.asarray(a, x.dtype) for a in observation))
 
 

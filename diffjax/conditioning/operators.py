@@ -1,4 +1,4 @@
-"""Linear operators A, as functions of one example: what `linear_operator` and every other method here takes.
+"""Linear operators A, as functions of one example, for `linear_operator` and every other method here.
 
     mask        the known entries                            in-painting
     blur        the convolution with a kernel                deblurring
@@ -34,7 +34,7 @@ def mask(known: Bool[ArrayLike, " *event"]) -> Operator:
     """
     known = np.asarray(known)
     if known.dtype != bool or not known.any():
-        raise InputError(f"known must be boolean, and True somewhere, not {known.dtype} of sum {known.sum()}")
+        raise InputError(f"known must be boolean, and True somewhere, not {known.dtype} with sum {known.sum()}")
     where = np.flatnonzero(known)
     return lambda x: _of_shape(x, known.shape).reshape(-1)[where]
 
@@ -46,11 +46,11 @@ def blur(kernel: Float[ArrayLike, "rows columns"], edge: Literal["circular", "ze
         edge: what lies outside of the image: its opposite side ("circular"), or 0 ("zero").
 
     Raises:
-        InputError: if a side of the kernel is even, the edge is unknown or, at the call, x is no image (H, W, C).
+        InputError: if a side of the kernel is even, if edge is unknown or, at the call, if x is not (H, W, C).
     """
     kernel = as_float(kernel)
     if kernel.ndim != 2 or not all(side % 2 for side in kernel.shape):
-        raise InputError(f"a kernel has two odd sides, so that it has a middle: it is of shape {kernel.shape}")
+        raise InputError(f"kernel must have two odd sides, so that it has a middle, not shape {kernel.shape}")
     if edge not in ("circular", "zero"):
         raise InputError(f"edge must be 'circular' or 'zero', not {edge!r}")
     rows, columns = (side // 2 for side in kernel.shape)
@@ -103,13 +103,13 @@ def grey(weights: Sequence[float] = (1 / 3, 1 / 3, 1 / 3)) -> Operator:
     """Σ_c weights_c x_c of every pixel: (H, W, C) -> (H, W, 1). `colourisation` does the same for images of any size.
 
     Raises:
-        InputError: at the call, if x has other channels than there are weights.
+        InputError: at the call, if x has another number of channels than there are weights.
     """
 
     def apply(x: Array) -> Array:
         x = as_float(x)
         if x.shape[-1:] != (len(weights),):
-            raise InputError(f"x has shape {x.shape}, and there are {len(weights)} weights: one for each channel")
+            raise InputError(f"x has shape {x.shape}, but there are {len(weights)} weights: give one for each channel")
         return einsum("...c,c->...", x, jnp.asarray(weights, x.dtype))[..., None]
 
     return apply

@@ -81,13 +81,13 @@ def twisted(
         threshold: in [0, 1]. 0 never resamples, 1 resamples if the weights are not all equal.
 
     Raises:
-        InputError: if the process is not Gaussian, the threshold not in [0, 1], concrete times do not decrease, or a
-            log-likelihood is not one number for each particle.
+        InputError: if the process is not Gaussian, the threshold is not in [0, 1], there are no particles, concrete
+            times do not decrease, or a log-likelihood is not one number for each particle.
     """
     if not isinstance(process, Gaussian):
-        raise InputError(f"twisted is of Gaussian processes, not of {type(process).__name__}")
+        raise InputError(f"twisted is for Gaussian processes, not for {type(process).__name__}")
     if not isinstance(threshold, jax.core.Tracer) and not 0 <= threshold <= 1:
-        raise InputError(f"threshold must be in [0, 1], a part of the number of particles, not {threshold}")
+        raise InputError(f"threshold must be in [0, 1], a fraction of the number of particles, not {threshold}")
     if shape[0] < 1:
         raise InputError(f"shape must be (particles, *event), of at least one particle, not {shape}")
     check_times(times)
@@ -124,7 +124,7 @@ def systematic(key: PRNGKeyArray, log_weights: Float[Array, " particles"]) -> In
 def _step(
     process: Gaussian, predict: Predict, twist: LogR, variance: Variance, threshold: float, carry: Triple, item: Triple
 ) -> tuple[Triple, Array]:
-    """From (x_t, log w / r_t(x_t), log Ẑ) at (key, t, s) to the same of s, and the effective number at t."""
+    """(x_t, log(w/r_t(x_t)), log Ẑ) and (key, t, s) -> the same three at s, and the effective number at t."""
     x, log_w, log_z = carry
     key, t, s = item
     num, (choice_key, noise_key) = len(x), jax.random.split(key)
@@ -159,5 +159,7 @@ def _value_and_slope(twist: LogR, x: Array, t: Array) -> tuple[Array, Array]:
 
 def _one_each(value: Array, x: Array) -> Array:
     if jnp.shape(value) != x.shape[:1]:
-        raise InputError(f"a log-likelihood is one number for each particle, {x.shape[:1]}, not {jnp.shape(value)}")
+        raise InputError(
+            f"log_r and log_twist must give one number for each particle, {x.shape[:1]}, not {jnp.shape(value)}"
+        )
     return jnp.asarray(value, x.dtype)

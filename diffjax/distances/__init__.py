@@ -4,7 +4,7 @@ frechet.py      the Frechet distance, from moments of a stream
 kernels.py      kernel distance, maximum mean discrepancy, energy distance
 neighbours.py   precision and recall, density and coverage, copies of training examples
 sliced.py       the sliced Wasserstein distance
-classes.py      inception score, shares of classes
+classes.py      inception score, distance between class shares
 """
 
 from diffjax.distances.classes import distance_of_shares, inception_score, score_terms

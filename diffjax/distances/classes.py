@@ -11,13 +11,13 @@ from diffjax.dtypes import AnyArray
 
 
 def inception_score(log_probs: Moments) -> Estimate:
-    """exp(E KL(p(y|x) ‖ p(y))) of all samples at once (Salimans et al. 2016), from 1 to the number of classes.
+    """exp(E KL(p(y|x) ‖ p(y))) over all samples together (Salimans et al. 2016), from 1 to the number of classes.
 
     The paper takes a mean over splits, which has a bias that depends on their number. The standard error is that of the
     samples.
 
     Args:
-        log_probs: moments of `score_terms` of the samples' classes.
+        log_probs: the moments of `score_terms` of the samples.
     """
     p, negative_entropy = log_probs.mean[:-1], log_probs.mean[-1]
     log_p = np.log(np.maximum(p, 1e-300))
@@ -27,7 +27,11 @@ def inception_score(log_probs: Moments) -> Estimate:
 
 
 def score_terms(log_probs: Float[AnyArray, "n classes"]) -> np.ndarray:
-    """(n, classes + 1): p(y|x) and Σ_y p(y|x) log p(y|x), whose moments give the inception score."""
+    """(n, classes + 1): p(y|x) and Σ_y p(y|x) log p(y|x). Their moments give the inception score.
+
+    Args:
+        log_probs: log p(y|x) in nats.
+    """
     log_probs = np.asarray(log_probs, np.float64)
     probs = np.exp(log_probs)
     return np.concatenate([probs, (probs * np.where(probs > 0, log_probs, 0.0)).sum(1, keepdims=True)], 1)

@@ -36,7 +36,7 @@ def matrices(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np
     arrays = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shapes = f"{arrays[0].shape} and {arrays[1].shape}"
     if any(x.ndim < 1 or len(x) < least or not x.size for x in arrays):
-        raise InputError(f"features of shape {shapes}: give at least {least} examples on each side, one a row")
+        raise InputError(f"features of shape {shapes}: give at least {least} examples on each side, one per row")
     if arrays[0].shape[1:] != arrays[1].shape[1:]:
         raise InputError(f"features of shape {shapes}: the examples of both sides must have one shape")
     for x in arrays:

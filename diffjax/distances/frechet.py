@@ -20,12 +20,14 @@ from diffjax.errors import InputError
 
 @dataclass
 class Moments:
-    """Mean and covariance of a stream of examples (n, d), in d² of memory.
+    """Mean and covariance of a stream of examples (n, d), in memory of order d².
 
     Chan, Golub & LeVeque's formula joins parts. So neither the order nor the size of batches matters.
 
-    scatter     Σ (x - mean)(x - mean)ᵀ
-    covariance  scatter / (num - 1)
+    num         the number of examples
+    mean        (d,)
+    scatter     (d, d), Σ (x - mean)(x - mean)ᵀ
+    covariance  (d, d), scatter / (num - 1)
     """
 
     num: int = 0
@@ -70,9 +72,9 @@ def of_samples(a: Moments, b: Moments) -> float:
     dim = len(a.mean)
     if min(a.num, b.num) <= dim:
         raise InputError(
-            f"{min(a.num, b.num)} examples of {dim} features: a covariance of so few has no full rank, and the Frechet"
-            f" distance would say more of their number than of their law; give more than {dim} examples, or features of"
-            " fewer dimensions"
+            f"{min(a.num, b.num)} examples of {dim} features: the covariance of so few has no full rank, and the"
+            " Frechet distance would depend more on their number than on their distribution; give more than"
+            f" {dim} examples, or features of fewer dimensions"
         )
     return frechet_distance_of_moments(a.mean, a.covariance, b.mean, b.covariance)
 
@@ -124,9 +126,9 @@ def standard_error(a: Moments, b: Moments, some_a: Float[AnyArray, "k d"], some_
 
 
 def _roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """C^½ and its pseudo-inverse, by the eigenvalues.
+    """C^½ and its pseudo-inverse, from the eigenvalues of C.
 
-    Raises `InputError` if C is not a covariance.
+    Raises `InputError` if C is not symmetric and positive semidefinite.
     """
     values, vectors = np.linalg.eigh(covariance)
     largest = abs(values).max()

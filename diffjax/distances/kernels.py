@@ -76,7 +76,7 @@ def median_distance(x: Float[np.ndarray, "n d"], most: int = 1000) -> float:
 
 
 def _sums(kernel: Callable[[np.ndarray], np.ndarray]) -> Rows:
-    """(x, y) -> Σ_j k(x_i, y_j) and Σ_i k(x_i, y_j) of a kernel of the squared distance."""
+    """(x, y) -> Σ_j k(x_i, y_j) and Σ_i k(x_i, y_j), for a kernel of the squared distance."""
 
     def sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         by_row, by_column = np.empty(len(x)), np.zeros(len(y))

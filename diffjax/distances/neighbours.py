@@ -82,7 +82,7 @@ def density_coverage(a: Float[AnyArray, "n *d"], b: Float[AnyArray, "m *d"], k: 
 
 
 def expected_coverage(n: int, m: int, k: int = 5) -> float:
-    """The mean coverage of m examples by n samples of the same law, in closed form (Naeem et al. 2020, lemma 2)."""
+    """Mean coverage of m examples by n samples from one distribution, in closed form (Naeem et al. 2020, lemma 2)."""
     return 1.0 - math.prod((m - i) / (n + m - i) for i in range(1, k + 1))
 
 
@@ -131,7 +131,7 @@ class Nearest:
         self._seen = 0
 
     def add(self, x: Float[np.ndarray, "m d"]) -> None:
-        """The next examples of the stream."""
+        """Adds the next examples of the stream."""
         k = self.rows.shape[1]
         for part, square in blocks(self.queries, x):
             near = np.argpartition(square, min(k, len(x)) - 1, axis=1)[:, :k]

@@ -2,8 +2,8 @@
 
     SW² = E_u W²(u·x, u·y),   u uniform on the unit sphere
 
-In one dimension W² = ∫ (F⁻¹(q) - G⁻¹(q))² dq, which sorting gives exactly. SW² of N(m1, I) and N(m2, I) is
-|m1 - m2|² / d.
+In one dimension W² = ∫ (F⁻¹(q) - G⁻¹(q))² dq with the quantile functions F⁻¹ and G⁻¹. Sorting gives it exactly. SW² of
+N(m1, I) and N(m2, I) is |m1 - m2|² / d.
 """
 
 import numpy as np

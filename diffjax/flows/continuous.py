@@ -52,7 +52,7 @@ class Integration(NamedTuple):
     probe: Probe = "rademacher"
 
     def check(self) -> "Integration":
-        """Itself.
+        """Checks the fields and returns self.
 
         Raises:
             InputError: on an unknown choice, or a tolerance or a number that is not positive.
@@ -86,7 +86,7 @@ def continuous(velocity: Velocity, integration: Integration | None = None, key: 
     Args:
         velocity: smooth in z. Both adjoints differentiate in everything it closes over.
         integration: None is `Integration()`.
-        key: of the probes, one key or one for each vector. Both directions of the flow draw the same probes.
+        key: for the probes, one key or one for each vector. Both directions of the flow draw the same probes.
 
     Raises:
         InputError: from the functions of the flow, as `carry`.
@@ -107,7 +107,7 @@ def carry(
     key: randomness.Keys | None = None,
     costs: bool = False,
 ) -> Path:
-    """From time 0 to 1, or from 1 to 0 if `inverse`.
+    """Solves the equation from time 0 to 1, or from 1 to 0 if `inverse`.
 
     All vectors take the same steps. A vector that is not finite, or whose velocity is not, becomes NaN. The others are
     not affected.

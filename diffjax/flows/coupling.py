@@ -23,7 +23,7 @@ def checkerboard(shape: Sequence[int], parity: int) -> Bool[np.ndarray, " dim"]:
     """Every other entry of an array of this shape, raveled. For (dim,): those of even index if parity is 0, else odd.
 
     Raises:
-        InputError: if there are not two entries, or the parity is not 0 or 1.
+        InputError: if there are fewer than two entries, or the parity is not 0 or 1.
     """
     _check_parity(int(np.prod(shape)), parity)
     return (np.indices(shape).sum(0) % 2 == parity).ravel()
@@ -33,7 +33,7 @@ def halves(dim: int, parity: int) -> Bool[np.ndarray, " dim"]:
     """The first half, rounded down, if parity is 0; otherwise the other entries.
 
     Raises:
-        InputError: if there are not two entries, or the parity is not 0 or 1.
+        InputError: if there are fewer than two entries, or the parity is not 0 or 1.
     """
     _check_parity(dim, parity)
     return (np.arange(dim) < dim // 2) == (parity == 0)
@@ -115,4 +115,4 @@ def _check_mask(mask: Array | np.ndarray) -> None:
     if np.ndim(mask) != 1:
         raise InputError(f"mask must be a vector, not of shape {np.shape(mask)}")
     if concrete(mask) and (np.all(mask) or not np.any(mask)):
-        raise InputError(f"mask must be true where x is kept and false where it is moved: both, not {np.asarray(mask)}")
+        raise InputError(f"mask must be true (x is kept) and false (x is moved) somewhere, not {np.asarray(mask)}")

@@ -4,7 +4,7 @@
     logit    y = log(p/(1 - p)),  p = margin + (1 - 2 margin) x          (data in [0, 1]: Dinh et al. 2017, section 4.1)
     reverse  y_i = x_{dim + 1 - i}
 
-A layer y = shift + exp(log_scale) x takes two numbers m and s from a network, by one of two forms:
+A layer y = shift + exp(log_scale) x takes two numbers m and s from a network. It uses them in one of two forms:
 
     bounded  shift = m,           log_scale = limit tanh(s/limit)        (Dinh et al. 2017)
     gated    shift = (1 - σ) m,   log_scale = log σ,  σ = sigmoid(s + bias)       (Kingma et al. 2016, eq. 14)
@@ -33,7 +33,7 @@ def affine(shift: Float[Array, "*#batch dim"], scale: Float[Array, "*#batch dim"
     """
     shift, scale = alike(shift, scale)
     if concrete(scale) and not ((scale > 0) & jnp.isfinite(scale)).all():
-        raise InputError(f"scale must be positive and finite everywhere, for there is no inverse else; not {scale}")
+        raise InputError(f"scale must be positive and finite everywhere, not {scale}: otherwise there is no inverse")
 
     def forward(x: Array) -> tuple[Array, Array]:
         x, m, s = alike(x, shift, scale)
@@ -52,7 +52,7 @@ def logit(margin: float) -> Flow:
     """From [0, 1] to the real line. `margin` keeps the ends finite.
 
     Raises:
-        InputError: if margin is not above 0 and below 1/2.
+        InputError: if margin is not in (0, 1/2).
     """
     if not 0 < margin < 0.5:
         raise InputError(f"margin must lie between 0 and 1/2, both excluded, not {margin!r}")

@@ -63,7 +63,7 @@ def chain(flows: Sequence[Flow]) -> Flow:
 
 
 def stacked(layer: Callable[[Any], Flow], params: Any) -> Flow:
-    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`: compiled as one layer."""
+    """`chain` of layer(p) for every p along the leading axis of `params`, as one `lax.scan`. One layer is compiled."""
 
     def through(name: str, x: Array) -> tuple[Array, Array]:
         def step(carry: tuple[Array, Array], p: Any) -> tuple[tuple[Array, Array], None]:

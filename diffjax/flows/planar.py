@@ -46,7 +46,7 @@ def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Fl
         z, u_, w_, b_ = alike(z, u, w, b)
         square, dot = (w_ * w_).sum(-1), (w_ * u_).sum(-1)
         floor = jnp.maximum(square, TINY)
-        share = square / floor  # 1, but for a w that is all but 0
+        share = square / floor  # 1 unless w is almost 0
         s = share * jax.nn.softplus(dot) + (1 - share) * (1 + dot)
         u_hat = u_ + ((jax.nn.softplus(dot) - 1 - dot) / floor)[..., None] * w_
         return z, (w_ * z).sum(-1) + b_, u_hat, s
@@ -64,7 +64,7 @@ def planar(u: Float[Array, "*#batch dim"], w: Float[Array, "*#batch dim"], b: Fl
 
 
 def _slope(s: Array, t: Array) -> Array:
-    """The derivative of t + (s - 1) tanh t, which is the determinant."""
+    """The derivative of t + (s - 1) tanh t. It is the determinant of the flow."""
     sech_square = 4 * jax.nn.sigmoid(2 * t) * jax.nn.sigmoid(-2 * t)
     return jnp.tanh(t) ** 2 + s * sech_square
 

@@ -50,7 +50,7 @@ def bridge_matching(
 
 
 def drift(predict: Predict, x: Float[Array, "batch *event"], t: Float[Array, ""]) -> Float[Array, "batch *event"]:
-    """(x̂_0 - x)/t, per unit of falling time."""
+    """(x̂_0 - x)/t, the drift for decreasing time."""
     return (value(predict, "x0", x, jnp.broadcast_to(t, x.shape[:1])) - x) / broadcast_to(t, x)
 
 

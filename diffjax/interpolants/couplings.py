@@ -145,7 +145,7 @@ def log_entropic_plan(
     return kernel + rows[:, None] + columns
 
 
-# By name: each takes those fields of a configuration that it names.
+# Couplings by name. Each takes those fields of a configuration that its arguments name.
 COUPLINGS: dict[str, Callable[..., Coupling]] = {
     "paired": lambda: paired,
     "independent": lambda: independent,
@@ -174,7 +174,7 @@ def _assign(cost: np.ndarray) -> np.ndarray:
 def _check(name: str, source: Array, x0: Array, least: int) -> None:
     if jnp.shape(source) != jnp.shape(x0):
         raise InputError(
-            f"the coupling {name!r} pairs as many sources as data of one shape, not source {jnp.shape(source)} and x0"
+            f"the coupling {name!r} needs source and x0 of one shape, not source {jnp.shape(source)} and x0"
             f" {jnp.shape(x0)}"
         )
     if len(x0) < least:

@@ -11,7 +11,7 @@ a = 0 is the rectified flow between two sets. There are two regressions on x_t:
 The ordinary differential equation dx/dt = b has the marginals p_t. For every ε(t) >= 0, the following steps backwards
 in time have them, too:
 
-    x_s = x_t - (b + ε η/γ) (t - s) + √(2ε (t - s)) w,   w ~ N(0, I), t - s -> 0     (their section 2.3)
+    x_s = x_t - (b + ε η/γ) (t - s) + √(2ε (t - s)) w,   w ~ N(0, I), s < t, t - s -> 0     (their section 2.3)
 
 To go from data to the source, swap the two sets. b is a Predict of kind "velocity", η one of kind "eps".
 
@@ -169,7 +169,7 @@ def value(predict: Predict, kind: str, x: Array, t: Array) -> Array:
 
 def pairs(x0: Array, x1: Array, t: Array) -> tuple[Array, Array, Array]:
     if jnp.shape(x0) != jnp.shape(x1):
-        raise InputError(f"x0 and x1 are pairs, of one shape, not {jnp.shape(x0)} and {jnp.shape(x1)}")
+        raise InputError(f"x0 and x1 are pairs and must be of one shape, not {jnp.shape(x0)} and {jnp.shape(x1)}")
     x0, x1 = alike(x0, x1)
     return x0, x1, jnp.asarray(t, x0.dtype)
 

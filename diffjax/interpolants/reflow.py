@@ -31,13 +31,13 @@ def flow_path(
     num_steps: int = 100,
     stepper: Stepper | None = None,
 ) -> Float[Array, "num_steps+1 batch *event"]:
-    """x_t of the probability flow from x_1 at equal steps of t from 1 to 0, both ends included.
+    """x_t of the probability flow from x_1, at equal steps of t from 1 to 0, both ends included.
 
     Args:
         stepper: a deterministic one. The default is `samplers.heun`.
 
     Raises:
-        InputError: if num_steps is no positive integer.
+        InputError: if num_steps is not a positive integer.
     """
     _, path = _carry(process, predict, x1, num_steps, stepper, lambda state: state.x)
     return jnp.concatenate([as_float(x1)[None], path])

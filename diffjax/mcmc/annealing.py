@@ -1,16 +1,16 @@
 """Annealed importance sampling (Neal 2001): an unbiased estimate of a normalising constant.
 
-From a start p_0 that both samples and scores to an unnormalised target f_1, along the geometric path
+The geometric path leads from a start p_0, which has samples and a density, to an unnormalised target f_1:
 
-    log f_β = (1 - β) log p_0 + β log f_1,   0 = β_0 < β_1 < ... < β_K = 1,
+    log f_β = (1 - β) log p_0 + β log f_1,   0 = β_0 < β_1 < ... < β_K = 1.
 
-z_0 ~ p_0, z_k ~ T_k(z_{k-1}) for 0 < k < K, where T_k leaves f_{β_k} alone, and
+The chain is z_0 ~ p_0, z_k ~ T_k(z_{k-1}) for 0 < k < K, where T_k leaves f_{β_k} invariant. The weight is
 
     log w = Σ_{k<K} (β_{k+1} - β_k) [log f_1(z_k) - log p_0(z_k)],   E[w] = ∫ f_1.
 
-That holds for every K and for kernels that mix as slowly as they like; both only make log w vary more, and -E[log w]
-fall further short. It does not hold for a kernel that keeps f_β but nearly, like Langevin's or Hamilton's without
-the Metropolis test. K = 1 is importance sampling.
+E[w] = ∫ f_1 holds for every K and for kernels that mix slowly. Few steps and slow mixing only increase the variance of
+log w, and widen the gap in E[log w] ≤ log ∫ f_1. It does not hold for kernels that leave f_β only approximately
+invariant, such as Langevin or Hamiltonian kernels without the Metropolis test. K = 1 is importance sampling.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ from diffjax.mcmc.kernel import Kernel, can_move
 
 
 class Start(Protocol):
-    """What a path can start from: every Distribution, and whatever else samples and scores, e.g. a learned q(z|x)."""
+    """The start of a path: a Distribution, or anything with these two methods, e.g. a learned q(z|x)."""
 
     def sample(self, key: PRNGKeyArray) -> Position: ...
     def log_prob(self, x: Position) -> Array: ...
 
 
 class Annealed(NamedTuple):
-    """log_weight: (), log w in nats. position: z_{K-1}, which weighted by w is a draw from the target.
+    """log_weight: (), log w in nats. position: z_{K-1}; with the weight w it is a draw from the target.
 
-    infos: what the kernels said, stacked along a first axis of length K - 1.
+    infos: the infos of the kernels, stacked along a first axis of length K - 1.
     """
 
     log_weight: Float[Array, ""]
@@ -55,18 +55,18 @@ def ais(
     betas: Float[AnyArray, " num_betas"] | Sequence[float],
     kernel: Callable[[LogDensity, Array], Kernel],
 ) -> Annealed:
-    """One weighted draw, by one scan. `vmap` over keys (and starts) makes many, whose mean weight estimates ∫ f_1.
+    """One weighted draw, as one scan. `vmap` over keys (and starts) makes many; their mean weight estimates ∫ f_1.
 
     Args:
         start: p_0, a Distribution of one position. Its log_prob, elementwise or not, is summed.
-        log_density: log f_1, position -> scalar, finite wherever p_0 reaches.
-        betas: from 0 to 1, e.g. jnp.linspace(0, 1, 101).
+        log_density: log f_1, position -> scalar in nats, finite at every draw of p_0.
+        betas: (num_betas,), from 0 to 1, e.g. jnp.linspace(0, 1, 101).
         kernel: (log f_β, β ()) -> the Kernel that moves at β, e.g. lambda f, beta: hmc(f, 0.2 / (1 + beta), 10).
 
     Raises:
-        InputError: if concrete betas do not increase strictly from 0 to 1, log_density gives no scalar, or it or the
-            score is not finite where p_0 drew. Where that is traced, so that it is no error, log_weight is not finite,
-            or the infos tell of a chain that does not move.
+        InputError: if betas are not a vector of at least 2 numbers, concrete betas do not increase strictly from 0 to
+            1, log_density gives no scalar, or it or the score is not finite at the draw of p_0. Under `jit` this last
+            error cannot be raised: log_weight is not finite then, or the infos show a chain that does not move.
     """
 
     def log_start(z: Position) -> Array:

@@ -1,4 +1,4 @@
-"""How far to trust draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
+"""Convergence diagnostics for draws of several chains (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
 
 Every chain is cut in two halves. A drift within a chain then appears as a disagreement between two. There are M half
 chains of N draws, W is the mean of their variances, B/N the variance of their means, and
@@ -38,20 +38,20 @@ def ess(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
     It is NaN if all draws are equal, as those of a stuck sampler, or if a draw is NaN. 16-bit draws become float32.
 
     Raises:
-        InputError: if there is no chain and draw axis, or fewer than 4 draws a chain.
+        InputError: if the chain or the draw axis is missing, or a chain has fewer than 4 draws.
     """
     return _each(lambda x: _ess(_normal_scores(_halves(x))), draws)
 
 
 def ess_tail(draws: Float[AnyArray, "chain draw *event"]) -> Float[Array, "*event"]:
-    """Effective sample size of the tails: the smaller one of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
+    """Effective sample size of the tails: the smaller one of those of I(x ≤ 5% quantile) and I(x ≤ 95% quantile).
 
     Equal draws, NaN and errors as in `ess`. If I is the same for all draws, which may happen for bits, all draws count.
     """
 
     def one(x: Array) -> Array:
         ordered = jnp.sort(x.ravel())
-        # x ≤ an interpolated quantile if and only if x ≤ the draw below it; integers make its rank exact.
+        # x is below an interpolated quantile if and only if x ≤ the draw below it. Integers make its rank exact.
         below, above = ordered[(x.size - 1) * 5 // 100], ordered[(x.size - 1) * 95 // 100]
         return jnp.minimum(*(_ess(_halves((x <= quantile).astype(x.dtype))) for quantile in (below, above)))
 
@@ -109,9 +109,10 @@ def _normal_scores(x: Array) -> Array:
 
 
 def _score(excess: Int[Array, "..."], num: int, dtype: np.dtype) -> Float[Array, "..."]:
-    """ndtri(p) of a draw with `excess` more of the N = `num` draws below it than above: its rank is (N + 1 + excess)/2.
+    """ndtri(p) of a draw. `excess` is how many more of the `num` draws are below it than above.
 
-    It is odd in `excess`. The smaller one of p and 1 - p, (N - |excess| + 1/4)/(2 N + 1/2), has all its digits.
+    With N = num its rank is (N + 1 + excess)/2. The result is odd in `excess`. It is computed from the smaller one of p
+    and 1 - p, (N - |excess| + 1/4)/(2 N + 1/2), which loses no digits.
     """
     tail = ((num - jnp.abs(excess)).astype(dtype) + 0.25) / (2.0 * num + 0.5)
     return -jnp.sign(excess).astype(dtype) * jax.scipy.special.ndtri(tail)
@@ -137,7 +138,7 @@ def _ess(x: Array) -> Array:
     positive = jnp.cumprod(pairs > 0)
     end = jnp.minimum(positive.sum(), last)
     monotone = jnp.where(jnp.arange(last + 1) < end, jax.lax.cummin(pairs), 0.0)
-    # Where the pairs end before they fall to zero, arviz takes half of the last one as it is.
+    # If the last pair is still positive, arviz takes its first half as it is.
     rest = jnp.where(pairs[end] > 0, rho[2 * end], jnp.maximum(rho[2 * end], 0.0))
     tau = -1.0 + 2.0 * monotone.sum() + rest
     size = jnp.asarray(x.size, x.dtype)
@@ -145,8 +146,8 @@ def _ess(x: Array) -> Array:
 
 
 def _autocovariance(x: Array) -> Array:
-    """Of every row, at lags 0 .. N-1, each divided by N."""
+    """The autocovariance of every row at lags 0 .. N-1, each divided by N."""
     num = x.shape[1]
-    length = 1 << (2 * num - 1).bit_length()  # room for no lag to wrap round
+    length = 1 << (2 * num - 1).bit_length()  # long enough that no lag wraps round
     spectrum = jnp.abs(jnp.fft.rfft(x - x.mean(axis=1, keepdims=True), n=length)) ** 2
     return jnp.fft.irfft(spectrum, n=length)[:, :num] / num

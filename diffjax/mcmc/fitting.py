@@ -32,7 +32,7 @@ def fit_gaussian(
     num_leapfrog: int = 5,
     widening: float = 1.2,
 ) -> tuple[Float[Array, " dim"], Float[Array, "dim dim"]]:
-    """The mean and `widening` times the covariance of HMC's draws.
+    """The mean and `widening` times the covariance of the draws of HMC.
 
     Args:
         log_density: position (dim,) -> log f, a scalar in nats, up to a constant.
@@ -54,7 +54,7 @@ def fit_gaussian(
         position = promoted(start.sample(start_key))
         tuned = warmup(kernel, warmup_key, position, num_steps, step_size=0.1)
         states, _ = run(kernel(tuned.step_size, tuned.inverse_mass), key, tuned.position, num_steps)
-        return states.position, jnp.isfinite(tuned.step_size)  # not where the chain could not start
+        return states.position, jnp.isfinite(tuned.step_size)  # the step size is NaN if the chain could not start
 
     def program(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         draws, moved = jax.vmap(chain)(jax.random.split(key, num_chains))
@@ -66,5 +66,5 @@ def fit_gaussian(
 
     mean, cov, moved = eager.once(program, key)
     if is_concrete(moved) and not np.all(moved):
-        raise InputError("log_density and its gradient must be finite wherever start draws: for one chain they are not")
+        raise InputError("log_density and its gradient must be finite where start draws: for one chain they are not")
     return mean, cov

@@ -76,7 +76,7 @@ class HMCInfo(NamedTuple):
 
     accepted: (), whether the chain moved to the proposal. Always True without Metropolis.
     acceptance_probability: (), min(1, exp(-energy_error)), whether or not Metropolis is on.
-    energy_error: (), H(q', p') - H(q, p) in nats, +inf if it is not a number.
+    energy_error: (), H(q', p') - H(q, p) in nats; +inf in place of NaN.
     divergent: (), whether the energy error exceeds 1000 nats.
     """
 
@@ -229,14 +229,14 @@ def _check_arguments(
     if (log_density is None) == (score is None):
         raise InputError("give either log_density or, as score=, its gradient: exactly one of the two")
     if metropolis and log_density is None:
-        raise InputError("metropolis=True needs a log_density, of which a score knows no differences: set it to False")
+        raise InputError("metropolis=True needs a log_density, and only a score is given: set metropolis to False")
 
 
 def _check_target(log_density: LogDensity | None, score: Score | None, position: Position) -> None:
     if log_density is not None:
         value = jax.eval_shape(log_density, position)
         if jnp.shape(value) != ():
-            raise InputError(f"log_density must be a scalar, not of shape {value.shape}: chains are made by vmap")
+            raise InputError(f"log_density must be a scalar, not of shape {value.shape}: use vmap for several chains")
     if score is not None:
         slope = jax.eval_shape(score, position)
         if jax.tree.map(jnp.shape, slope) != jax.tree.map(jnp.shape, position):
@@ -251,7 +251,7 @@ def _check_start(value: Array | None, gradient: Position) -> None:
         raise InputError(f"log_density is {value} at the start: begin where it is finite")
     for leaf in jax.tree.leaves(gradient):
         if is_concrete(leaf) and not np.isfinite(leaf).all():
-            raise InputError(f"the score at the start is not finite, {leaf}: begin where it is")
+            raise InputError(f"the score at the start is not finite, {leaf}: begin where it is finite")
 
 
 def _check_positive(inverse_mass: Any, position: Position) -> None:

@@ -62,7 +62,7 @@ def leapfrog(
         The position and the momentum at the end, in the types of the position's leaves. 16-bit leaves become float32.
 
     Raises:
-        InputError: if num_steps is no positive integer, step_size is 0 or not finite, the position is not
+        InputError: if num_steps is not a positive integer, step_size is 0 or not finite, the position is not
             floating-point, or step_size or inverse_mass do not fit its shape.
     """
     return integrate(LEAPFROG, score, position, momentum, step_size, num_steps, inverse_mass)
@@ -113,6 +113,10 @@ def trajectory(
 
     The score and the momentum have the types of the position's leaves, and so have the results.
 
+    Args:
+        evaluate: position -> (anything, score), as from `jax.value_and_grad`.
+        current: evaluate(position) at the start.
+
     Returns:
         Position, momentum and evaluate(position) at the end.
     """
@@ -150,7 +154,7 @@ def trajectory(
 
 
 def velocity(inverse_mass: Any, momentum: Position) -> Position:
-    """M⁻¹ p, for the three kinds of inverse mass that `leapfrog` takes."""
+    """M⁻¹ p, for the three kinds of inverse mass of `leapfrog`."""
     if is_dense(inverse_mass, momentum):
         flat, unravel = ravel(momentum)
         return unravel(matmul(jnp.asarray(inverse_mass, flat.dtype), flat))
@@ -158,13 +162,13 @@ def velocity(inverse_mass: Any, momentum: Position) -> Position:
 
 
 def is_dense(inverse_mass: Any, position: Position) -> bool:
-    """Whether it is a matrix over the whole position, and not a number or a diagonal."""
+    """Whether the inverse mass is a matrix over the whole position, and not a number or a diagonal."""
     size = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(position))
     return isinstance(inverse_mass, Array | np.ndarray) and inverse_mass.shape == (size, size)
 
 
 def _diagonal(inverse_mass: Any, position: Position) -> Any:
-    """One array stands for a pytree of itself."""
+    """A pytree like the position. A single array is repeated for every leaf."""
     one = jax.tree_util.all_leaves([inverse_mass])
     return jax.tree.map(lambda _: inverse_mass, position) if one else inverse_mass
 

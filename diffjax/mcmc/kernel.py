@@ -30,14 +30,14 @@ def can_move(state: Any) -> Bool[Array, ""]:
 
 
 def run(kernel: Kernel, key: PRNGKeyArray, position: Position, num_steps: int) -> tuple[Any, Any]:
-    """One chain of `num_steps` from a position, as one scan.
+    """One chain of `num_steps` from a position, as one scan. `vmap` over key and position makes several chains.
 
     Returns:
         The states after every step and their infos, stacked along a new first axis. `vmap` over key and position
         makes many chains.
 
     Raises:
-        InputError: if num_steps is no positive integer, or as the kernel's `init` for the position.
+        InputError: if num_steps is not a positive integer, or as the kernel's `init` for the position.
     """
     num_steps = check_num_steps("num_steps", num_steps)
 

@@ -25,7 +25,7 @@ def langevin(
     inverse_mass: Any = 1.0,
     score: Score | None = None,
 ) -> Kernel:
-    """x + h M⁻¹ score + √(2h) M^-½ z, unadjusted or, with `metropolis`, MALA. One score evaluation a step.
+    """x + h M⁻¹ score + √(2h) M^-½ z, unadjusted or, with `metropolis`, MALA. One score evaluation per step.
 
     Args:
         log_density: position -> log π up to a constant, a scalar in nats. None if `score` is given.

@@ -1,6 +1,6 @@
-"""Warm-up: a step size by dual averaging and a diagonal mass by running variances, in windows as Stan's.
+"""Warm-up: a step size by dual averaging and a diagonal mass by running variances, in windows as in Stan.
 
-Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) steers the mean acceptance probability α_t to a target δ:
+Dual averaging (Nesterov 2009; Hoffman & Gelman 2014, eq. 6) moves the mean acceptance probability α_t to a target δ:
 
     log ε_{t+1} = μ - √t/γ · 1/(t + t₀) Σ_{i ≤ t} (δ - α_i),   log ε̄_{t+1} = t^-κ log ε_{t+1} + (1 - t^-κ) log ε̄_t
 
@@ -32,7 +32,7 @@ FIRST_WINDOW, LEAST_WINDOW, LEAST_LAST = 25, 10, 15
 
 
 class Warmup(NamedTuple):
-    """What a chain learned.
+    """The result of a warm-up.
 
     step_size: (), for `make_kernel`.
     inverse_mass: the diagonal, like the position: estimates of the target's variances.
@@ -77,8 +77,8 @@ def warmup(
         step_size: the first step size. It may be wrong by many orders of magnitude.
 
     Raises:
-        InputError: if num_steps is no integer from 20 up, the target is not in (0, 1), step_size is not positive and
-            finite, the kernel has no acceptance probability, or as its `init` for the position.
+        InputError: if num_steps is not an integer of at least 20, the target is not in (0, 1), step_size is not
+            positive and finite, the kernel has no acceptance probability, or as its `init` for the position.
 
     A chain that starts where its log-density or its score is not finite never moves. If that start is traced, there is
     no error: the step size is NaN.
@@ -97,7 +97,7 @@ def warmup(
         key, slow, ends = item
         state, info = make_kernel(jnp.exp(averaging.log_step), mass).step(key, state)
         if getattr(info, "acceptance_probability", None) is None:
-            raise InputError("warmup needs a kernel with an acceptance probability, as hmc with a log_density has")
+            raise InputError("warmup needs a kernel with an acceptance probability: use e.g. hmc with a log_density")
         averaging = _average(averaging, target - jnp.asarray(info.acceptance_probability, dtype))
         variance = _choose(slow, _observe(variance, state.position), variance)
         mass = _choose(ends, _estimate(variance), mass)

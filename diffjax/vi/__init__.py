@@ -1,4 +1,4 @@
-"""Variational inference: gradient estimators, factorised laws, Markov chains, and the bounds made of them."""
+"""Variational inference: gradient estimators, factorised distributions, Markov chains, and the bounds made of them."""
 
 from diffjax.vi import mean_field
 from diffjax.vi.gradients import (

@@ -38,11 +38,11 @@ from diffjax.mcmc.integrators import is_whole, promoted
 from diffjax.vi.markov_chain import Law, check_event
 
 GradientEstimator = Literal["score", "score_leave_one_out", "reparameterized", "sticking_the_landing"]
-Own = Callable[[Any, Any], Array]  # (law, z) -> h in nats, a scalar
+Own = Callable[[Any, Any], Array]  # (q, z) -> h in nats, a scalar
 
 
 def sampled_entropy(law: Law, z: Any) -> Float[Array, ""]:
-    """-log q(z): an `own` whose mean is the entropy of q, in nats."""
+    """-log q(z) in nats. As `own`, its mean is the entropy of q."""
     return -_sum("log_prob", law.log_prob(z), z)
 
 
@@ -207,7 +207,7 @@ def _check(num: int, estimator: str, own: Own | None) -> int:
         raise InputError(f"num must be a whole number of at least {least} for estimator={estimator!r}, not {num!r}")
     if estimator == "sticking_the_landing" and own not in (None, sampled_entropy):
         raise InputError(
-            "own must be sampled_entropy for estimator='sticking_the_landing', which would be biased with another:"
+            "own must be sampled_entropy for estimator='sticking_the_landing', which is biased with any other own:"
             " use 'reparameterized'"
         )
     return int(num)
@@ -216,7 +216,7 @@ def _check(num: int, estimator: str, own: Own | None) -> int:
 def _check_differentiable(law: Law, z: Any, estimator: str) -> None:
     parts = jax.tree.leaves(law, is_leaf=lambda part: isinstance(part, DISCRETE))
     names = [type(part).__name__ for part in parts if isinstance(part, DISCRETE)]
-    names += [f"a law on {leaf.dtype}" for leaf in jax.tree.leaves(z) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+    names += [f"type {leaf.dtype}" for leaf in jax.tree.leaves(z) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
     if names:
         raise InputError(
             f"estimator={estimator!r} needs draws that are differentiable in the parameters, which those of"

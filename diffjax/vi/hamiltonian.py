@@ -52,8 +52,8 @@ class Hamiltonian(NamedTuple):
 
     log_step_size: log ε, a number or one per dimension.
     log_inverse_mass: log of the diagonal of M⁻¹, a number or one per dimension.
-    momentum: q(v' | x, z), a function like z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
-    inverse_momentum: r(v | x, z), the same.
+    momentum: (x, z) -> q(v' | x, z), with draws like z: `LinearNormal`, or `jax.tree_util.Partial(network, params)`.
+    inverse_momentum: (x, z) -> r(v | x, z), the same.
     """
 
     log_step_size: Array
@@ -66,7 +66,7 @@ def linear_hamiltonian(dim: int, step_size: float = 0.1) -> Hamiltonian:
     """Momenta that begin as N(0, I), with means linear in z. This is enough if there is one data set.
 
     Raises:
-        InputError: if dim is no positive integer, or step_size not positive and finite.
+        InputError: if dim is not a positive integer, or step_size is not positive and finite.
     """
     dim = check_num_steps("dim", dim)
     check_step_size(step_size)
@@ -98,7 +98,7 @@ def hamiltonian(
             `markov_chain`.
 
     Returns:
-        z_T (*batch, *event) and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
+        z_T (*batch, *event) and log w (*batch) in nats. E w = p(x), and E log w is a lower bound on log p(x).
 
     Raises:
         InputError: if num_leapfrog is no positive integer, log_joint or a log_prob does not give one number per

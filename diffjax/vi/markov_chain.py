@@ -77,7 +77,7 @@ def markov_chain(
             of `vi.objective` give them parameters under `stop_gradient`.
 
     Returns:
-        z_T and log w (*batch) in nats, E w = p(x) and E log w a lower bound on log p(x).
+        z_T (*batch, *event) and log w (*batch) in nats. E w = p(x), and E log w is a lower bound on log p(x).
 
     Raises:
         InputError: if there are not as many inverses (or densities) as transitions, log_joint or a log_prob does not
@@ -134,7 +134,9 @@ def sum_events(log_prob: Array, z: Array, total: Array) -> Array:
 
 def check_log_joint(batch: tuple[int, ...], z: Array) -> None:
     if batch != z.shape[: len(batch)]:
-        raise InputError(f"log_joint must give one number per example, of leading axes of {z.shape}, not shape {batch}")
+        raise InputError(
+            f"log_joint must give one number per example: its shape {batch} must be leading axes of z's {z.shape}"
+        )
 
 
 def check_event(name: str, log_prob: Array, z: Any) -> None:
@@ -143,5 +145,5 @@ def check_event(name: str, log_prob: Array, z: Any) -> None:
     if jax.tree_util.all_leaves([z]) and shape != jnp.shape(z)[: len(shape)]:
         raise InputError(
             f"{name} of shape {shape} does not fit draws of shape {jnp.shape(z)}, whose leading axes it must have: "
-            "look for an axis of length 1 in a law's parameters"
+            "look for an axis of length 1 in the parameters of the distribution"
         )

@@ -1,4 +1,4 @@
-"""Black-box variational inference with a factorised law (Ranganath et al. 2014, Kucukelbir et al. 2017).
+"""Black-box variational inference with a factorised distribution (Ranganath et al. 2014, Kucukelbir et al. 2017).
 
     q(z) = Π_i q_i(z_i),    ELBO = E_q[log p(x, z)] - E_q[log q(z)] ≤ log p(x)
 
@@ -35,7 +35,7 @@ from diffjax.vi.markov_chain import Law, check_event
 class Factorised(NamedTuple):
     """Independent distributions, one for each entry of a dict, tuple or list. A draw has the same entries.
 
-    `log_prob`, `kl` and `entropy` are sums over everything, in nats.
+    `log_prob`, `kl` and `entropy` are sums over all elements, in nats.
     """
 
     laws: Any
@@ -49,7 +49,7 @@ class Factorised(NamedTuple):
         return _sum(lambda law, z: (law.log_prob(z), z), self.laws, z)
 
     def kl(self, other: "Factorised") -> Float[Array, ""]:
-        """KL(self ‖ other).
+        """KL(self ‖ other) in nats.
 
         Raises:
             InputError: if a distribution of `other` has an axis that its counterpart does not have.
@@ -109,18 +109,18 @@ def fit(
     estimator: GradientEstimator = "reparameterized",
     own: Own = sampled_entropy,
 ) -> Fit:
-    """Climbs the ELBO by `num_steps` of an optimizer, as one scan.
+    """Maximises the ELBO by `num_steps` of an optimizer, as one scan.
 
     Args:
         log_joint: z -> log p(x, z), a scalar in nats, normalised or not.
-        family, params: q, as `normal` and `start(position)`; see `vi.expectation`.
+        family, params: q, e.g. `normal` and `start(position)`; see `vi.expectation`.
         num: draws in each step.
         own: the entropy of q, `sampled_entropy` or `analytic_entropy`.
 
     The baseline of "score" is the moving average of earlier values.
 
     Raises:
-        InputError: if num_steps is no positive integer, or as `vi.expectation`.
+        InputError: if num_steps is not a positive integer, or as `vi.expectation`.
     """
     num_steps = check_num_steps("num_steps", num_steps)
 
@@ -155,7 +155,7 @@ def _sum(of: Callable[..., tuple[Array, Any]], laws: Any, *others: Any) -> Float
 
     def one(law: Law, *rest: Any) -> Array:
         terms, z = of(law, *rest)
-        check_event("a law's term", terms, z)
+        check_event("a distribution's term", terms, z)
         return as_float(terms).sum()
 
     terms = jax.tree.leaves(jax.tree.map(one, laws, *others, is_leaf=_is_law))

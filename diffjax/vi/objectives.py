@@ -4,7 +4,7 @@ L_1 is the ELBO, and L_1 ≤ L_2 ≤ ... ≤ log p(x). With w = p(x, z)/q_φ(z) 
 -∂ log q_φ(z)/∂φ at fixed z. Its mean is 0 at K = 1, but it has variance even if q is the posterior. Two estimators do
 without it:
 
-    sticking the landing     the term is left out: unbiased at K = 1, biased beyond (Roeder et al. 2017)
+    sticking the landing     the term is left out: unbiased at K = 1, biased for K > 1 (Roeder et al. 2017)
     doubly reparameterised   Σ_k w̃_k² ∂log w_k/∂z ∂z/∂φ, w̃ the normalised weights: unbiased at every K
                              (Tucker et al. 2019, eq. 8)
 """
@@ -66,5 +66,5 @@ def objective(
 
 
 def _zero(x: Array) -> Array:
-    """0 with the derivatives of x."""
+    """The value 0, with the derivatives of x."""
     return x - jax.lax.stop_gradient(x)
