@@ -14,6 +14,6 @@ def get_config() -> ConfigDict:
     config.data.update(name="mnist", shape=(28, 28, 1))
     config.gan.update(latents=64, game="non_saturating", r1=1.0)
     config.net.channels = (96, 64, 32)
-    config.evaluation.batch_size = 500
+    config.evaluation.update(batch_size=500, parzen_samples=0)
     config.training.update(steps=6000, flip=False, eval_every=1000, save_every=1000, ema_decay=0.995)
     return config

@@ -11,4 +11,5 @@ from configs import pixelcnn_digits
 def get_config() -> ConfigDict:
     config = pixelcnn_digits.get_config()
     config.net = ConfigDict(dict(name="transformer", width=64, depth=3, heads=4))
+    config.training.steps = 800
     return config

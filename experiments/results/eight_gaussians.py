@@ -34,7 +34,7 @@ def panel(argument: str) -> Points:
     found = coverage(samples, modes, run.options["mode_radius"])
     words = f"{found.covered} of {len(modes)} modes, {100 * found.near:.1f}% near one"
     print(f"{directory}: {words}")
-    return Points(f"{title or run.system}: {words}", samples[:SHOWN])
+    return Points(f"{title or run.system}\n{words}", samples[:SHOWN])
 
 
 def main() -> None:

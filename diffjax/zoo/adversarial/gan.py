@@ -111,19 +111,22 @@ def make(config: Any) -> Model:
             raise InputError(f"gan.{name} = {setting[name]!r} must be a number of at least 0; 0 switches it off")
     if not isinstance(setting.latents, int) or setting.latents < 1:
         raise InputError(f"gan.latents = {setting.latents!r} must be an integer of at least 1")
+    if len(shape) not in (1, 3):
+        raise InputError(f"a GAN is of images or of vectors: data.shape={shape} is neither (H, W, C) nor (n,)")
+    needed, like = ("channels", "gan_digits") if len(shape) == 3 else ("features", "gan_toy")
+    if needed not in net:
+        raise InputError(f"data.shape={shape} needs net.{needed}: take the section net of configs/{like}.py")
     if len(shape) == 3:
         channels = tuple(net.channels)
         check_halvings(shape, channels)
         players = _player(Generator(shape, channels)), _player(Discriminator(channels[::-1]))
-    elif len(shape) == 1:
+    else:
         features = tuple(net.features)
         critic = _player(Points(features, 1))
         players = (
             _player(Points(features, shape[0])),
             critic._replace(apply=lambda params, x: critic.apply(params, x)[:, 0]),
         )
-    else:
-        raise InputError(f"a GAN is of images or of vectors: data.shape={shape} is neither (H, W, C) nor (n,)")
     return gan(
         *players,
         shape,
