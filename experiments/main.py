@@ -10,16 +10,14 @@ python -m experiments.main --mode=list [WORD ...]
 python -m experiments.main --mode=plan --config=FILE [--devices=8 | --topology=v5e:2x4] [--memory=16]
 
 If the workdir already holds a run, training continues where it stopped. Without --config it uses that run's
-configuration. The other modes with a workdir always use the run's configuration; --config.field=value changes it for
-this call. --mode=compress writes levels in .npy or .npz, or an image, as bits by the run's model; --mode=decompress
-gives them back. --mode=plan does not train: it prints what a step needs on devices that need not exist. --mode=list
-shows all configurations, or those that have all the words.
+configuration. Other modes with a workdir use the run's configuration; --config.field=value changes it for this call.
+--mode=compress writes levels or an image as bits by the run's model, --mode=decompress gives them back. --mode=plan
+prints what a step needs on devices that need not exist. --mode=list shows the configurations that have all the words.
 
-Several processes: run the same command in each, with --coordinator=HOST:PORT --num_processes=N and --process_id=0 ...
-N - 1. On TPU slices and under Slurm, use --coordinator=auto instead. All processes must reach the same --workdir.
+Several processes: the same command in each, with --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N - 1;
+on TPU slices and under Slurm with --coordinator=auto. All processes must reach the same --workdir.
 
-Exit codes: 0: done; 1: an error, explained in one sentence; 143: stopped by SIGTERM or Ctrl-C, after saving; 130:
-interrupted by Ctrl-C at another time.
+Exit codes: 0: done; 1: an error, in one sentence; 143: stopped by SIGTERM or Ctrl-C, after saving; 130: interrupted.
 """
 
 import errno
@@ -46,9 +44,8 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "digits.py"
 SAVED = Path(__file__).with_name("saved.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to run: a file with get_config(); default the digits.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where the run lives; default runs/<config>-<date>.")
-MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "sample", "compress", "decompress", "list", "plan"], "What to do."
-)
+MODES = ["train", "eval", "sample", "compress", "decompress", "list", "plan"]
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 STEP = flags.DEFINE_integer("step", None, "eval, sample, compress: the checkpoint; default the newest.", lower_bound=0)
 AGAINST = flags.DEFINE_string(
     "against", "", "eval: another workdir, a folder of images or an .npz; compares its samples with the run's."

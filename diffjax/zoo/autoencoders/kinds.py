@@ -30,8 +30,7 @@ class Autoencoder(NamedTuple):
     loss(params, key, x) -> (batch,); None means ‖x - decode(encode(x))‖²
     fit(params, x, seed) -> params, see `Examples.fit`; None if all is learned by steps
     table(params, x) -> {row: {column: number}}, see `Table`; None if there is none
-    seen(key, x) -> x as the encoder sees it in training; None means x itself
-    sample(params, key, num) -> (num, dim) in [0, 1]; None if there is none
+    seen(key, x) -> x as the encoder sees it in training, sample(params, key, num) -> (num, dim) in [0, 1]; or None
     """
 
     init: Callable[[Array], Params]

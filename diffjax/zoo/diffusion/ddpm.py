@@ -95,9 +95,8 @@ def ddpm(
         return pictures.of_chain(reverse, params, key, *denoiser.unpack(batch), times, decoder, conditioning)
 
     def codec(params: Any) -> coding.Chain:
-        return coding.Chain(
-            process, lambda params: denoiser.predict(params, None), params, times, variance, decoder, shape, levels
-        )
+        predict = partial(denoiser.predict, label=None)
+        return coding.Chain(process, predict, params, times, variance, decoder, shape, levels)
 
     codes = () if num_classes else (Code(codec),)
     return Model(

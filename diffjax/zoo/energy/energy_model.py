@@ -71,7 +71,6 @@ def energy_model(
         truth: the law of the data in the plane, to draw beside the model.
         answer: the network's parameters beside what they should be.
     """
-
     has_bound = over is not None and network.is_energy
 
     def energy(params: Any, x: Array) -> Array:
@@ -85,11 +84,6 @@ def energy_model(
         params = {"network": network.init(key, jnp.zeros((1, *shape)))}
         return params | ({"offset": jnp.zeros(())} if objective == "noise_contrastive" else {})
 
-    def prepared(key: randomness.Keys, batch: Batch) -> Array:
-        if levels == 2:
-            return scaled(image_of(batch), 0).astype(float)
-        return dequantised(key, image_of(batch), levels)
-
     def loss(params: Any, key: randomness.Keys, batch: Batch) -> Array:
         data_key, key = randomness.split(key, 2)
         given = Given(
@@ -98,10 +92,10 @@ def energy_model(
             params.get("offset", jnp.zeros(())),
             batch,
         )
-        return OBJECTIVES[objective](settings, given, key, prepared(data_key, batch))
+        return OBJECTIVES[objective](settings, given, key, _prepared(data_key, batch, levels))
 
     def terms(params: Any, key: Array, batch: Batch) -> dict[str, Array]:
-        x = prepared(key, batch)
+        x = _prepared(key, batch, levels)
         return {"energy": energy(params, x), "log Z": jnp.full(len(x), log_z(params))}
 
     def sample(params: Any, key: Array, num: int) -> Array:
@@ -113,10 +107,8 @@ def energy_model(
 
     def table(params: Any, key: Array, batch: Batch) -> dict[str, dict[str, float]]:
         rows = {} if answer is None else answer(params["network"])
-        if has_bound:
-            rows["log Z"] = {"by a sum": float(log_z(params))}
-            rows["log Z"] |= {"learned": -float(params["offset"])} if "offset" in params else {}
-        return rows
+        learned = {"learned": -float(params["offset"])} if "offset" in params else {}
+        return rows | ({"log Z": {"by a sum": float(log_z(params))} | learned} if has_bound else {})
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         if shape != (2,) or levels:
@@ -138,6 +130,13 @@ def energy_model(
         measures=((Bound(terms, unit="nats"),) if has_bound else ()) + tables,
         figures=Figures(own=figures),
     )
+
+
+def _prepared(key: randomness.Keys, batch: Batch, levels: int) -> Array:
+    """Bits as floats, real numbers as they are, other levels made continuous."""
+    if levels == 2:
+        return scaled(image_of(batch), 0).astype(float)
+    return dequantised(key, image_of(batch), levels)
 
 
 def langevin(score: Callable[[Array], Array], key: Array, start: Array, chains: Chains) -> Array:

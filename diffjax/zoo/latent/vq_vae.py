@@ -59,6 +59,84 @@ class Quantised(NamedTuple):
     codes: list[Array]
 
 
+class Networks(NamedTuple):
+    """All networks of a VQ-VAE, and what they are made of. The fields are arguments of `vq_vae`.
+
+    params: {"network", "likelihood", "codebook": the vectors of each level, "prior": of each level}, level 0 first
+    """
+
+    network: Any
+    likelihood: Likelihood
+    priors: Sequence[Causal]
+    shape: tuple[int, ...]
+    quantiser: Quantiser
+
+    def init(self, key: Array) -> Params:
+        net_key, book_key, *prior_keys = jax.random.split(key, 4)
+        size, num = (self.quantiser.num_codes, self.quantiser.dim), len(self.priors)
+        params = {
+            "network": self.network.init(net_key, jnp.zeros((1, *self.shape))),
+            "likelihood": self.likelihood.params,
+            "codebook": [jax.random.normal(k, size) / math.sqrt(size[1]) for k in jax.random.split(book_key, num)],
+        }
+        vq.codebook(params["codebook"][0])
+        given = [jnp.zeros(self.grids(params)[0] + size[1:])[None]] if num == 2 else []
+        pairs = enumerate(zip(self.priors, prior_keys, strict=False))
+        return params | {"prior": [prior.init(k, *given[i:]) for i, (prior, k) in pairs]}
+
+    def apply(self, params: Params, *arguments: Any, method: str) -> Any:
+        return self.network.apply(params["network"], *arguments, method=method)
+
+    def grids(self, params: Params) -> list[tuple[int, ...]]:
+        """The shapes of the codes of each level."""
+        found = jax.eval_shape(lambda: self.quantise(params, jnp.zeros((1, *self.shape))))
+        return [codes.shape[1:] for codes in found.codes]
+
+    def quantise(self, params: Params, x: Array) -> Quantised:
+        def one(z: Array, book: Array) -> tuple[Array, Array]:
+            codes = vq.nearest(book, jax.lax.stop_gradient(z))
+            return book[codes], codes
+
+        books = params["codebook"]
+        if len(self.priors) == 1:
+            z = self.apply(params, x, method="encode")
+            e, codes = one(z, books[0])
+            return Quantised([z], [e], [codes])
+        h, coarse = self.apply(params, x, method="encode_coarse")
+        e1, codes1 = one(coarse, books[1])
+        known = self.apply(params, vq.straight_through(coarse, e1), method="known")
+        fine = self.apply(params, h, known, method="encode_fine")
+        e0, codes0 = one(fine, books[0])
+        return Quantised([fine, coarse], [e0, e1], [codes0, codes1])
+
+    def log_likelihood(self, params: Params, e: list[Array], x: Array) -> Array:
+        """log p(x | e), (batch,) in nats."""
+        out = self.apply(params, e, method="decode").reshape(len(x), *self.likelihood.out)
+        return self.likelihood.log_prob(params["likelihood"], out, x)
+
+    def log_prior(self, params: Params, codes: list[Array]) -> Array:
+        """log p(k), (batch,) in nats. The prior of level 0 sees the vectors of level 1."""
+        total = jnp.zeros(len(codes[0]))
+        for level, prior in enumerate(self.priors):
+            conditionals = _conditionals(prior, params, level, _above(params, codes, level))
+            total += ar.log_prob(conditionals, codes[level].reshape(len(total), -1))
+        return total
+
+    def image(self, params: Params, e: list[Array]) -> Array:
+        """The mean of p(x | e)."""
+        out = self.apply(params, e, method="decode")
+        return self.likelihood.image(params["likelihood"], out.reshape(len(out), *self.likelihood.out))
+
+    def sample(self, params: Params, key: Array, num: int) -> Array:
+        """Codes from the priors, coarse ones first, decoded."""
+        codes = [jnp.zeros((num, *grid), jnp.int32) for grid in self.grids(params)]
+        for level in reversed(range(len(self.priors))):
+            conditionals = _conditionals(self.priors[level], params, level, _above(params, codes, level))
+            drawn = ar.sample(conditionals, jax.random.fold_in(key, level), num)
+            codes[level] = drawn.reshape(codes[level].shape)
+        return self.image(params, [params["codebook"][i][c] for i, c in enumerate(codes)])
+
+
 def vq_vae(
     network: Any,
     likelihood: Likelihood,
@@ -75,87 +153,28 @@ def vq_vae(
         likelihood: p(x | z_q) from the decoder's numbers.
         priors: of the codes of each level, level 0 first. With two levels, that of level 0 takes a condition.
     """
-    size, two = math.prod(shape), len(priors) == 2
-
-    def init(key: Array) -> Params:
-        net_key, book_key, *prior_keys = jax.random.split(key, 4)
-        params = {
-            "network": network.init(net_key, jnp.zeros((1, *shape))),
-            "likelihood": likelihood.params,
-            "codebook": [
-                jax.random.normal(k, (quantiser.num_codes, quantiser.dim)) / math.sqrt(quantiser.dim)
-                for k in jax.random.split(book_key, len(priors))
-            ],
-        }
-        vq.codebook(params["codebook"][0])
-        codes = jax.eval_shape(lambda: quantise(params, jnp.zeros((1, *shape)))).e
-        given = [jnp.zeros(codes[0].shape)] if two else []
-        return params | {
-            "prior": [p.init(k, *given[i:]) for i, (p, k) in enumerate(zip(priors, prior_keys, strict=False))]
-        }
-
-    def apply(params: Params, *arguments: Any, method: str) -> Any:
-        return network.apply(params["network"], *arguments, method=method)
-
-    def quantise(params: Params, x: Array) -> Quantised:
-        def one(z: Array, book: Array) -> tuple[Array, Array]:
-            codes = vq.nearest(book, jax.lax.stop_gradient(z))
-            return book[codes], codes
-
-        if not two:
-            z = apply(params, x, method="encode")
-            e, codes = one(z, params["codebook"][0])
-            return Quantised([z], [e], [codes])
-        h, coarse = apply(params, x, method="encode_coarse")
-        e1, codes1 = one(coarse, params["codebook"][1])
-        known = apply(params, vq.straight_through(coarse, e1), method="known")
-        fine = apply(params, h, known, method="encode_fine")
-        e0, codes0 = one(fine, params["codebook"][0])
-        return Quantised([fine, coarse], [e0, e1], [codes0, codes1])
-
-    def log_prior(params: Params, codes: list[Array]) -> Array:
-        """log p(k) in nats; the prior of level 0 sees the vectors of level 1."""
-        total = jnp.zeros(len(codes[0]))
-        for level, prior in enumerate(priors):
-            conditionals = _conditionals(prior, params, level, _above(params, codes, level))
-            total += ar.log_prob(conditionals, codes[level].reshape(len(total), -1))
-        return total
+    nets, size = Networks(network, likelihood, priors, shape, quantiser), math.prod(shape)
 
     def loss(params: Params, key: randomness.Keys, batch: Batch) -> Array:
         x = likelihood.prepare(key, batch)
-        found = quantise(params, x)
-        out = apply(params, [vq.straight_through(z, e) for z, e in zip(found.z, found.e, strict=True)], method="decode")
-        cost = -likelihood.log_prob(params["likelihood"], out.reshape(len(x), *likelihood.out), x) / size
+        found = nets.quantise(params, x)
+        straight = [vq.straight_through(z, e) for z, e in zip(found.z, found.e, strict=True)]
+        cost = -nets.log_likelihood(params, straight, x) / size
         for z, e in zip(found.z, found.e, strict=True):
             cost += quantiser.commitment * _mean_square(z - jax.lax.stop_gradient(e))
             if not quantiser.decay:
                 cost += _mean_square(jax.lax.stop_gradient(z) - e)
         fixed = params | {"codebook": jax.lax.stop_gradient(params["codebook"])}
-        return cost - log_prior(fixed, found.codes) / size
+        return cost - nets.log_prior(fixed, found.codes) / size
 
     def terms(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
         x = likelihood.prepare(key, batch)
-        found = quantise(params, x)
-        out = apply(params, found.e, method="decode").reshape(len(x), *likelihood.out)
-        fit = likelihood.log_prob(params["likelihood"], out, x)
-        return {"code": -log_prior(params, found.codes), "reconstruction": -fit}
-
-    def image(params: Params, e: list[Array]) -> Array:
-        out = apply(params, e, method="decode")
-        return likelihood.image(params["likelihood"], out.reshape(len(out), *likelihood.out))
+        found = nets.quantise(params, x)
+        fit = nets.log_likelihood(params, found.e, x)
+        return {"code": -nets.log_prior(params, found.codes), "reconstruction": -fit}
 
     def reconstruct(params: Params, key: Array, batch: Batch) -> Array:
-        return image(params, quantise(params, likelihood.prepare(key, batch)).e)
-
-    def sample(params: Params, key: Array, num: int) -> Array:
-        """Codes from the priors, coarse ones first, decoded."""
-        grids = [e.shape[1:-1] for e in jax.eval_shape(lambda: quantise(params, jnp.zeros((1, *shape)))).e]
-        codes = [jnp.zeros((num, *grid), jnp.int32) for grid in grids]
-        for level in reversed(range(len(priors))):
-            conditionals = _conditionals(priors[level], params, level, _above(params, codes, level))
-            drawn = ar.sample(conditionals, jax.random.fold_in(key, level), num)
-            codes[level] = drawn.reshape(codes[level].shape)
-        return image(params, [params["codebook"][i][c] for i, c in enumerate(codes)])
+        return nets.image(params, nets.quantise(params, likelihood.prepare(key, batch)).e)
 
     def pictures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
         """Of images: rows x and its reconstruction."""
@@ -165,12 +184,12 @@ def vq_vae(
         return {"reconstructions": Grid(jnp.concatenate([x, reconstruct(params, key, batch)]), len(x))}
 
     def codes(params: Params, batch: Batch) -> list[Array]:
-        return quantise(params, likelihood.prepare(jax.random.key(0), batch)).codes
+        return nets.quantise(params, likelihood.prepare(jax.random.key(0), batch)).codes
 
-    memory = _running_means(quantise, likelihood, quantiser, len(priors)) if quantiser.decay else None
+    memory = _running_means(nets) if quantiser.decay else None
     measures = (Bound(terms), Codes(codes, quantiser.num_codes), Reconstruction(reconstruct))
     shown = figures or Figures(own=pictures)
-    return Model(init, loss, bound_of(terms), sample, memory=memory, measures=measures, figures=shown)
+    return Model(nets.init, loss, bound_of(terms), nets.sample, memory=memory, measures=measures, figures=shown)
 
 
 def _conditionals(prior: Causal, params: Params, level: int, above: Array | None) -> ar.Conditionals:
@@ -191,18 +210,19 @@ def _mean_square(x: Array) -> Array:
     return (x**2).reshape(len(x), -1).mean(1)
 
 
-def _running_means(quantise: Any, likelihood: Likelihood, quantiser: Quantiser, num_levels: int) -> Memory:
+def _running_means(nets: Networks) -> Memory:
     """The codebooks, which get no gradient: after each step they follow the z of the batch."""
+    quantiser = nets.quantiser
 
     def init(params: Params) -> list[vq.Codebook]:
         return [vq.codebook(vectors) for vectors in params["codebook"]]
 
     def update(memory: list[vq.Codebook], key: Array, params: Params, batch: Any, losses: Array) -> list[vq.Codebook]:
-        found = quantise(params, likelihood.prepare(key, batch))
+        found = nets.quantise(params, nets.likelihood.prepare(key, batch))
         books = []
-        for level in range(num_levels):
+        for level, book in enumerate(memory):
             z = found.z[level].reshape(-1, quantiser.dim)
-            book = vq.updated(memory[level], z, found.codes[level].reshape(-1), quantiser.decay)
+            book = vq.updated(book, z, found.codes[level].reshape(-1), quantiser.decay)
             if quantiser.least:
                 book = vq.restarted(book, jax.random.fold_in(key, level), z, quantiser.least)
             books.append(book)
