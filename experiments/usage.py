@@ -13,6 +13,7 @@ EXAMPLES = (
     ("... --config.training.steps=200 --config.net.channels=16", "the same with other numbers"),
     ("... --mode=eval   --workdir=runs/vae [--step=N]", "measure a run"),
     ("... --mode=sample --workdir=runs/vae --num=100 --sampler=ddim --steps=50", "draw from a run"),
+    ("... --mode=compress --workdir=runs/vae --file=X.npy", "examples as a small file"),
     ("... --mode=plan   --config=configs/cifar10.py --devices=8 --memory=16", "what a step takes"),
 )
 

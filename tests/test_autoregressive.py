@@ -75,7 +75,7 @@ def test_orders_are_permutations():
 # Networks --------------------------------------------------------------------------------------------------------
 
 SHAPE = (2, 2, 1)  # of images with 3 levels: 81 arrays
-FEW = {
+FEW = {  # two are fast
     "made": lambda shape, k: networks.made(shape, k, (24, 24)),
     "nade": lambda shape, k: networks.nade(shape, k, 8),
     "deep_nade": lambda shape, k: networks.deep_nade(shape, k, (16,)),
@@ -104,6 +104,7 @@ def uncached(conditionals):
     return conditionals._replace(init=lambda batch: jnp.zeros((batch, len(order)), jnp.int32), step=step)
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize("name", list(FEW))
 def test_a_network_is_normalised_strictly_causal_and_its_steps_are_its_pass(name):
     """The probabilities of all 81 arrays sum to 1; changing a place changes the logits of later places alone."""

@@ -12,11 +12,11 @@ from experiments.suggestions import absent_field
 def test_help_is_a_screen_and_its_examples_are_flags_and_files_that_exist():
     for flag in ("--help", "-h"):
         result = call("--mode=eval", flag)
-        assert result.returncode == 0 and len(result.stdout.splitlines()) <= 25
+        assert result.returncode == 0 and len(result.stdout.splitlines()) <= 26
     shown = re.findall(r"^  --(\w+) ", result.stdout, flags=re.MULTILINE)
     assert tuple(shown) == usage.MATTER and len(shown) == 10
     assert "--coordinator" not in result.stdout and max(map(len, result.stdout.splitlines())) <= 120
-    assert "<train|eval|sample|list|plan>" in result.stdout
+    assert "<train|eval|sample|compress|decompress|list|plan>" in result.stdout
     for path in re.findall(r"configs/\w+\.py", result.stdout):
         assert (ROOT / path).is_file()
     for name in re.findall(r"--(\w+)=", " ".join(command for command, _ in usage.EXAMPLES)):

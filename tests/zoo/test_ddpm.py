@@ -233,8 +233,8 @@ def test_one_step_has_no_posterior_variance():
 
 def test_an_unknown_system_is_named():
     config = small()
-    config.system = "gan"
-    with pytest.raises(InputError, match=r"system.*gan"):
+    config.system = "wave"
+    with pytest.raises(InputError, match=r"system.*wave"):
         zoo.make(config)
 
 

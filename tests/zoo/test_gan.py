@@ -42,6 +42,7 @@ def _latents(model, params):
     return np.stack(found, 1)
 
 
+@pytest.mark.slow
 def test_an_example_s_loss_depends_on_its_own_key_alone():
     config = gan_digits.get_config()
     config.net.channels = (8, 4)

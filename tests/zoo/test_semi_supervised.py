@@ -323,7 +323,7 @@ def test_more_layers_are_the_same_network():
         ({"ssl": {"model": "m3"}}, r"ssl.model must be one of m1, m2, m1m2, supervised, not 'm3'"),
         ({"ssl": {"alpha": -0.1}}, r"ssl.alpha must be a finite number of at least 0, not -0.1"),
         ({"data": {"levels": 256}}, r"data.levels=256 are greys: set data.binarized=True"),
-        ({"data": {"levels": 0}}, r"this system is of images"),
+        ({"data": {"levels": 0}}, r"this system is for images"),
         ({"data": {"num_classes": 1}}, r"data.num_classes must be an integer of at least 2, not 1"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Normalizing flows behind a Gaussian posterior, with parameters that the encoder gives for every example.
+"""Normalizing flows after a Gaussian posterior. The encoder gives their parameters for every example.
 
-planar, radial   all parameters of every layer are the encoder's (Rezende & Mohamed 2015, section 4.2)
-iaf              masked networks, which the encoder gives a context; the order is reversed between layers
+planar, radial   the encoder gives all parameters of every layer (Rezende & Mohamed 2015, section 4.2)
+iaf              masked networks. The encoder gives them a context. The order is reversed between layers
                  (Kingma et al. 2016, algorithm 1)
 """
 
@@ -17,14 +17,14 @@ from diffjax import flows
 from diffjax.errors import InputError
 from diffjax.nets.masked import MADE
 
-STILL = 0.5413249  # softplus⁻¹(1): where wᵀu is this a planar layer moves nothing
+STILL = 0.5413249  # softplus⁻¹(1): a planar layer with wᵀu of this value is the identity
 SMALL = 0.1
 NAMES = ("none", "planar", "radial", "iaf")
 
 
 class Amortised(NamedTuple):
-    """outputs: how many numbers the encoder gives for it.
-    init(key) -> params, of what is shared by all examples.
+    """outputs: the count of numbers that the encoder gives for it.
+    init(key) -> params, those that all examples share.
     flow(params, numbers (*batch, outputs)) -> Flow on (..., *batch, dim).
     """
 
@@ -38,10 +38,10 @@ NO_FLOW = Amortised(0, lambda key: (), lambda params, numbers: IDENTITY)
 
 
 def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
-    """`length` layers on vectors of `dim`; `units` of the masked networks and of their context.
+    """`length` layers on vectors of `dim` entries. `units` are those of the masked networks and of their context.
 
     Raises:
-        InputError: on an unknown name, or no layers.
+        InputError: on an unknown name, or if there is no layer.
     """
     if name not in NAMES:
         raise InputError(f"vae.flow must be one of {', '.join(NAMES)}, not {name!r}")
@@ -59,7 +59,7 @@ def amortised(name: str, length: int, dim: int, units: int) -> Amortised:
         return flows.radial(p[..., :dim], p[..., dim], p[..., dim + 1])
 
     def init(key: Array) -> Any:
-        if name == "radial":  # equal α and gap are the identity
+        if name == "radial":  # with equal α and gap it is the identity
             return jnp.zeros((length, dim + 2))
         w = jax.random.normal(key, (length, dim)) / jnp.sqrt(dim)
         u = STILL * w / (w * w).sum(-1, keepdims=True)

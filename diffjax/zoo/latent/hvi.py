@@ -2,11 +2,12 @@
 
     p(z) = N(0, I),   p(x | z) = B(decoder(z)),   q(z_0 | x) = N(μ(x), σ²(x)) by an encoder, or N(μ, σ²) without one
 
-then, `hvi.iterations` times, a momentum, `hvi.num_leapfrog` leapfrog steps along ∇_z log p(x, z), and an inverse model
-of the momentum they end with (algorithm 3). With 0 leapfrog steps it is the auto-encoder of Kingma & Welling 2014.
+Then there are `hvi.iterations` iterations: a momentum, `hvi.num_leapfrog` leapfrog steps along ∇_z log p(x, z), and an
+inverse model of the momentum at the end (algorithm 3). With 0 leapfrog steps it is the auto-encoder of Kingma & Welling
+2014.
 
-The momenta are those of z/σ(x): M⁻¹ = σ²(x) times a learned diagonal, so that one step size fits sharp posteriors and
-wide ones. Both momentum models are networks of z, of the score there and, if there is one, of the encoder's output.
+The momenta are those of z/σ(x): M⁻¹ = σ²(x) times a learned diagonal. So one step size fits narrow and wide posteriors.
+Both momentum models are networks of z, of the score there and of the encoder's output, if there is one.
 """
 
 import math
@@ -32,9 +33,9 @@ Params = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """p(x | z) = B(decoder(z)) and q(z_0 | x), of one example x (H, W, C) of bits and one code z (dim,).
+    """p(x | z) = B(decoder(z)) and q(z_0 | x), for one example x (H, W, C) of bits and one code z (dim,).
 
-    encoder: to mean and log-variance; None for one mean and one variance of all examples
+    encoder: gives mean and log-variance. None: all examples have the same mean and variance
     """
 
     encoder: latent.Net | None
@@ -64,14 +65,14 @@ def hvi(
     momentum_units: int = 100,
     annealing: latent.Annealing = latent.ANNEALING,
 ) -> Model:
-    """A variational auto-encoder of images of bits, with Hamiltonian dynamics behind its encoder.
+    """A variational auto-encoder of images of bits, with Hamiltonian dynamics after its encoder.
 
     Args:
-        encoder: from an image to 2 dim numbers; None for a q(z_0) that is the same for all examples.
+        encoder: from an image to 2 dim numbers. None: q(z_0) is the same for all examples.
         decoder: from a code (dim,) to the log-odds of the pixels.
-        num_leapfrog: steps of an iteration; 0 for no dynamics.
-        step_size: of the leapfrog at first.
-        momentum_units: of the hidden layer of both momentum models.
+        num_leapfrog: the leapfrog steps of an iteration. 0 means no dynamics.
+        step_size: the initial step size of the leapfrog.
+        momentum_units: the units of the hidden layer of both momentum models.
         annealing: the path of annealed importance sampling.
     """
     pair = Pair(encoder, decoder)
@@ -110,14 +111,14 @@ def hvi(
         return {"reconstruction": distortion, "latent": -log_w - distortion}
 
     def decode(params: Params, z: Array) -> Array:
-        """The means of images (num, H, W, C) given codes (num, dim)."""
+        """The means of images (num, H, W, C), given codes (num, dim)."""
         return jax.nn.sigmoid(jax.vmap(lambda z: decoder.apply(params["decoder"], z))(z))
 
     def sample(params: Params, key: Array, num: int) -> Array:
         return 2.0 * decode(params, jax.random.normal(key, (num, dim))) - 1.0
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Rows: x, its decoded z_0 and, moved by the dynamics, z_T."""
+        """Rows: x, the decoded z_0, and the decoded z_T, after the dynamics."""
         x = bits(batch)[:16]
 
         def codes(key: Array, x: Array) -> tuple[Array, Array]:
@@ -136,14 +137,14 @@ def hvi(
 
 
 def _iteration(pair: Pair, momentum_net: Dense, params: Params, q0: Normal, i: int) -> vi.Hamiltonian:
-    """The dynamics number i, with momenta in units of q_0's standard deviations."""
+    """The dynamics of iteration i, with momenta in units of q_0's standard deviations."""
     scale = jnp.log(q0.variance)
     known = () if pair.encoder is None else (q0.mean, scale)
 
     def law(net_params: Params) -> Conditional:
         def momentum(x: Array, z: Array) -> Normal:
             score = jax.grad(pair.log_joint, 2)(params, x, z)
-            inputs = jnp.concatenate([*known, z, jnp.arcsinh(score)])  # scores are large where q_0 is far off
+            inputs = jnp.concatenate([*known, z, jnp.arcsinh(score)])  # scores are large where q_0 is wrong
             mean, log_variance = jnp.split(jnp.asarray(momentum_net.apply({"params": net_params}, inputs)), 2)
             return Normal(mean * jnp.exp(-0.5 * scale), jnp.exp(log_variance - scale))
 

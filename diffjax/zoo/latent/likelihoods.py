@@ -1,12 +1,12 @@
-"""p(x | z): what the numbers that a decoder gives say of an example.
+"""p(x | z): the distribution of an example, given the numbers of a decoder.
 
-    bernoulli             log-odds of bits
-    gaussian              N(mean, variance), both by the decoder, of real numbers or of levels made continuous
-    isotropic_gaussian    the same with one learned variance for all elements: linear, it is probabilistic PCA
-    discretized_logistic  probabilities of levels, mean and log-scale by the decoder (Kingma et al. 2016, section 5.2)
+    bernoulli             the decoder gives log-odds of bits
+    gaussian              the decoder gives mean and variance, for real numbers or levels made continuous
+    isotropic_gaussian    the same with one learned variance for all elements. If linear, it is probabilistic PCA
+    discretized_logistic  the decoder gives mean and log-scale, for levels (Kingma et al. 2016, section 5.2)
 
-Levels 0 .. k-1 are scaled to [-1, 1]. For a density they become (2 (level + u) - 1)/(k - 1) - 1, u uniform on [0, 1):
-then log P(level) ≥ E log p(x) + D log(2/(k-1)), and that offset is in `log_prob`.
+Levels 0 .. k-1 are scaled to [-1, 1]. For a density they become (2 (level + u) - 1)/(k - 1) - 1, with u uniform on
+[0, 1). Then log P(level) ≥ E log p(x) + D log(2/(k-1)). `log_prob` includes that offset.
 """
 
 import math
@@ -28,11 +28,11 @@ NAMES = ("bernoulli", "gaussian", "isotropic_gaussian", "discretized_logistic")
 
 
 class Likelihood(NamedTuple):
-    """out: the shape of what the decoder gives for an example.
-    params: to begin with, of what is learned beside the decoder.
-    prepare(key, batch) -> x (batch, *shape): floats as encoder and `log_prob` take them, bits or [-1, 1].
-    log_prob(params, out, x) -> (*batch,) in nats: of a bit or level its probability, else a density.
-    image(params, out) -> the mean of x or, of levels, the middle of their law, in [-1, 1].
+    """out: the shape of the decoder's output for an example.
+    params: the initial parameters that are learned beside the decoder.
+    prepare(key, batch) -> x (batch, *shape): floats for the encoder and `log_prob`, bits or in [-1, 1].
+    log_prob(params, out, x) -> (*batch,) in nats. For bits and levels a probability, otherwise a density.
+    image(params, out) -> the mean of x in [-1, 1]. For levels the location of their distribution.
     table(params, out) -> (*batch, *shape, K), log-probabilities of the levels of each element. None of a density.
     """
 
@@ -48,7 +48,7 @@ def make(name: str, shape: tuple[int, ...], levels: int) -> Likelihood:
     """The likelihood of examples of `shape`, of `levels` values an element (0: real numbers).
 
     Raises:
-        InputError: on an unknown name, or data it cannot be of.
+        InputError: on an unknown name, or on data that it does not suit.
     """
     axes = tuple(range(-len(shape), 0))
     twice = (*shape[:-1], 2 * shape[-1])
@@ -130,7 +130,7 @@ def bits(batch: Batch) -> Float[Array, "batch *shape"]:
     """A batch's examples, 0 or 1.
 
     Raises:
-        InputError: on other values, where they can be seen: not under `jit`.
+        InputError: on other values. This is not checked under `jit`.
     """
     x = jnp.asarray(image_of(batch))
     if not isinstance(x, jax.core.Tracer) and not np.isin(np.asarray(x), (0, 1)).all():  # numpy's, not traced

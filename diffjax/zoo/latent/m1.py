@@ -1,9 +1,9 @@
-"""M1 of Kingma, Mohamed, Rezende & Welling 2014: a variational auto-encoder of bits, whose codes a classifier is given.
+"""M1 of Kingma, Mohamed, Rezende & Welling 2014: a variational auto-encoder of bits. A classifier uses its codes.
 
     p(z_1) = N(0, I),   p(x | z_1) = B(decoder(z_1)),   q(z_1 | x) = N(μ(x), σ²(x)) by an encoder
 
-Pixels are bits: those of the data or new ones each time an example is seen, each 1 with a probability of its grey.
-Features and classes are then those of the greys themselves.
+Pixels are bits. They are those of the data, or they are drawn each time an example is seen, with the greys as
+probabilities. In the second case features and classes are computed from the greys themselves.
 """
 
 import math
@@ -29,7 +29,7 @@ from diffjax.zoo.model import Batch, Model, bound_of, image_of
 class Pixels(NamedTuple):
     """Images of `levels` greys as vectors (batch, dim).
 
-    binarize: whether bits are drawn each time an example is seen; else the data are bits
+    binarize: whether bits are drawn each time an example is seen. If not, the data are bits
     """
 
     shape: tuple[int, int, int]
@@ -44,7 +44,7 @@ class Pixels(NamedTuple):
         """The greys in [0, 1].
 
         Raises:
-            InputError: on other values, where they can be seen: not under `jit`.
+            InputError: on other values. This is not checked under `jit`.
         """
         x, greys = jnp.asarray(image), self.levels - 1
         if not isinstance(x, jax.core.Tracer) and not (0 <= np.asarray(x).min() <= np.asarray(x).max() <= greys):
@@ -62,7 +62,7 @@ class Pixels(NamedTuple):
 
 
 class Coder(NamedTuple):
-    """The networks of M1 as laws.
+    """The networks of M1 as distributions.
 
     encoder: from x (batch, pixels) to mean and log-variance of z_1 (batch, dim)
     decoder: from z_1 to the log-odds of the pixels
@@ -99,7 +99,7 @@ class Coder(NamedTuple):
 
 
 def m1(pixels: Pixels, coder: Coder) -> Model:
-    """The auto-encoder M1 alone; params are {"m1": the coder's}."""
+    """The auto-encoder M1 alone. params are {"m1": those of the coder}."""
 
     def init(key: Array) -> Any:
         return {"m1": coder.init(jax.random.split(key)[0])}
@@ -128,7 +128,7 @@ def m1(pixels: Pixels, coder: Coder) -> Model:
         return pixels.picture(coder.decode(params["m1"], z))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Images above what is decoded from the means of their codes."""
+        """Images, and below them what is decoded from the means of their codes."""
         x = pixels.picture(pixels.means(image_of(batch)))
         return {"reconstructions": Grid(jnp.concatenate([x, reconstruct(params, key, batch)]), len(x))}
 

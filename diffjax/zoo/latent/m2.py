@@ -1,4 +1,4 @@
-"""M2 of Kingma, Mohamed, Rezende & Welling 2014: a class y and a style z, of which most classes are not observed.
+"""M2 of Kingma, Mohamed, Rezende & Welling 2014: a class y and a style z. Most classes are not observed.
 
     p(y) = 1/C,   p(z) = N(0, I),   p(x | y, z) by a network;    q(y | x) and q(z | x, y) by two others
 
@@ -6,8 +6,8 @@
     -U(x)    = Σ_y q(y | x) [-L(x, y) - log q(y | x)]                           ≤  log p(x)               (eq. 7)
     J^α      = Σ_labelled L(x, y) + Σ_unlabelled U(x) + α N E_labelled[-log q(y | x)]                 (eqs. 8 and 9)
 
-over N examples; α is 0.1 in the paper, which writes α for our α N. The sum over classes is exact. Noise is the same for
-all classes of an example: q(y | x) learns from differences between them, which then have less variance.
+over N examples. The paper writes α for our α N, and has α = 0.1 in our notation. The sum over classes is exact. All
+classes of an example have the same noise: q(y | x) learns from their differences, which then have less variance.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,14 +27,14 @@ from diffjax.zoo.latent.networks import PRIOR, normal
 
 
 class M2(NamedTuple):
-    """The networks as functions of their parameters; an axis of `classes` has an entry for each class.
+    """The networks as functions of their parameters. An axis `classes` has an entry for each class.
 
     init(key) -> params
     log_class(params, x) -> log q(y | x)
     style(params, x) -> q(z | x, y) for all y
-    log_likelihood(params, x, z) -> log p(x | y, z), z being of one class each, in nats
-    mean(params, z) -> E[x | y, z] for all y; an axis of 1 is one z for all
-    draw(params, key, z) -> x ~ p(x | y, z), probabilities in place of bits
+    log_likelihood(params, x, z) -> log p(x | y, z) in nats, where z has one entry for each class
+    mean(params, z) -> E[x | y, z] for all y. If the axis has size 1, all classes share z
+    draw(params, key, z) -> x ~ p(x | y, z), with probabilities in place of bits
     """
 
     init: Callable[[Array], Any]
@@ -48,14 +48,14 @@ class M2(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Of each class, in nats: L(x, y) is their sum and log C."""
+    """The costs of each class, in nats. L(x, y) is their sum plus log C."""
 
     reconstruction: Float[Array, "batch classes"]
     latent: Float[Array, "batch classes"]
 
 
 def m2(dim: int, num_classes: int, latent: int, features: Sequence[int], bits: bool) -> M2:
-    """Of vectors of `dim` bits, or real numbers: then p(x | y, z) is a Gaussian whose variance is learned, too."""
+    """M2 of vectors of `dim` bits or real numbers. For the latter p(x | y, z) is a Gaussian with learned variance."""
     classifier, encoder = Dense(features, num_classes), ByClass(num_classes, features, 2 * latent)
     decoder = ByClass(num_classes, features, dim if bits else 2 * dim)
 
@@ -102,7 +102,7 @@ def costs(model: M2, params: Any, key: randomness.Keys, x: Float[Array, "batch d
 def terms(
     model: M2, params: Any, key: randomness.Keys, x: Float[Array, "batch dim"]
 ) -> dict[str, Float[Array, " batch"]]:
-    """The parts of U(x): what x costs given y and z, what z costs given y, and KL(q(y | x) ‖ p(y))."""
+    """The parts of U(x): the cost of x given y and z, the cost of z given y, and KL(q(y | x) ‖ p(y))."""
     log_q = model.log_class(params, x)
     q, of = jnp.exp(log_q), costs(model, params, key, x)
     return {
@@ -115,7 +115,7 @@ def terms(
 def objective(
     model: M2, params: Any, key: randomness.Keys, x: Float[Array, "batch dim"], label: Int[Array, " batch"]
 ) -> Float[Array, " batch"]:
-    """L(x, label) of the examples whose label is not below 0, U(x) of the others: their mean is J / N."""
+    """L(x, label) for examples with a label of at least 0, U(x) for the others. Their mean is J / N."""
     log_q = model.log_class(params, x)
     of = costs(model, params, key, x)
     known = (label >= 0)[:, None]

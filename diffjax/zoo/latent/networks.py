@@ -1,6 +1,6 @@
-"""What auto-encoders with a latent z share: their networks, and log p(x) by better proposals than the encoder.
+"""Common parts of auto-encoders with a latent z: networks, and log p(x) by better proposals than the encoder.
 
-`log_joint(params, x, z)` is that of one example, and `initial(params, x)` a Normal somewhere near its posterior.
+`log_joint(params, x, z)` is for one example. `initial(params, x)` is a Normal near its posterior.
 """
 
 import math
@@ -25,11 +25,11 @@ Initial = Callable[[Any, Array], Normal]
 Prepare = Callable[[randomness.Keys, Batch], Array]
 
 
-PRIOR = Normal(jnp.zeros(()), jnp.ones(()))  # of every element of a code
+PRIOR = Normal(jnp.zeros(()), jnp.ones(()))  # for every element of a code
 
 
 def normal(outputs: Float[Array, "*batch twice"]) -> Normal:
-    """The law whose mean is the first half of a network's outputs, and its log-variance the second."""
+    """The Normal with the first half of a network's outputs as mean, and the second as log-variance."""
     mean, log_variance = jnp.split(outputs, 2, -1)
     return Normal(mean, jnp.exp(log_variance))
 
@@ -55,7 +55,7 @@ def dense(features: tuple[int, ...], shape: tuple[int, ...], out: tuple[int, ...
 def convolutional(
     channels: tuple[int, ...], units: int, shape: tuple[int, ...], outputs: int, dim: int, decoded: tuple[int, ...]
 ) -> tuple[Net, Net]:
-    """Encoder, from images of `shape` to `outputs` numbers, and decoder, from `dim` numbers to the shape `decoded`."""
+    """An encoder from images of `shape` to `outputs` numbers, a decoder from `dim` numbers to the shape `decoded`."""
     encoder, decoder = ConvEncoder(channels, units, outputs), ConvDecoder(channels, units, decoded)
     return (
         Net(
@@ -72,10 +72,10 @@ def convolutional(
 def networks(
     net: Any, features: tuple[int, ...], shape: tuple[int, ...], outputs: int, dim: int, decoded: tuple[int, ...]
 ) -> tuple[Net, Net]:
-    """The encoder and the decoder of `config.net`, `features` being the units of dense ones.
+    """The encoder and the decoder of `config.net`. `features` are the units of dense ones.
 
     Raises:
-        InputError: on an unknown `net.name`, or convolutions of what is no image.
+        InputError: on an unknown `net.name`, or on convolutions if the data are no images.
     """
     if net.name == "fc":
         return dense(features, shape, (outputs,)), dense(features[::-1], (dim,), decoded)
@@ -85,7 +85,7 @@ def networks(
 
 
 def fitted(log_joint: LogJoint, initial: Initial, prepare: Prepare) -> Callable[[Any, Array, Batch, int], Array]:
-    """`ManySamples.log_weights` by a Gaussian of full covariance, fitted to each posterior (`mcmc.fit_gaussian`)."""
+    """`ManySamples.log_weights` by a Gaussian with full covariance, fitted to each posterior (`mcmc.fit_gaussian`)."""
 
     def log_weights(params: Any, key: Array, batch: Batch, num: int) -> Array:
         data_key, fit_key, key = jax.random.split(key, 3)

@@ -1,13 +1,13 @@
 """Semi-supervised learning with deep generative models (Kingma, Mohamed, Rezende & Welling 2014).
 
-    m1          an auto-encoder, whose codes a classifier of another kind is given
-    m2          a generative model of class and style, and its classifier q(y | x) (m2.py)
-    m1m2        M2 of the codes z_1 ~ q(z_1 | x) of M1, drawn anew each time an example is seen
-    supervised  the classifier of M2 alone, which learns from labelled examples only
+    m1          an auto-encoder. Another classifier uses its codes
+    m2          a generative model of class and style, with its classifier q(y | x) (m2.py)
+    m1m2        M2 of the codes z_1 ~ q(z_1 | x) of M1, which are drawn again each time an example is seen
+    supervised  the classifier of M2 alone, trained on labelled examples only
 
-The loss of an example is its share of J^α / N, and the labelled example that comes with it brings -α log q(y | x). M1
-and M2 of the pair share no parameter and no gradient: one run trains both or, with `ssl.freeze_m1`, M2 alone on the M1
-of another (`init_from`). Together they bound
+The loss of an example is its share of J^α / N. The labelled example beside it adds -α log q(y | x). In m1m2, M1 and M2
+share no parameter and no gradient. One run trains both, or with `ssl.freeze_m1` M2 alone on the M1 of another run
+(`init_from`). Together they have the bound
 
     log p(x) ≥ E_q(z_1|x)[log p(x | z_1) - log q(z_1 | x) - U(z_1)]
 """
@@ -36,7 +36,7 @@ STYLES = 10  # rows of the pictures
 
 
 class Classes(NamedTuple):
-    """M2 of pixels or, with `coder`, of the codes of M1. params are {"m1": the coder's, "m2": ...}."""
+    """M2 of pixels or, with `coder`, of the codes of M1. params are {"m1": those of the coder, "m2": ...}."""
 
     pixels: Pixels
     second: m2.M2
@@ -50,7 +50,7 @@ class Classes(NamedTuple):
         return first | {"m2": self.second.init(keys[1])}
 
     def features(self, params: Any, batch: Batch) -> Array:
-        """What M2 is of, without noise."""
+        """The input of M2, without noise."""
         x = self.pixels.means(image_of(batch))
         return x if self.coder is None else self.coder.encode(params["m1"], x).mean
 
@@ -59,7 +59,7 @@ class Classes(NamedTuple):
         return self.second.log_class(params["m2"], self.features(params, batch))
 
     def picture(self, params: Any, x: Array) -> Array:
-        """Images of what M2 is of, (*batch, dim)."""
+        """Images of inputs of M2, (*batch, dim)."""
         return self.pixels.picture(x if self.coder is None else self.coder.decode(params["m1"], x))
 
     def by_class(self, params: Any, z: Array) -> Array:
@@ -73,9 +73,9 @@ class Classes(NamedTuple):
         return self.picture(params, self.second.draw(params["m2"], code_key, z)[jnp.arange(num), label])
 
     def figures(self, params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Two pictures, a style a row and a class a column.
+        """Two pictures. Each row has one style, each column one class.
 
-        "classes": styles of the prior. "analogies": those of the examples, which stand in the first column.
+        "classes": styles from the prior. "analogies": styles of the examples, which are in the first column.
         """
         image, shape = image_of(batch)[:STYLES], self.pixels.shape
         inputs = self.features(params, image)
@@ -100,24 +100,24 @@ def semi_supervised(
     alpha: float = 0.1,
     freeze_m1: bool = False,
 ) -> Model:
-    """M2 or, with `coder`, M1 and M2. Batches have "label", -1 where it is not known.
+    """M2 or, with `coder`, M1 and M2. Batches have "label", which is -1 if it is not known.
 
-    Labelled examples may come beside them, as "labelled_image" and "labelled_label"; without those, the examples
-    themselves take that part.
+    A batch may also have labelled examples, "labelled_image" and "labelled_label". If it has none, its own examples
+    take their place.
 
     Args:
         pixels: the images.
-        second: of `pixels.dim` bits or, with `coder`, of `coder.dim` real numbers.
-        style: numbers of the style z.
+        second: M2 of `pixels.dim` bits or, with `coder`, of `coder.dim` real numbers.
+        style: the dimension of the style z.
         coder: M1.
         alpha: the weight of -log q(y | x) of the labelled examples.
-        freeze_m1: whether M1 is taken as it is, and M2 alone is trained.
+        freeze_m1: whether M1 stays as it is, and M2 alone is trained.
     """
     of = Classes(pixels, second, num_classes, style, coder)
     classes, frozen = ("data.num_classes", num_classes), coder is not None and freeze_m1
 
     def seen(params: Any, bits_key: randomness.Keys, code_key: randomness.Keys, image: Array) -> tuple[Array, Array]:
-        """What M1 costs, and what M2 learns from. An M1 that learns no more needs no bits: its codes are of greys."""
+        """The cost of M1, and the input of M2. If M1 is frozen no bits are drawn: its codes are those of the greys."""
         x = pixels.means(image) if frozen else pixels.draw(bits_key, image)
         if coder is None:
             return jnp.zeros(len(x)), x
@@ -141,7 +141,7 @@ def semi_supervised(
             return m2.terms(second, params["m2"], style_key, x)
         q, z = coder.code(params["m1"], code_key, x)
         parts = m2.terms(second, params["m2"], style_key, z)
-        of_code = parts.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known: no draw is needed
+        of_code = parts.pop("reconstruction") - q.entropy().sum(-1)  # E log q is known in closed form
         return {"reconstruction": -coder.log_likelihood(params["m1"], x, z), "code": of_code} | parts
 
     # The error of the classifier is the headline.
@@ -160,7 +160,7 @@ def semi_supervised(
 
 
 def supervised(pixels: Pixels, second: m2.M2, num_classes: int, *, alpha: float = 0.1) -> Model:
-    """The classifier of M2 alone, which learns from labelled examples only; see `semi_supervised` for the arguments."""
+    """The classifier of M2 alone, trained on labelled examples only. Arguments as in `semi_supervised`."""
     classes = ("data.num_classes", num_classes)
 
     def init(key: Array) -> Any:
@@ -179,13 +179,13 @@ def supervised(pixels: Pixels, second: m2.M2, num_classes: int, *, alpha: float 
 
 
 def _log_q(second: m2.M2, params: Any, x: Array, label: Array) -> Array:
-    """log q(label | x), 0 where the label is not known."""
+    """log q(label | x). It is 0 if the label is not known."""
     log_q = second.log_class(params, x)
     return jnp.where(label < 0, 0.0, jnp.take_along_axis(log_q, label[:, None], axis=1)[:, 0])
 
 
 def _labels(batch: Batch, classes: tuple[str, int]) -> tuple[Array, Array]:
-    """Of the examples, -1 where unknown, and of the labelled ones beside them; without those, the same ones again."""
+    """The labels of the examples, -1 if unknown, and of the labelled examples; without these, the first again."""
     label = labels(batch, classes)
     return label, labels(batch, classes, "labelled_label", least=0) if "labelled_label" in batch else label
 
@@ -243,7 +243,7 @@ def _second(config: Any, dim: int, bits: bool) -> m2.M2:
 def _check(config: Any) -> None:
     data, setting = config.data, config.ssl
     if len(data.shape) != 3 or data.levels < 2:
-        raise InputError(f"data.shape={tuple(data.shape)}, data.levels={data.levels}: this system is of images")
+        raise InputError(f"data.shape={tuple(data.shape)}, data.levels={data.levels}: this system is for images")
     if data.levels != 2 and not setting.binarize:
         raise InputError(
             f"a Bernoulli likelihood needs bits, and data.levels={data.levels} are greys: set data.binarized=True and"

@@ -1,13 +1,13 @@
-"""Variational auto-encoders (Kingma & Welling 2014), importance-weighted ones (Burda, Grosse & Salakhutdinov 2016).
+"""Variational auto-encoders (Kingma & Welling 2014) and importance-weighted ones (Burda et al. 2016).
 
-    p(z_L) = N(0, I),  p(z_l | z_{l+1}) = N(., .) by a decoder each,  p(x | z_1) by the likelihood of `likelihoods.py`
-    q(z_1 | x), q(z_{l+1} | z_l) = N(μ, σ²) by an encoder each
+    p(z_L) = N(0, I),  p(z_l | z_{l+1}) = N(., .), each with its decoder,  p(x | z_1) as in `likelihoods.py`
+    q(z_1 | x), q(z_{l+1} | z_l) = N(μ, σ²), each with its encoder
     w_k = p(x, z^k)/q(z^k | x),  z^1 .. z^K ~ q
 
     elbo   (1/K) Σ log w_k,         by gradients through z, or with KL(q(z | x) ‖ p(z)) in closed form
-    iwae   L_K = log (1/K) Σ w_k,   the value reported is this bound; estimators in `vi.objective`
+    iwae   L_K = log (1/K) Σ w_k,   which is also the reported bound; its estimators are in `vi.objective`
 
-A single layer may have a normalizing flow behind its Gaussian, see `flow_posterior.py`.
+If there is one layer, a normalizing flow may follow its Gaussian, see `flow_posterior.py`.
 """
 
 from collections.abc import Sequence
@@ -40,12 +40,13 @@ MANIFOLD = 20  # images a side
 
 
 class Layers(NamedTuple):
-    """The networks of x and z_1 .. z_L, and their laws p and q.
+    """The networks of x and z_1 .. z_L, and their distributions p and q.
 
-    dims: numbers of each z_l
-    encoders: the first from x to mean, log-variance and the flow's numbers; the others from z_l to those of z_{l+1}
-    decoders: the first from z_1 to `likelihood.out`; the others from z_{l+1} to mean and log-variance of z_l
-    flow: behind the Gaussian q(z_1 | x)
+    dims: the dimension of each z_l
+    encoders: the first maps x to mean, log-variance and the flow's numbers, the others z_l to mean and log-variance of
+        z_{l+1}
+    decoders: the first maps z_1 to `likelihood.out`, the others z_{l+1} to mean and log-variance of z_l
+    flow: applied to draws of the Gaussian q(z_1 | x)
     """
 
     dims: tuple[int, ...]
@@ -69,11 +70,11 @@ class Layers(NamedTuple):
         return self.likelihood.log_prob(params["likelihood"], out, x)
 
     def log_joint(self, params: Params, x: Array, z: Array) -> Array:
-        """log p(x, z) of one example, of a single layer."""
+        """log p(x, z) of one example, for a single layer."""
         return self.log_likelihood(params, x, z) + PRIOR.log_prob(z).sum()
 
     def posterior(self, params: Params, layer: int, below: Array) -> tuple[Normal, Array]:
-        """q of a layer given the one below it, x below the first, before any flow; and the numbers for the flow."""
+        """q of a layer given the one below it, before any flow, and the numbers for the flow. Below the first is x."""
         outputs = self.encoders[layer].apply(params["encoder"][layer], below)
         return normal(outputs[..., : 2 * self.dims[layer]]), outputs[..., 2 * self.dims[layer] :]
 
@@ -84,7 +85,7 @@ class Layers(NamedTuple):
     def draw(
         self, theta: Params, phi: Params, density: Params, key: randomness.Keys, x: Array, num: int
     ) -> tuple[Array, Array, Array]:
-        """z_1 (num, batch, dim), log p(x | z_1) and log w (num, batch), of draws by phi and densities by `density`."""
+        """z_1 (num, batch, dim), log p(x | z_1) and log w (num, batch). phi makes the draws, `density` their log q."""
         keys = randomness.split(key, len(self.dims))
         zs: list[Array] = []
         log_w = jnp.zeros((), x.dtype)
@@ -133,8 +134,8 @@ def vae(
     Args:
         layers: the networks.
         objective: "elbo" or "iwae", the bound of `num_samples` weights.
-        estimator: of the objective's gradient, see `vi.objective`; or "analytic_kl", of the "elbo" of one layer.
-        annealing: the path of annealed importance sampling, of one layer.
+        estimator: of the objective's gradient, see `vi.objective`. "analytic_kl" is for the "elbo" of one layer.
+        annealing: the path of annealed importance sampling, for one layer.
     """
     value = partial(_objective, layers, objective, estimator, num_samples)
 
@@ -154,13 +155,13 @@ def vae(
         return {"reconstruction": -fit.mean(0), "latent": (fit - log_w).mean(0)}
 
     def log_weight(params: Params, key: Array, batch: Batch) -> Array:
-        """Of "iwae" the mean of its K weights, E w = p(x) too, so that what it is a draw of is the bound."""
+        """For "iwae" the log of the mean of its K weights. Its expectation is then the bound, and E w = p(x) holds."""
         x, key = prepared(key, batch)
         num = num_samples if objective == "iwae" else 1
         return bounds.importance_weighted(layers.draw(params, params, params, key, x, num)[2])
 
     def features(params: Params, batch: Batch) -> Array:
-        """The mean of q(z_1 | x) before any flow, of one draw of the noise that levels get."""
+        """The mean of q(z_1 | x) before any flow, for one draw of the noise that makes levels continuous."""
         return layers.first(params, prepared(jax.random.key(0), batch)[0]).mean
 
     def reconstruct(params: Params, key: Array, batch: Batch) -> Array:
@@ -168,7 +169,7 @@ def vae(
         return layers.image(params, layers.draw(params, params, params, key, x, 1)[0][0])
 
     def figures(params: Params, key: Array, batch: Batch) -> dict[str, Figure]:
-        """Of images: rows x and its reconstruction; of a plane of latents the manifold."""
+        """For images: rows of x and of its reconstruction. For two latents: the manifold."""
         found: dict[str, Figure] = {}
         if len(shape) == 3:
             x = scaled(image_of(batch), levels)
@@ -216,7 +217,7 @@ def _objective(
 
 
 def _manifold(layers: Layers, params: Params) -> dict[str, Figure]:
-    """What the quantiles of a plane of latents are decoded to."""
+    """The decoded images of a grid of two latents, at the quantiles of their prior."""
     quantiles = jax.scipy.stats.norm.ppf((jnp.arange(MANIFOLD) + 0.5) / MANIFOLD)
     z = jnp.stack(jnp.meshgrid(quantiles, -quantiles), -1).reshape(-1, 2)
     return {"manifold": Grid(layers.image(params, z), MANIFOLD)}
@@ -226,7 +227,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, vae, net, evaluation}`, see configs/vae_mnist.py.
 
     Raises:
-        InputError: on a likelihood that does not suit the data, or a choice that does not exist or go together.
+        InputError: on a likelihood that does not suit the data, an unknown choice, or choices that do not fit together.
     """
     _check(config)
     setting, net, shape = config.vae, config.net, tuple(config.data.shape)
@@ -265,6 +266,6 @@ def _check(config: Any) -> None:
             f"not {dims} and {net.features!r}"
         )
     if setting.estimator == "analytic_kl" and (setting.objective != "elbo" or len(dims) > 1):
-        raise InputError("vae.estimator='analytic_kl' is of the 'elbo' of one layer: choose 'reparameterized'")
+        raise InputError("vae.estimator='analytic_kl' is for the 'elbo' of one layer: choose 'reparameterized'")
     if setting.flow != "none" and (len(dims) > 1 or setting.estimator != "reparameterized"):
-        raise InputError(f"vae.flow={setting.flow!r} is of one layer and estimator='reparameterized': choose those")
+        raise InputError(f"vae.flow={setting.flow!r} is for one layer and estimator='reparameterized': choose these")
