@@ -41,11 +41,13 @@ def probabilities():
 
 
 def test_the_product_of_a_table():
-    p = probabilities()
-    np.testing.assert_allclose(np.exp(ar.log_prob(by_table(), jnp.asarray(ALL))), p, rtol=1e-5)
-    np.testing.assert_allclose(
-        ar.logits_by_steps(by_table(), jnp.asarray(ALL)), by_table().logits(jnp.asarray(ALL)), rtol=1e-6
-    )
+    @jax.jit
+    def each(x):
+        return ar.log_prob(by_table(), x), ar.logits_by_steps(by_table(), x), by_table().logits(x)
+
+    log_p, steps, logits = each(ALL)
+    np.testing.assert_allclose(np.exp(log_p), probabilities(), rtol=1e-5)
+    np.testing.assert_allclose(steps, logits, rtol=1e-6)
 
 
 def test_samples_have_the_law_of_the_table_also_where_a_part_is_given():
@@ -84,13 +86,22 @@ FEW = {  # two are fast
 OF_81 = np.array(list(itertools.product(range(3), repeat=4)))
 
 
-def shaken(params):
-    """Parameters that are nowhere zero: some layers begin at zero, and would hide what they see."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    return jax.tree.unflatten(
-        tree, [x + 0.5 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
+def shaken(init, *arguments):
+    """Parameters that are nowhere zero: some layers begin at zero and would hide what they see."""
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(init, KEY, *arguments)
+    return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), shapes)
+
+
+def uncached(conditionals):
+    """The same conditionals, whose state is the array as far as it is known: each step is a whole pass."""
+    order = jnp.asarray(conditionals.order)
+
+    def step(x, i, previous):
+        x = jnp.where(i > 0, x.at[:, order[i - 1]].set(previous), x)
+        return x, conditionals.logits(x)[:, order[i]]
+
+    return conditionals._replace(init=lambda batch: jnp.zeros((batch, len(order)), jnp.int32), step=step)
 
 
 @pytest.mark.fast(2)
@@ -99,15 +110,13 @@ def test_a_network_is_normalised_strictly_causal_and_its_steps_are_its_pass(name
     """The probabilities of all 81 arrays sum to 1; changing a place changes the logits of later places alone."""
     network = FEW[name](SHAPE, 3)
     order = np.array([2, 0, 3, 1]) if network.any_order else np.arange(4)
-    params = shaken(network.init(KEY))
-    conditionals = network.conditionals(params, order, 1)
-    x = jnp.asarray(OF_81)
+    conditionals = network.conditionals(shaken(network.init), order, 1)
 
     @jax.jit
     def both(x):
         return conditionals.logits(x), ar.logits_by_steps(conditionals, x)
 
-    logits, steps = (np.float64(y) for y in both(x))
+    logits, steps = (np.float64(y) for y in both(jnp.asarray(OF_81)))
     np.testing.assert_allclose(steps, logits, atol=2e-4, rtol=1e-5)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     p = np.exp(np.take_along_axis(log_probs, OF_81[..., None], -1)[..., 0].sum(1))
@@ -122,40 +131,61 @@ def test_a_network_is_normalised_strictly_causal_and_its_steps_are_its_pass(name
         np.testing.assert_array_equal(seen, rank > rank[d], err_msg=f"what sees place {d}")
 
 
+@pytest.mark.fast(1)
+@pytest.mark.parametrize("name", ["nade", "made", "transformer", "pixel_cnn"])
+def test_samples_with_a_state_are_those_without(name):
+    """Two hundred arrays drawn with the same key, by whole passes over what is known, and by steps."""
+    network = FEW[name](SHAPE, 3)
+    conditionals = network.conditionals(shaken(network.init), np.array([2, 0, 3, 1]) if network.any_order else range(4))
+    drawn, want = jax.jit(lambda key: [ar.sample(c, key, 200) for c in (conditionals, uncached(conditionals))])(KEY)
+    np.testing.assert_array_equal(drawn, want)
+    assert len(np.unique(drawn, axis=0)) > 10
+
+
 @pytest.mark.slow
 def test_colours_are_causal_and_normalised_channel_by_channel():
     """One pixel of three channels and two levels: eight arrays; and steps of a 2x3 image of two channels."""
     network = networks.pixel_cnn((1, 1, 3), 2, 4, 1, 3)
-    params, x = shaken(network.init(KEY)), np.array(list(itertools.product(range(2), repeat=3)))
-    conditionals = network.conditionals(params, np.arange(3))
-    p = np.exp(np.float64(ar.log_prob(conditionals, jnp.asarray(x))))
+    x = np.array(list(itertools.product(range(2), repeat=3)))
+    conditionals = network.conditionals(shaken(network.init), np.arange(3))
+    p = np.exp(np.float64(jax.jit(lambda x: ar.log_prob(conditionals, x))(jnp.asarray(x))))
     np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
     assert len(set(np.round(p, 6))) == 8
     network = networks.pixel_cnn((2, 3, 2), 5, 4, 2, 3)
-    conditionals = network.conditionals(shaken(network.init(KEY)), np.arange(12))
-    x = jax.random.randint(KEY, (3, 12), 0, 5)
-    np.testing.assert_allclose(ar.logits_by_steps(conditionals, x), conditionals.logits(x), atol=5e-4, rtol=1e-5)
+    conditionals = network.conditionals(shaken(network.init), np.arange(12))
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 5, (3, 12)))
+    steps, logits = jax.jit(lambda x: (ar.logits_by_steps(conditionals, x), conditionals.logits(x)))(x)
+    np.testing.assert_allclose(steps, logits, atol=5e-4, rtol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "codes"])
 def test_a_condition_is_seen_by_all_places_and_by_steps(name):
     network = FEW[name](SHAPE, 3)
-    given = jax.random.normal(jax.random.key(1), (5, 2, 2, 3))
-    params = shaken(network.init(KEY, given[:1]))
-    x = jax.random.randint(KEY, (5, 4), 0, 3)
-    conditionals = network.conditionals(params, np.arange(4), 0, given)
-    logits = conditionals.logits(x)
-    np.testing.assert_allclose(ar.logits_by_steps(conditionals, x), logits, atol=2e-4)
-    other = network.conditionals(params, np.arange(4), 0, given.at[:, 1, 1].add(1.0)).logits(x)
-    assert (np.abs(other - logits).max((0, 2)) > 1e-6)[3]
+    rng = np.random.default_rng(0)
+    given, x = rng.normal(size=(5, 2, 2, 3)).astype(np.float32), jnp.asarray(rng.integers(0, 3, (5, 4)))
+    params = shaken(network.init, jnp.asarray(given[:1]))
+
+    @jax.jit
+    def both(given):
+        conditionals = network.conditionals(params, np.arange(4), 0, given)
+        return conditionals.logits(x), ar.logits_by_steps(conditionals, x)
+
+    logits, steps = both(given)
+    np.testing.assert_allclose(steps, logits, atol=2e-4)
+    for place in range(4):
+        other = given.copy()
+        other[:, place // 2, place % 2] += 1.0
+        moved, by_steps = both(other)
+        np.testing.assert_allclose(by_steps, moved, atol=2e-4)
+        assert np.abs(moved - logits).max((0, 2))[place] > 1e-6
 
 
 @pytest.mark.slow
 def test_the_log_likelihood_of_samples_is_minus_the_entropy():
     network = FEW["transformer"](SHAPE, 3)
-    conditionals = network.conditionals(shaken(network.init(KEY)), np.arange(4))
-    log_p = np.float64(ar.log_prob(conditionals, jnp.asarray(OF_81)))
+    conditionals = network.conditionals(shaken(network.init), np.arange(4))
+    log_p = np.float64(jax.jit(lambda x: ar.log_prob(conditionals, x))(OF_81))
     drawn = jax.jit(lambda key: ar.log_prob(conditionals, ar.sample(conditionals, key, 20_000)))(KEY)
     entropy = -(np.exp(log_p) * log_p).sum()
     assert abs(-np.mean(drawn) - entropy) < 5 * np.std(drawn) / np.sqrt(20_000)
@@ -170,9 +200,8 @@ def test_sets_of_places_are_conditionals_in_any_order():
         return jnp.einsum("bk,kc->bc", total, row)[:, None] + jnp.zeros((1, 3, 1))
 
     conditionals = of_sets(network, jnp.asarray(ORDER), 3)
-    x = jnp.asarray(ALL)
-    logits = conditionals.logits(x)
+    logits, steps = jax.jit(lambda x: (conditionals.logits(x), ar.logits_by_steps(conditionals, x)))(ALL)
     in_order = np.eye(3)[ALL[:, ORDER]]
     for i, d in enumerate(ORDER):
         np.testing.assert_allclose(logits[:, d], in_order[:, :i].sum(1) @ TABLE[0], atol=1e-5)
-    np.testing.assert_allclose(ar.logits_by_steps(conditionals, x), logits, atol=1e-5)
+    np.testing.assert_allclose(steps, logits, atol=1e-5)

@@ -74,12 +74,17 @@ def autoregressive(
         return x * (2.0 / (num_classes - 1)) - 1.0 if len(shape) == 3 else x
 
     def sample(params: Any, key: Array, num: int) -> Array:
-        """Of a mixture each sample has an order of its own, as far as they are divided evenly."""
+        """Of a mixture each sample has an order of its own, each order about as often. The key chooses them."""
         parts = min(len(table), num)
-        counts = [num // parts + (m < num % parts) for m in range(parts)]
-        keys = jax.random.split(key, parts)
-        drawn = [ar.sample(conditionals(params, m), keys[m], count) for m, count in enumerate(counts)]
-        return as_data(jnp.concatenate(drawn))
+        chosen = jax.random.permutation(jax.random.fold_in(key, parts), len(table))[:parts]
+        each = -(-num // parts)
+
+        def part(of: tuple[Array, Array]) -> Array:
+            m, key = of
+            return ar.sample(conditionals(params, m), key, each)
+
+        drawn = jax.lax.map(part, (chosen, jax.random.split(key, parts)))
+        return as_data(drawn.reshape(parts * each, places)[:num])
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
         """Rows: examples, what is kept of them (the first half of the places), and three ways to go on."""
