@@ -87,7 +87,7 @@ class Denoiser(NamedTuple):
     def network_predict(
         self, params: Any, label: Array | None, dropout: randomness.Keys | None = None
     ) -> predictions.Predict:
-        """What the network says: it is trained so."""
+        """The network's own prediction, as it is trained."""
 
         def fn(xt: Array, t: Array) -> Array:
             told = self._told(label, dropout)
