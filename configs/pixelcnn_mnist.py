@@ -1,6 +1,6 @@
 """PixelCNN on binarised MNIST (van den Oord et al. 2016), with the streams and blocks of PixelCNN++.
 
-Cost: hours on 2 CPU cores. Expected: the paper has 81.30 nats.
+Cost: three hours on one CPU core (1.8 s a step); not trained here. Expected: the paper has 81.30 nats.
 """
 
 from ml_collections import ConfigDict
