@@ -1,8 +1,8 @@
-"""Binomial diffusion (Sohl-Dickstein et al. 2015, section 2.4 and appendix B.2): bits that are flipped into coins.
+"""Binomial diffusion (Sohl-Dickstein et al. 2015, section 2.4 and appendix B.2): bits become independent coins.
 
-β_t = 1/(T - t + 1), so that a T-th of what is left of x_0 is lost in every step; the network, sigmoid layers with a
-read-out per step, gives the log-odds of x_0. The reverse kernel mixes the posteriors over the x_0 it believes in,
-which of all kernels that treat bits apart is the best one can do if that belief is right.
+β_t = 1/(T - t + 1), so every step loses the same share, 1/T, of x_0. The network has sigmoid layers and a read-out for
+each step. It gives the log-odds of x_0. The reverse kernel mixes the posteriors over the predicted x_0. If the
+prediction is right, this is the best kernel of independent bits.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def binomial_diffusion(
     Args:
         network: (2 x - 1 (batch, length), t (batch,)) -> (batch, length), log-odds of x_0 = 1 beyond the prior's.
         process: of `num_steps` steps, see `betas`.
-        edge: "fixed", where p(x_0 | x_1) is the forward step in equilibrium, or "learned".
+        edge: "fixed" or "learned". If fixed, p(x_0 | x_1) is the forward step in equilibrium.
         choices: see `learned_chain`.
     """
     first = 1.5 / num_steps  # between the times of the first and of the second step
@@ -49,7 +49,7 @@ def binomial_diffusion(
             logits = process.prior(xt.shape).logits + out
             if edge == "learned":
                 return logits
-            # In equilibrium the forward step is its own reversal.
+            # In equilibrium the forward step is its own reverse.
             return jnp.where((t < first)[:, None], process.transition(xt, 0.0, t).logits, logits)
 
         return process, predictions.logits(fn)
@@ -65,7 +65,7 @@ def binomial_diffusion(
         return process.prior(x0.shape).log_prob(x0).sum(1)
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """One chain of each of 16 sequences, from coins to heartbeats: a row a moment, and the data beside."""
+        """Chains of 16 sequences, from coins to heartbeats, one row for each moment; and the data."""
         stepper = samplers.ancestral(process)
         times = jnp.arange(num_steps, -1, -1) / num_steps
         _, path = samplers.sample(stepper, kernels(params)[1], key, times, (16, length), lambda state: state.x)
@@ -103,5 +103,5 @@ def make(config: Any) -> Model:
 
 
 def raster(bits: Array) -> Grid:
-    """Sequences (n, length) as the rows of one picture, a 1 in black."""
+    """Sequences (n, length) as the rows of one picture. A 1 is black."""
     return Grid(1.0 - 2.0 * bits[None, :, :, None], 1)

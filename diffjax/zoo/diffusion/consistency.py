@@ -1,15 +1,16 @@
 """Consistency models of images and vectors (Song et al. 2023; Song & Dhariwal 2024): samples in one step, or in few.
 
-The network is that of a preconditioned score model (`score`, `predictions.preconditioned`), and f its step to t_min
-(`losses.consistency_function`). It is trained alone, or on the flow of a teacher, a run of `score` with the same
-network and section `sde`: then it begins with the teacher's parameters, and its memory keeps a copy of them.
+The network is that of a preconditioned score model (`score`, `predictions.preconditioned`). f is its step to t_min
+(`losses.consistency_function`). It is trained alone, or on the flow of a teacher. The teacher is a run of `score` with
+the same network and section `sde`. Training then begins with the teacher's parameters, and the memory keeps a copy of
+them.
 
-    memory   step k, of which the number N(k) of noise levels is a function; the teacher's parameters; with
-             `target_decay` a running mean of the student's, the target of its loss
-    draws    s and t, neighbours among the levels, and the weight 1/(ς_t - ς_s), ς = sigma/alpha
+    memory   the step k, which determines the number N(k) of noise levels; the teacher's parameters; with
+             `target_decay` a running mean of the student's parameters, for the target of its loss
+    draws    neighbouring levels s and t, and the weight 1/(ς_t - ς_s), ς = sigma/alpha
 
-A batch without a memory, as a loss called by hand has it, is one of the last stage, its teacher the model itself. There
-is no likelihood: f is no estimate of the mean of x_0.
+If a batch has no memory, because the loss is called directly, it counts as one of the last stage, with the model as its
+own teacher. There is no likelihood, because f does not estimate the mean of x_0.
 """
 
 from typing import Any
@@ -57,12 +58,12 @@ def consistency(
         network, sigma_data: as of `score_model`.
         curriculum: N(k), the number of intervals between noise levels at step k.
         t_min: where f is the identity.
-        time_mean, time_std: of the log-normal law of noise levels in training.
-        distil: whether the parameters that training begins with are a teacher's.
+        time_mean, time_std: of the log-normal distribution of noise levels in training.
+        distil: whether training begins with the parameters of a teacher.
         order: of the teacher's step.
-        target_decay: of the running mean that is the target f⁻; 0: f itself.
+        target_decay: of the running mean for the target f⁻. If 0, the target is f itself.
         clip: whether samples, and estimates on the way, are clipped to [-1, 1].
-        stepper, times: what samples are drawn by; one step of `samplers.consistency` unless given.
+        stepper, times: draw the samples. The default is one step of `samplers.consistency`.
     """
     model, schedule = Score(process, network, shape, levels, sigma_data), process.schedule
     stepper = samplers.consistency(process, t_min) if stepper is None else stepper
@@ -115,7 +116,7 @@ def consistency(
 
 
 def sampling_times(schedule: schedules.Schedule, sampling: Any) -> Array:
-    """Of multistep sampling: `noise_levels` without the last, which is next to t_min, where f says nothing."""
+    """The times of multistep sampling: `noise_levels` without the last one, next to t_min, where f does nothing."""
     steps, spacing, rho = sampling.steps, sampling.spacing or "karras", sampling.rho
     if spacing == "time":
         return samplers.noise_levels(schedule, steps, spacing)
@@ -127,7 +128,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, sde, net, consistency, distillation, sampling}`, see configs/cm_digits.py.
 
     Raises:
-        InputError: on an unknown choice, or values that cannot be.
+        InputError: on an unknown choice, or a value out of range.
     """
     setting, sampling, distillation = config.consistency, config.sampling, config.distillation
     _check(config)

@@ -1,9 +1,8 @@
 """Denoising diffusion: DDPM (Ho et al. 2020) and improved DDPM (Nichol & Dhariwal 2021) on images.
 
-The network gives one of eps, x0, v, score and velocity. The process, the bound and the samplers are those of the
-library, called with the network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k-1) - 1, and the bound
-is that of the levels themselves: its last term is the probability of a level under the rounded Normal (Ho et al. 2020,
-eq. 13).
+The network predicts eps, x0, v, score or velocity. Process, bound and samplers are those of the library, with the
+network as their `Predict`. Pixels with k levels 0 .. k-1 become 2 x/(k-1) - 1. The bound is on the probability of the
+levels: its last term is the probability of a level under the rounded Normal (Ho et al. 2020, eq. 13).
 """
 
 from collections.abc import Mapping
@@ -52,18 +51,18 @@ def ddpm(
     """Denoising diffusion of images (H, W, C) of `levels` levels.
 
     Args:
-        process: of a discrete schedule.
-        network: (xt, position 0 .. 999, label, dropout keys) -> (batch, H, W, C), see `networks`; with
-            `variance="learned"` twice the channels.
+        process: one of a discrete schedule.
+        network: (xt, position 0 .. 999, label, dropout keys) -> (batch, H, W, C), see `networks`. With
+            `variance="learned"` it has twice the channels.
         kind: what the network predicts.
         variance: of the reverse kernel: "forward" (fixed large), "posterior" (fixed small), "learned".
         clip: whether the estimate of x_0 is clipped to [-1, 1], in samples and in the bound.
-        loss: a name of `losses.LOSSES` or `losses.WEIGHTS`; a weight takes those of `loss_settings` that it names.
-        time_sampler: how training draws its steps; `uniform` unless given.
-        stepper, sampling_times: what samples are drawn by; `ancestral` on the chain's own times unless given.
-        num_classes, label_dropout: of labels that the network is told, 0 for none; how often it is told of no class.
-        guidance: of samples, where there are classes.
-        num_terms: of the bound's steps, drawn for each example; all unless given.
+        loss: a name of `losses.LOSSES` or `losses.WEIGHTS`. A weight takes those of `loss_settings` that it names.
+        time_sampler: draws the steps of training. The default is `uniform`.
+        stepper, sampling_times: draw the samples. The default is `ancestral` on the times of the chain.
+        num_classes, label_dropout: the classes that the network is told, 0 for none; how often it is told no class.
+        guidance: for samples, if there are classes.
+        num_terms: the number of the bound's steps to draw for each example. The default is all.
         conditioning: whether the figures show denoising and inpainting.
     """
     num_steps, times = process.schedule.num_steps, process.schedule.times  # type: ignore[attr-defined]
@@ -116,7 +115,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/cifar10.py for the fields.
 
     Raises:
-        InputError: on an unknown choice, or a combination that cannot be, e.g. a hybrid loss without learned variance.
+        InputError: on an unknown choice, or an impossible combination, e.g. a hybrid loss without learned variance.
     """
     setting, sampling = config.diffusion, config.sampling
     process = processes.gaussian(schedule_of(setting))
@@ -146,7 +145,7 @@ def make(config: Any) -> Model:
 
 
 def schedule_of(setting: Any) -> schedules.Discrete:
-    """The chain of `config.diffusion`. Its `betas` are the ends of the linear schedule."""
+    """The schedule of `config.diffusion`. `betas` are the two ends of the linear schedule."""
     ends = tuple(setting.betas)
     if len(ends) != 2 or not all(isinstance(beta, float | int) for beta in ends):
         raise InputError(f"diffusion.betas = {ends} must be two numbers, the first and the last beta")

@@ -1,7 +1,7 @@
-"""A network of noisy images or vectors as the model p(x_{t-1} | x_t), told of a class or not, and guided by itself.
+"""A network of noisy images or vectors as the model p(x_{t-1} | x_t), with or without a class, and its own guidance.
 
-In training a label is replaced by that of no class with probability `label_dropout`, so that one network gives both
-predictions of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+In training a label is replaced by "no class" with probability `label_dropout`. So one network gives both predictions of
+classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 """
 
 import math
@@ -18,14 +18,14 @@ from diffjax.zoo.model import Batch, image_of, labels, scaled
 
 
 class Guidance(NamedTuple):
-    """What samples of a class-conditional model are drawn by: `conditioning.classifier_free` and a threshold.
+    """The guidance of samples of a class-conditional model: `conditioning.classifier_free` and a threshold.
 
-    scale: w. 1 is the conditional model, which needs one evaluation of the network and no label dropout; 0 the
-        unconditional one
-    label: the class of all samples; -1 for the classes in turn
+    scale: w. 1 is the conditional model, which needs one evaluation of the network and no label dropout. 0 is the
+        unconditional model
+    label: the class of all samples. -1 takes the classes in turn
     interval, rescale, parallel: see `conditioning.classifier_free`
-    threshold: the quantile of `predictions.dynamic_threshold`; 0 for none
-    limit: the largest norm of the difference of the two estimates, see `conditioning.classifier_free`; 0 for any
+    threshold: the quantile of `predictions.dynamic_threshold`. 0 means no threshold
+    limit: the largest norm of the difference of the two estimates, see `conditioning.classifier_free`. 0: no limit
     """
 
     scale: ArrayLike = 1.0
@@ -38,7 +38,7 @@ class Guidance(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether it is known to leave the conditional model as it is."""
+        """Whether it does not change the conditional model, as far as the values are known."""
         return isinstance(self.scale, float | int) and self.scale == 1
 
     def labels(self, num: int, num_classes: int) -> Array:
@@ -71,7 +71,7 @@ class Denoiser(NamedTuple):
         return self.network.init(key, jnp.zeros((1, *self.shape)), jnp.zeros(1), *self._told(no_label, None))["params"]
 
     def unpack(self, batch: Batch) -> tuple[Array, Array | None]:
-        """Images in [-1, 1], and labels if the network is told them. It is told of no class where none is known."""
+        """Images in [-1, 1], and labels if the network takes them. An unknown class becomes "no class"."""
         x0 = scaled(image_of(batch), self.levels)
         if self.classes is None:
             return x0, None
@@ -79,7 +79,7 @@ class Denoiser(NamedTuple):
         return x0, jnp.where(label < 0, self.num_classes, label)
 
     def dropped(self, key: randomness.Keys, label: Array | None) -> Array | None:
-        """The labels, each replaced by that of no class with probability `label_dropout`."""
+        """The labels, each replaced by "no class" with probability `label_dropout`."""
         if label is None or not self.label_dropout:
             return label
         return jnp.where(randomness.uniform(key, label.shape) < self.label_dropout, self.num_classes, label)
@@ -87,7 +87,7 @@ class Denoiser(NamedTuple):
     def network_predict(
         self, params: Any, label: Array | None, dropout: randomness.Keys | None = None
     ) -> predictions.Predict:
-        """What the network says: it is trained so."""
+        """The network's own prediction, as it is trained."""
 
         def fn(xt: Array, t: Array) -> Array:
             told = self._told(label, dropout)
@@ -96,12 +96,12 @@ class Denoiser(NamedTuple):
         return predictions.predictor(self.kind, fn, self.learned)
 
     def predict(self, params: Any, label: Array | None) -> predictions.Predict:
-        """Of the model p whose bound is reported; of samples without guidance."""
+        """The Predict of the model p whose bound is reported, and of samples without guidance."""
         said = self.network_predict(params, label)
         return predictions.clip(said, self.process) if self.clip else said
 
     def guided(self, params: Any, label: Array | None, guidance: Guidance) -> predictions.Predict:
-        """What samples are drawn by: p(x_0 | label), (batch,), guided. Without classes it is `predict`."""
+        """The Predict of samples: p(x_0 | label), label (batch,), with guidance. Without classes it is `predict`."""
         if label is None:
             return self.predict(params, None)
         said = self.network_predict(params, label)
@@ -123,17 +123,17 @@ class Denoiser(NamedTuple):
         return predictions.clip(said, self.process) if self.clip else said
 
     def log_prob(self, variance: processes.Variance, params: Any, key: Array, batch: Batch) -> Array:
-        """The bound's prior and reconstruction, and the probability flow in place of all steps between; nats."""
+        """Prior and reconstruction as in the bound, with the probability flow in place of the steps between. Nats."""
         x0, label = self.unpack(batch)
         level = jnp.round((x0 + 1.0) * (self.levels - 1) / 2).astype(int)
         predict = self.predict(params, label)
         return sde.discrete_log_prob(self.process, predict, key, level, self.levels, "forward", variance)
 
     def kernels(self, params: Any, guidance: Guidance) -> tuple[processes.Gaussian, predictions.Predict]:
-        """The process and a Predict of any batch: of the class asked for, guided, or of no class.
+        """The process and a Predict for any batch: of the class in `guidance`, guided, or of no class.
 
         Raises:
-            InputError: if no class is asked for and the network knows classes alone.
+            InputError: if `guidance` has no class and the network has only learned classes.
         """
         if not self.num_classes:
             return self.process, self.predict(params, None)
@@ -149,7 +149,7 @@ class Denoiser(NamedTuple):
         return self.process, predict
 
     def _told(self, label: Array | None, dropout: randomness.Keys | None) -> tuple[Any, ...]:
-        """What a network is told beside x and the time: one of vectors nothing."""
+        """The inputs of a network beside x and the time. A network of vectors has none."""
         return (label, dropout) if len(self.shape) == 3 else ()
 
     def _check_unconditional(self, what: str) -> None:
@@ -161,13 +161,13 @@ class Denoiser(NamedTuple):
 
 
 def guidance_of(config: Any, section: str) -> Guidance:
-    """`config.guidance`, where there is one; `section` has the label dropout.
+    """The guidance of `config.guidance`, if there is one. `section` has the label dropout.
 
     Raises:
-        InputError: on guidance of a model without classes, or numbers out of range.
+        InputError: on guidance of a model without classes, or on numbers out of range.
     """
     num_classes = config.net.get("num_classes", 0)
-    if "guidance" not in config or config.system == "guided":  # whose guidance is by a classifier
+    if "guidance" not in config or config.system == "guided":  # its guidance is by a classifier
         return NO_GUIDANCE
     if not num_classes:
         raise InputError("guidance needs a model that knows classes: set net.num_classes and label_dropout")

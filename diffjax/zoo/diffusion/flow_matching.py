@@ -1,14 +1,15 @@
 """Flow matching (Lipman et al. 2023; Liu et al. 2023; Albergo & Vanden-Eijnden 2023), of vectors and images.
 
-The network is the velocity û(x_t, t), trained to be the mean of dx_t/dt = alpha' x_0 + sigma' eps given x_t: on the
-straight schedule of eps - x_0. Its flow from t = 1 to t = 0 carries noise to data, and has an exact likelihood. As the
-velocity is a prediction like the others, all samplers, guidance and inverse problems of the library take it.
+The network is the velocity û(x_t, t). It learns the mean of dx_t/dt = alpha' x_0 + sigma' eps given x_t. On the
+straight schedule this is eps - x_0. Its flow from t = 1 to t = 0 carries noise to data and has an exact likelihood. The
+velocity is a prediction like the others. So all samplers, guidance and inverse problems of the library can use it.
 
-Paths may also begin in another set, or in the data with noise, and ends may be paired by optimal transport (`sources`).
-Such a flow has no score, and from another set than noise neither likelihood nor samples without examples to begin from.
+Paths may also begin in another set, or at noisy data, and optimal transport may pair their ends (`sources`). Such a
+flow has no score. From another set it has no likelihood either, and its samples need examples of that set to begin
+from.
 
-Levels of the data become real numbers by uniform noise (`zoo.model.dequantised`), so that the density of the flow
-bounds their probability.
+Uniform noise makes levels of the data continuous (`zoo.model.dequantised`). So the density of the flow bounds their
+probability.
 """
 
 from collections.abc import Callable
@@ -53,13 +54,14 @@ def flow_matching(
 
     Args:
         process: of a continuous schedule: `schedules.straight`, or `vp` and others, whose probability flow this is.
-        network: (x_t, position 1000 t - 1), of images also labels or None and dropout keys -> the velocity.
-        levels: of data of levels; 0 for real numbers.
-        time_sampler: how training draws its times; uniform on (0, 1) unless given.
-        stepper, times: what samples are drawn by, times descending from 1 to 0; 50 steps of `euler` unless given.
-        num_classes, label_dropout, guidance: as of `ddpm`.
-        conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
-        source: where the paths begin, and how ends are paired.
+        network: (x_t, position 1000 t - 1) -> the velocity. Networks of images also take labels or None, and dropout
+            keys.
+        levels: the number of levels of the data. 0 for real numbers.
+        time_sampler: draws the times of training. The default is uniform on (0, 1).
+        stepper, times: draw the samples; times descend from 1 to 0. The default is 50 steps of `euler`.
+        num_classes, label_dropout, guidance: as in `ddpm`.
+        conditioning_steps: the steps of denoising and inpainting in the figures of images. 0: none.
+        source: where the paths begin, and how their ends are paired.
     """
     denoiser = Denoiser(process, network, shape, levels, "velocity", False, False, num_classes, label_dropout)
     stepper = samplers.euler(process) if stepper is None else stepper
@@ -88,7 +90,7 @@ def flow_matching(
         return samplers.sample(stepper, denoiser.guided(params, label, guidance), key, times, (num, *shape))
 
     def begun(params: Any, key: Array, batch: Batch) -> tuple[predictions.Predict, Array, Array]:
-        """The flow of a batch, where it begins, and the examples."""
+        """The flow of a batch, the points where it begins, and the examples."""
         encode_key, source_key = randomness.split(key, 2)
         x0, label = encode(encode_key, batch)
         return denoiser.predict(params, label), source.draw(source_key, x0, batch), x0
@@ -99,7 +101,7 @@ def flow_matching(
 
     table = Table(lambda *given: flow_pictures.numbers(process, *begun(*given), in_pairs=source.in_pairs))
     figures = partial(_figures, denoiser, source, stepper, times, conditioning_steps, begun)
-    likely = source.kind == "noise"  # a density to begin with
+    likely = source.kind == "noise"  # the flow begins with a known density
     measures: list[Measure] = [Bound(terms)] if likely else [Reconstruction(carried)] if source.in_pairs else []
     return Model(
         denoiser.init,
@@ -125,7 +127,7 @@ def _figures(
     key: Array,
     batch: Batch,
 ) -> dict[str, Figure]:
-    """Paths of points of the plane or of images from another set, else the reverse process of images."""
+    """Paths of points of the plane, or of images from another set. For other images the reverse process."""
     process = denoiser.process
     if denoiser.shape == (2,):
         return flow_pictures.of_plane(process, *begun(params, key, batch))
@@ -143,7 +145,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, matching, net, sampling, evaluation}`, see configs/fm_cifar10.py and fm_toy.py.
 
     Raises:
-        InputError: on an unknown choice, or values that cannot be.
+        InputError: on an unknown choice, or a value out of range.
     """
     setting, sampling, shape = config.matching, config.sampling, tuple(config.data.shape)
     schedule = schedules.make(setting.schedule, setting, schedules.CONTINUOUS, "matching.schedule")
@@ -157,7 +159,7 @@ def make(config: Any) -> Model:
         config.data.levels,
         time_sampler=times_of.of_all_times("matching.time_sampling", setting.time_sampling, schedule, setting),
         stepper=samplers.make(sampling.sampler, process, sampling),
-        # Its solver chooses steps of its own.
+        # The solver chooses its own steps.
         times=jnp.array([1.0, 0.0]) if sampling.sampler == "probability_flow" else samplers.grid(schedule, sampling),
         num_classes=config.net.get("num_classes", 0),
         label_dropout=setting.label_dropout,

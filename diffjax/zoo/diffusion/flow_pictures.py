@@ -1,4 +1,4 @@
-"""How a flow from a source to data is looked at and measured: paths, films, straightness, few steps."""
+"""Pictures and measures of a flow from a source to data: paths, films, straightness, few steps."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ from diffjax.predictions import Predict
 from diffjax.processes import Gaussian
 from diffjax.zoo.figures import Figure, Film, Grid, Panels, Paths, Points
 
-STEPS = 100  # of Heun's rule, for what is told of the flow itself
+STEPS = 100  # of Heun's rule, for measures of the flow itself
 FEW = (1, 2, 10)  # of Euler's rule
 BINS = 64  # to a side, of a film of points
 
 
 def of_plane(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict[str, Figure]:
-    """Paths of points of the plane, x1 (n, 2) the source and x0 (n, 2) data, and a film of their density."""
+    """Paths of points of the plane, and a film of their density. x1 (n, 2) are of the source, x0 (n, 2) are data."""
     path = frames(process, predict, x1, STEPS)
     paths = Paths("paths of the flow", path[:, :100].swapaxes(0, 1))
     points = [Points("source", x1), Points("end of the flow", path[-1]), Points("data", x0)]
@@ -26,7 +26,7 @@ def of_plane(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict[
 
 
 def of_images(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict[str, Figure]:
-    """Rows of: the source x1 (n, H, W, C), eight moments of its way, its end, and the example x0 that it came with."""
+    """Rows: the source x1 (n, H, W, C), eight moments of its path, its end, and the example x0 of the same pair."""
     path = frames(process, predict, x1, 50)
     some = jnp.linspace(0, 50, 10).round().astype(int)
     rows = jnp.concatenate([path[some, :8], x0[None, :8]]).swapaxes(0, 1)
@@ -36,9 +36,9 @@ def of_images(process: Gaussian, predict: Predict, x1: Array, x0: Array) -> dict
 def numbers(
     process: Gaussian, predict: Predict, x1: Array, x0: Array, *, in_pairs: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Straightness, and the energy distance of data x0 (n, dim) to where the flow and few Euler steps carry x1.
+    """Straightness, and energy distances between data x0 (n, dim) and the ends of the flow, and of few Euler steps.
 
-    The energy distance compares independent draws. With `in_pairs` each x0 belongs to its x1, and it is left out.
+    The energy distance compares independent draws. With `in_pairs` each x0 belongs to its x1, so it is not computed.
     """
 
     @jax.jit
@@ -61,7 +61,7 @@ def numbers(
 
 
 def frames(process: Gaussian, predict: Predict, x1: Array, num_steps: int) -> Array:
-    """(num_steps + 1, batch, *event), the way of the points x1 to data."""
+    """(num_steps + 1, batch, *event), the path of the points x1 to data."""
     return jax.jit(lambda x1: reflow.flow_path(process, predict, x1, num_steps))(x1)
 
 
@@ -70,6 +70,6 @@ def densities(path: Array) -> np.ndarray:
     points = np.asarray(path)
     edges = np.linspace(-1.05, 1.05, BINS + 1) * np.abs(points).max()
     counts = np.stack([np.histogram2d(x[:, 1], x[:, 0], bins=edges)[0][::-1] for x in points])
-    # Of counts the root has the same error everywhere; a few crowded pixels may be saturated.
+    # The root of a count has the same error everywhere. A few crowded pixels may be saturated.
     bright = np.sqrt(counts / max(np.quantile(counts[counts > 0], 0.98), 1.0)).clip(max=1.0)
     return (2.0 * bright - 1.0).astype(np.float32)[:, None, :, :, None]

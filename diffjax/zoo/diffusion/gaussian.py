@@ -1,19 +1,19 @@
 """Gaussian diffusion with a learned schedule (Sohl-Dickstein et al. 2015, sections 2 and 3, appendices B.1 and D).
 
-The reverse kernel is that of the paper's code, which is the forward step in equilibrium until z departs from zero:
+The reverse kernel is that of the paper's code. While z is zero it is the forward step in equilibrium:
 
     p(x_{t-1} | x_t) = N(√(1-β_t) x_t + √β_t z_μ,  sigmoid(logit β_t + z_Σ/√T)),   z_μ, z_Σ the network at (x_t, t).
 
-Its mean is the posterior mean at the score -x_t + √((1-β_t)/β_t) z_μ, so it is a prediction of kind "score" like any
-other. β_1 is fixed and with it the first step; the others are learned by ascent on K with the noise held fixed:
+Its mean is the posterior mean at the score -x_t + √((1-β_t)/β_t) z_μ. So it is a prediction of kind "score". β_1 and
+the first step are fixed. The others are learned by ascent on K, with fixed noise:
 
     logit β_t = logit β⁰_t + Σ_j g_j(t) b_j,   t = 2 .. T, g_j bumps in time, b_j learned, 0 at first,
 
-where β⁰ has log_snr linear in t, from that of β_1 to -log T: in images every octave of noise costs about as much as
-another, while with rates that differ little, as the paper's did at first, the first step is by far the dearest.
+where β⁰ has a log_snr linear in t, from that of β_1 to -log T. For images every octave of noise then costs about the
+same. With nearly equal rates, as in the paper at the start, the first step costs by far the most.
 
-Data have zero mean and unit variance here: pixels k become (k + u - mean)/std, u uniform on ±½, so that their density
-bounds the probability of k (in other units: nats of log std per dimension).
+Data have zero mean and unit variance here. Pixels k become (k + u - mean)/std, with u uniform on ±½. So their density
+bounds the probability of k, up to log std nats per dimension.
 """
 
 import math
@@ -52,15 +52,15 @@ def gaussian_diffusion(
     """Gaussian diffusion of vectors or images of `shape`.
 
     Args:
-        network: (xt, t) -> (batch, *shape) with twice the last axis, z_μ and z_Σ.
-        levels: of data of levels; 0 for real numbers, which have zero mean and unit variance.
-        mean, std: of the levels of the training examples. NaN where they are not known: all costs are NaN then.
+        network: (xt, t) -> z_μ and z_Σ, as one array with the last axis doubled.
+        levels: the number of levels of the data. 0 for real numbers, which must have zero mean and unit variance.
+        mean, std: of the levels of the training examples. If they are not known they are NaN, and so are all costs.
         first_beta: β_1.
         schedule_bumps: J, the number of bumps that move the other β.
         choices: see `learned_chain`.
     """
     discrete = levels > 0
-    # From [-1, 1], which is what floats of images are in, to levels.
+    # From [-1, 1], the range of floats of images, to levels.
     half = (levels - 1) / 2
 
     def init(key: Array) -> Any:
@@ -105,7 +105,7 @@ def gaussian_diffusion(
 
 
 def learned_betas(shifts: Array, num_steps: int, first_beta: float) -> Array:
-    """β_1..β_T: the first fixed, the others those of a linear log_snr, shifted in log-odds by bumps; shifts (J,)."""
+    """β_1..β_T. The first is fixed. The others are those of a linear log_snr, with log-odds shifted by shifts (J,)."""
     log_snr = np.linspace(np.log1p(-first_beta) - np.log(first_beta), -np.log(num_steps), num_steps)
     rate = np.logaddexp(0.0, -log_snr)  # -log alpha_bar, without cancellation
     betas = -np.expm1(-np.diff(rate))
@@ -133,7 +133,7 @@ def _predict(network: nn.Module, params: Any, betas: Array) -> predictions.Predi
 def _figures(
     process: processes.Gaussian, predict: predictions.Predict, key: Array, x0: Array, decode: Decode
 ) -> dict[str, Figure]:
-    """Of points of the plane their trajectories; of images a film, and denoising and inpainting. x0 are data."""
+    """For points of the plane their trajectories. For images a film, and denoising and inpainting. x0 are data."""
     shape, num_steps = x0.shape[1:], process.schedule.num_steps  # type: ignore[attr-defined]
     times = jnp.arange(num_steps + 1) / num_steps
     if len(shape) == 1:
@@ -148,7 +148,7 @@ def _figures(
 def make(config: Any) -> Model:
     """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/sohl_dickstein_swiss_roll.py.
 
-    Where data.mean and data.std are None, it can be planned and its parameters made, and everything else of it is NaN:
+    If data.mean and data.std are None, the model can be planned and its parameters made, but everything else is NaN.
     `data.mean_and_std` of the training examples finds them.
 
     Raises:
@@ -158,7 +158,7 @@ def make(config: Any) -> Model:
     _check(config)
     mean, std = (config.data.mean, config.data.std) if levels else (0.0, 1.0)
     if mean is None:
-        mean, std = math.nan, math.nan  # those of the training examples, which are not here
+        mean, std = math.nan, math.nan  # those of the training examples, which are not known here
     betas = learned_betas(jnp.zeros(setting.schedule_bumps), setting.num_steps, setting.first_beta)
     return gaussian_diffusion(
         _network(config),

@@ -3,9 +3,9 @@
     loss     that of the base diffusion, plus -log p(y | x_t) at a random t
     sample   x_0 of p(x_0 | y), by score + scale ∇ log p(y | x_t): `conditioning.guided`          (their algorithm 2)
 
-The two networks share no parameter: one run trains both, each on its own part of the loss (only the clipping of the
-gradient's norm sees them together). Scale 1 is Bayes' rule, more puts a power of p(y | x) in its place, and 0 leaves
-the diffusion as it is. Likelihoods and the pictures of the reverse process are those of the unconditional diffusion.
+The two networks share no parameter. One run trains both, each on its own part of the loss. Only the clipping of the
+gradient's norm is for both together. Scale 1 is Bayes' rule, a larger scale uses a power of p(y | x), and 0 does not
+change the diffusion. Likelihoods and pictures of the reverse process are those of the unconditional diffusion.
 """
 
 import math
@@ -74,7 +74,7 @@ class Guide(NamedTuple):
         )
 
     def at_scales(self, params: Any, key: Array, asked: Array) -> Array:
-        """The same noise guided at each of the scales: (scales, *asked, *shape)."""
+        """Samples from the same noise at each scale: (scales, *asked, *shape)."""
         return jax.lax.map(lambda scale: self.draw(params, key, asked, scale), jnp.array(SCALES))
 
 
@@ -93,17 +93,17 @@ def guided(
 ) -> Model:
     """A diffusion, and a classifier of its noisy images that guides it. Both are trained together.
 
-    params are {"model": the base's, "classifier": ...}. Batches need labels, in training and in the table. The
-    classifier learns nothing of an example whose label is -1, and is not judged by it.
+    params are {"model": those of the base, "classifier": ...}. Batches need labels, in training and for the table. An
+    example with label -1 is used neither to train nor to judge the classifier.
 
     Args:
-        base: of images (H, W, C) of `levels` levels, with `kernels`, not conditioned on labels itself.
+        base: a diffusion of images (H, W, C) of `levels` levels, with `kernels` and without labels.
         network: (xt, 1000 t, dropout keys) -> (batch, num_classes), log-odds of the classes.
-        stepper: from the base's process to what guided samples are drawn by.
-        steps: of sampling.
-        times: of sampling, from the base's schedule; unless given, `steps` of `samplers.grid`.
-        scale: of log p(y | x_t); 0 is no guidance.
-        label: the class of all samples; -1 for the classes in turn, image i of class i mod num_classes.
+        stepper: from the process of the base to the stepper of guided samples.
+        steps: the number of sampling steps.
+        times: of sampling, from the base's schedule. The default is `steps` of `samplers.grid`.
+        scale: of log p(y | x_t). 0 is no guidance.
+        label: the class of all samples. -1 takes the classes in turn: image i has class i mod num_classes.
     """
     base_bound, base_terms, base_log_prob = base.bound, base.measure(Bound).terms, base.measure(Flow).log_prob
     assert base_bound is not None
@@ -124,7 +124,7 @@ def guided(
     at_scales = jax.jit(guide.at_scales)
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
-        """The base's, and one draw of each class, a row for each scale."""
+        """The figures of the base, and one draw of each class, with a row for each scale."""
         base_key, key = jax.random.split(key)
         rows = at_scales(params, key, jnp.arange(num_classes))
         own = {"guidance": Grid(rows.reshape(-1, *shape), num_classes)}
@@ -156,9 +156,9 @@ def guided(
 
 
 class Judge(NamedTuple):
-    """What says how well the classifier reads noisy images, and how many guided samples are of the class asked for.
+    """Measures how well the classifier reads noisy images, and how many guided samples have the class asked for.
 
-    The samples' judge has seen neither network: each is read as its nearest neighbour among held-out images.
+    The samples are judged independently of both networks: by the class of the nearest held-out image.
 
     log_probs(xt, t) -> (batch, classes); at_scales(key, asked) -> (scales, *asked, *shape)
     """
@@ -169,7 +169,7 @@ class Judge(NamedTuple):
     num_classes: int
 
     def table(self, key: Array, x0: Array, label: Array) -> dict[str, dict[str, float]]:
-        """Of held-out images x0 (n, *shape) of known classes (n,)."""
+        """The table for held-out images x0 (n, *shape) of known classes (n,)."""
         if not len(label):
             return {}
         noise_key, key = jax.random.split(key)
@@ -197,13 +197,13 @@ def make(config: Any) -> Model:
     """The Model of `config.{base, classifier, guidance}` and of what the base needs, see configs/guided_digits.py.
 
     Raises:
-        InputError: on an unknown base or sampler, a base that is itself conditioned on labels, or a scale, label or
-            number of classes that cannot be.
+        InputError: on an unknown base or sampler, a base that is conditioned on labels, or a scale, label or number of
+            classes out of range.
     """
     base = registry.choose("base", config.base, BASES)
     _check(config)
     setting, sampling, guidance = config.classifier, config.sampling, config.guidance
-    # With the variance that the base has learned, or was given.
+    # With the base's learned or given variance.
     variance = config.diffusion.variance if config.base == "ddpm" else "posterior"
     network = Classifier(
         num_classes=setting.num_classes,

@@ -2,9 +2,9 @@
 
     log p(x_0) ≥ K = -Σ_{t≥2} E KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)) - KL(q(x_T | x_0) ‖ π) + E log p(x_0 | x_1)
 
-with p(x_0 | x_1) = q(x_1 | x_0) π(x_0)/π(x_1), the forward step run backwards in equilibrium, where the first step (the
-"edge") is fixed. That is the paper's eq. 14, whose entropies hold for data of unit second moments, for any data. What
-Gaussian and binomial diffusion differ in is the `Chain`.
+If the first step (the "edge") is fixed, p(x_0 | x_1) = q(x_1 | x_0) π(x_0)/π(x_1) is the forward step run backwards in
+equilibrium. This is the paper's eq. 14, extended to all data: its entropies hold for data with unit second moments. The
+`Chain` has what differs between Gaussian and binomial diffusion.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from diffjax.zoo.model import Batch, Model, bound_of
 
 
 class Chain(NamedTuple):
-    """What a system has to say of itself.
+    """What is specific to a system.
 
     init(key) -> params
     kernels(params) -> the process and the network as its Predict
-    encode(key, batch) -> x_0 (batch, *event) as the process takes it
-    decode(x) -> samples as the Model gives them
+    encode(key, batch) -> x_0 (batch, *event) for the process
+    decode(x) -> samples for the Model
     null(batch) -> (batch,), log p(x) in nats under the prior itself
     variance: of the reverse kernel
     fixed_edge: whether p(x_0 | x_1) is the forward step in equilibrium, which has nothing to learn
@@ -50,9 +50,9 @@ class Chain(NamedTuple):
 class Choices(NamedTuple):
     """How a chain is trained, sampled and measured.
 
-    time_sampling: how training draws its steps, a name of `time_sampling.TIME_SAMPLERS`.
-    stepper: from the chain's process to what samples are drawn by, in all steps of the chain; `ancestral` unless given.
-    num_terms: of the bound's steps, drawn for each example; all unless given.
+    time_sampling: a name of `time_sampling.TIME_SAMPLERS`, which draws the steps of training.
+    stepper: from the chain's process to the stepper of samples, which takes all steps. The default is `ancestral`.
+    num_terms: the number of the bound's steps to draw for each example. The default is all.
     """
 
     time_sampling: str = "uniform"
@@ -85,7 +85,7 @@ def learned_chain(
         return bounds.bits_per_dim(steps + last + edge, shape)
 
     def edge_cost(process: Process, key: randomness.Keys, x0: Array) -> Array:
-        """Every example pays it: drawn as one of T steps and multiplied by T it would drown the others in noise."""
+        """It is computed for every example. Drawn as one of T steps and multiplied by T, it would add much noise."""
         x1 = losses.draw(process.marginal(x0, times[1]), key)
         return -process.transition(x1, times[0], times[1]).log_prob(x0).reshape(len(x0), -1).sum(1)
 
@@ -122,7 +122,7 @@ def learned_chain(
 def chosen(config: Any, process: Process, variance: Variance) -> Choices:
     """The choices of `config.{diffusion, sampling, evaluation}`.
 
-    `process` is one of the kind that the chain has: it finds out before training whether a sampler suits it.
+    `process` has the kind of the chain's process. With it, a sampler that does not fit is found before training.
 
     Raises:
         InputError: on a sampler, a number of sampling steps or a way to draw times that the chain does not have.
@@ -149,7 +149,7 @@ def check_steps(setting: Any) -> None:
 
 
 def _from(first: int, make: Callable[[int], time_sampling.TimeSampler], num_steps: int) -> time_sampling.TimeSampler:
-    """A sampler of the steps `first` .. T alone, which are 1 .. T - first + 1 to the one that is made."""
+    """A sampler of the steps `first` .. T alone. For the inner sampler they are 1 .. T - first + 1."""
     count = num_steps - first + 1
     sampler = make(count)
 

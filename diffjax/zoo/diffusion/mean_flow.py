@@ -1,9 +1,9 @@
 """MeanFlow on images (Geng et al. 2025): one step from noise to data, learned in one run without a teacher.
 
 The network gives u(x_t, r, t), the mean velocity of the flow from t to r on the straight path from data to noise
-(`losses.mean_flow`). Two log-odds of times are normal; t is the later, r the earlier, and r = t in a share of the
-examples, which flow matching alone teaches. At r = t the network is the velocity itself: `Model.kernels` is that of a
-flow, which every sampler takes.
+(`losses.mean_flow`). The log-odds of two times are normal. t is the later and r the earlier. In a share of the examples
+r = t, and their loss is that of flow matching. At r = t the network is the velocity. So `Model.kernels` is that of a
+flow, for every sampler.
 """
 
 import math
@@ -30,14 +30,14 @@ POSITIONS = 10.0
 
 
 class Times(NamedTuple):
-    """How r and t are drawn: log-odds of mean and deviation, and how often the two are apart."""
+    """The distribution of r and t: mean and deviation of their log-odds, and how often the two differ."""
 
     mean: float = -0.4
     std: float = 1.0
     apart: float = 0.25
 
     def draw(self, key: Array, num: int) -> dict[str, Array]:
-        """r <= t of `num` examples."""
+        """r <= t for `num` examples."""
         *keys, which = jax.random.split(key, 3)
         one, other = (times_of.logit_normal(self.mean, self.std).sample((), key, num)[0] for key in keys)
         t, apart = jnp.maximum(one, other), jax.random.uniform(which, (num,)) < self.apart
@@ -63,8 +63,8 @@ def mean_flow(
         network: (xt, position, label (None), dropout keys, span) -> (batch, H, W, C), see `networks`.
         drawn: times of training.
         power: of `losses.adaptive`.
-        stepper, times: what samples are drawn by; one step of `samplers.mean_flow` unless given. A stepper of one's own
-            gets the velocity u(x_t, t, t).
+        stepper, times: draw the samples. The default is one step of `samplers.mean_flow`. Another stepper gets the
+            velocity u(x_t, t, t).
     """
     times = jnp.array([1.0, 0.0]) if times is None else times
 
@@ -106,7 +106,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, matching, net, sampling}`, see configs/meanflow_digits.py.
 
     Raises:
-        InputError: on an unknown choice, or values that cannot be.
+        InputError: on an unknown choice, or a value out of range.
     """
     setting, sampling = config.matching, config.sampling
     _check(config)
@@ -123,7 +123,7 @@ def make(config: Any) -> Model:
 
 
 def _each(drawn: Times, key: randomness.Keys, num: int) -> dict[str, Array]:
-    """Times of a loss that is given none: of one key, or of a key for each example."""
+    """Times for a loss that is given none, by one key, or by a key for each example."""
     if not randomness.per_example(key):
         return drawn.draw(key, num)
     return jax.vmap(lambda key: {name: time[0] for name, time in drawn.draw(key, 1).items()})(key)
@@ -136,9 +136,9 @@ def _check(config: Any) -> None:
             f"mean_flow models images of at least 2 levels: data.shape=(H, W, C), not {shape} of data.levels={levels}"
         )
     if not 0 <= setting.apart <= 1:
-        raise InputError(f"matching.apart={setting.apart} must be a probability, of r and t being two times")
+        raise InputError(f"matching.apart={setting.apart} must be a probability, that r and t are two times")
     if not setting.time_std > 0:
-        raise InputError(f"matching.time_std={setting.time_std} must be positive, a deviation of log-odds of times")
+        raise InputError(f"matching.time_std={setting.time_std} must be positive, the deviation of log-odds of times")
     if not 0 <= setting.power < math.inf:
         raise InputError(f"matching.power={setting.power} must be a finite number of at least 0, 0 for the plain loss")
     if type(config.sampling.steps) is not int or config.sampling.steps < 1:

@@ -1,8 +1,8 @@
 """The networks of noisy data that `config.net.name` chooses from. Each has fields of its own in the section `net`.
 
-Those of images are called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H, W,
-out), those of vectors as (x (batch, dim), time) -> (batch, dim). With
-a fifth argument, (batch,), those of images are networks of two times, see `nets.unet`.
+A network of images is called as (x (batch, H, W, C), time (batch,), label (batch,) or None, dropout keys) -> (batch, H,
+W, out), one of vectors as (x (batch, dim), time) -> (batch, dim). With a fifth argument (batch,) a network of images
+takes two times, see `nets.unet`.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ OF_IMAGES: dict[str, Callable[[Any, int], nn.Module]] = {"unet": unet, "dit": di
 
 
 def of_images(net: Any, out_channels: int) -> nn.Module:
-    """The network of `config.net`. Runs of before there was a choice have no name.
+    """The network of `config.net`. Old runs, from before there was a choice, have no name.
 
     Raises:
         InputError: on an unknown name, or another network's section.
@@ -66,10 +66,10 @@ def of_images(net: Any, out_channels: int) -> nn.Module:
 
 
 def of_data(net: Any, shape: tuple[int, ...]) -> nn.Module:
-    """The network of `config.net` from data of `shape` to the same shape: of vectors the MLP with times.
+    """The network of `config.net` from data of `shape` to the same shape. For vectors it is the MLP with times.
 
     Raises:
-        InputError: on a network of other data, or as `of_images`.
+        InputError: on a network for other data, or as `of_images`.
     """
     name, names = net.get("name", "unet"), OF_IMAGES if len(shape) == 3 else ("mlp",)
     if name not in names:

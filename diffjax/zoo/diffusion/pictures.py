@@ -1,4 +1,4 @@
-"""The pictures that several systems draw: of the reverse process, of points of the plane, of conditioned samples."""
+"""Pictures of several systems: the reverse process, points of the plane, conditioned samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from diffjax.zoo.figures import Arrows, Curves, Decode, Figure, Film, Grid, Pane
 
 
 class Reverse(NamedTuple):
-    """A reverse process to be looked at.
+    """A reverse process to draw.
 
     predict(params, label) -> Predict; label (batch,), or None
     times: of the sampler, descending
@@ -75,7 +75,7 @@ def of_chain(
 def interpolation(
     reverse: Reverse, params: Any, key: Array, images: Array, label: Array | None, rows: int = 4
 ) -> Array:
-    """Rows of: an image, seven mixtures of it and another at half the chain (DDPM's t = 500), the other image."""
+    """Rows: an image, seven mixtures of it and another image at half the chain (DDPM's t = 500), the other image."""
     half = reverse.times[(len(reverse.times) - 2) // 2 :]
     weights = jnp.linspace(0.1, 0.9, 7)
 
@@ -94,8 +94,8 @@ def interpolation(
 def of_score(
     reverse: Reverse, params: Any, key: Array, draw: Callable[[Array], Array], conditioning_steps: int
 ) -> dict[str, Figure]:
-    """The reverse process, its frames in rows, images mixed in the latents of the probability flow and, with
-    `conditioning_steps`, what is denoised and filled in.
+    """The reverse process with its frames in rows, and images mixed in the latents of the probability flow. With
+    `conditioning_steps` also denoising and inpainting.
 
     draw(key) -> (n, H, W, C), data.
     """
@@ -127,7 +127,7 @@ def of_score(
 
 
 def latent_interpolation(reverse: Reverse, params: Any, x0: Array, rows: int = 4) -> Grid:
-    """Rows of: an image, it and another mixed in the latents of the probability flow, from one to the other."""
+    """Rows: from one image to another, mixed in the latents of the probability flow."""
     process, shape, rows = reverse.process, x0.shape[1:], min(rows, len(x0) // 2)
 
     @jax.jit
@@ -178,7 +178,7 @@ def trajectories(
 ) -> Panels:
     """Figure 1 of Sohl-Dickstein et al. 2015: q(x_t), p(x_t) and the reverse drift E[x_{t-1} | x_t] - x_t, at three t.
 
-    x0 (n, 2) are data, of which the first row shows the forward diffusion; times ascend from 0 to 1.
+    x0 (n, 2) are data. The first row shows their forward diffusion. Times ascend from 0 to 1.
     """
     forward_key, key = jax.random.split(key)
     num_steps = len(times) - 1

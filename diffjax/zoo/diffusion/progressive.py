@@ -1,13 +1,13 @@
-"""Progressive distillation on images (Salimans & Ho 2022): a diffusion in half the steps, and half of these, and so on.
+"""Progressive distillation on images (Salimans & Ho 2022): each round halves the number of sampling steps.
 
-The teacher is a run of `ddpm` with the same network, prediction and chain. Training begins with its parameters, which
-the memory keeps. In a round the student learns in N steps what the teacher does in 2N DDIM steps
-(`losses.progressive`). Then it is the teacher itself, and N is halved:
+The teacher is a run of `ddpm` with the same network, prediction and chain. Training begins with its parameters, and the
+memory keeps them. In a round the student learns to do in N steps what the teacher does in 2N DDIM steps
+(`losses.progressive`). Then the student becomes the teacher, and N is halved:
 
     N(k) = N_0 2^-⌊k/K'⌋,   K' = ⌊K/rounds⌋,   down to the last N; samples are DDIM's in as many steps
 
-The paper anneals the learning rate in each round. Here it is that of the run. A batch without a memory, as a loss
-called by hand has it, is one of the last round, its teacher the model itself.
+The paper anneals the learning rate in each round. Here it is that of the run. If a batch has no memory, because the
+loss is called directly, it counts as one of the last round, with the model as its own teacher.
 """
 
 import math
@@ -30,7 +30,7 @@ EVENLY = times_of.continuous(0.0)  # quantiles in [0, 1]
 
 
 class Rounds(NamedTuple):
-    """N from `first` to `last`, halved at equal distances within `steps` training steps."""
+    """N goes from `first` to `last`. It is halved after equal numbers of the `steps` training steps."""
 
     steps: int
     first: int

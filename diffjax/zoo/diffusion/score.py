@@ -1,19 +1,19 @@
 """Score-based models: NCSN (Song & Ermon 2019, 2020), score-based SDEs (Song et al. 2021), EDM (Karras et al. 2022).
 
-They are of vectors and images. The network's output F gives the score of the noised data at time t, or preconditioned
-the data,
+They model vectors and images. The network's output F gives the score of the noised data at time t or, preconditioned,
+the data:
 
     s(x, t) = -F(x/√(alpha² + sigma²), t)/sigma                    (NCSNv2's third technique: unconditional in sigma)
     x̂_0(x, t) = c_skip x + c_out F(c_in x, c_noise)                (`predictions.preconditioned`)
 
-trained by denoising score matching at `sde.levels` noise levels, or, with 0, at all times. Every sampler of the library
-takes it, and its likelihood is had in two ways: by the bound, on a grid of times, and by the probability flow. With
-`learned_uncertainty` the loss is divided by its own size at t, whose logarithm is a learned sum of waves of the noise
-level (`losses.learned_uncertainty`).
+Training is denoising score matching at `sde.levels` noise levels, or at all times if that is 0. Every sampler of the
+library can use the network. There are two likelihoods: the bound, on a grid of times, and the probability flow. With
+`learned_uncertainty` the loss is divided by its own size at t. The logarithm of this size is a learned sum of waves of
+the noise level (`losses.learned_uncertainty`).
 
-Levels 0 .. k-1 of the data become x = (2 (level + u) - 1)/(k - 1) - 1, u uniform on [0, 1), so that a density of x
-bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)), the exact offset, -6.994 bits a dimension of
-8-bit data.
+Levels 0 .. k-1 of the data become x = (2 (level + u) - 1)/(k - 1) - 1, with u uniform on [0, 1). So a density of x
+bounds the probability of a level: log P ≥ E log p(x) + D log(2/(k-1)). For 8-bit data this offset is -6.994 bits a
+dimension.
 """
 
 import math
@@ -40,7 +40,7 @@ from diffjax.zoo.figures import Figure, Figures
 from diffjax.zoo.model import Batch, Model, bound_of, dequantised, image_of, units_of
 
 EVENLY = times_of.continuous(sde.TRAIN_FROM)
-WAVES = 32  # of the noise level, by which the size of the loss is learned
+WAVES = 32  # of the noise level, for the learned size of the loss
 WEIGHTINGS = ("simple", "likelihood")  # beside those of `losses.WEIGHTS`
 
 
@@ -60,7 +60,7 @@ class Score(NamedTuple):
 
     @property
     def units(self) -> float:
-        """What log p(x) is more than log P(level), in nats."""
+        """The amount by which log p(x) exceeds log P(level), in nats."""
         return units_of(self.shape, self.levels)
 
     def init(self, key: Array) -> Any:
@@ -68,7 +68,7 @@ class Score(NamedTuple):
         return {"network": network, "uncertainty": jnp.zeros(WAVES)} if self.learned_uncertainty else network
 
     def balanced(self, params: Any, loss: Array, t: Array) -> Array:
-        """The loss (batch,) at t (batch,), divided by what is learned of its size; at first by 1."""
+        """The loss (batch,) at t (batch,), divided by its learned size, which is 1 at the start."""
         if not self.learned_uncertainty:
             return loss
         waves = sinusoid(10.0 * jnp.clip(-0.125 * self.process.schedule.log_snr(t), -5.0, 5.0), WAVES)
@@ -101,7 +101,7 @@ class Score(NamedTuple):
         return dequantised(key, image_of(batch), self.levels)
 
     def log_prob(self, params: Any, key: Array, batch: Batch) -> Array:
-        """By the probability flow, in nats; of levels a lower bound on their probability."""
+        """The log-density by the probability flow, in nats. For levels it bounds their log-probability from below."""
         encode_key, key = jax.random.split(key)
         return sde.log_prob(self.process, self.predict(params), key, self.encode(encode_key, batch)) - self.units
 
@@ -127,19 +127,21 @@ def score_model(
     """A score model of vectors or images of `shape`.
 
     Args:
-        process: of a continuous schedule: `schedules.ve`, `vp`, `sub_vp`, `edm`.
-        network: (x/√(alpha² + sigma²), 999 t), or (c_in x, c_noise); of images also None and dropout keys.
-        levels: of data of levels; 0 for real numbers.
-        num_levels: noise levels of `ve` that are trained on; 0 for all times.
-        weighting: of the squared error of the score "simple", sigma², or "likelihood", g²; or of `losses.WEIGHTS`.
-        sigma_data: the deviation of the data, with which the network is preconditioned (EDM); 0: it gives the score.
-        learned_uncertainty: whether the loss is divided by its own size at t, which is learned (Karras et al. 2024).
-        time_sampler: of training at all times; `continuous` unless given.
-        stepper, times: what samples are drawn by; 1000 denoised steps of `reverse_diffusion` unless given.
-        bound_steps: steps of the chain whose bound is reported, where there are no `num_levels`.
-        num_terms: of these steps, drawn for each example; all unless given.
-        conditioning_steps: steps of the denoising and inpainting in the figures of images; 0 for none.
-        toy: the mixture in the plane that the data are of; its figures and its table are made then.
+        process: one of a continuous schedule: `schedules.ve`, `vp`, `sub_vp`, `edm`.
+        network: takes (x/√(alpha² + sigma²), 999 t), or (c_in x, c_noise). One of images also takes None and dropout
+            keys.
+        levels: the number of levels of the data. 0 for real numbers.
+        num_levels: the number of noise levels of `ve` in training. 0: all times.
+        weighting: of the squared error of the score: "simple" is sigma², "likelihood" is g². Or one of
+            `losses.WEIGHTS`.
+        sigma_data: the deviation of the data, for preconditioning (EDM). 0: the network gives the score.
+        learned_uncertainty: whether the loss is divided by its learned size at t (Karras et al. 2024).
+        time_sampler: draws times, if training is at all times. The default is `continuous`.
+        stepper, times: draw the samples. The default is 1000 denoised steps of `reverse_diffusion`.
+        bound_steps: the steps of the chain for the reported bound, if `num_levels` is 0.
+        num_terms: the number of these steps to draw for each example. The default is all.
+        conditioning_steps: the steps of denoising and inpainting in the figures of images. 0: none.
+        toy: the mixture of the data, for data in the plane. It adds figures and a table.
     """
     schedule, images = process.schedule, len(shape) == 3
     score = Score(process, network, shape, levels, sigma_data, learned_uncertainty)
@@ -204,10 +206,10 @@ def _matching(score: Score, weighting: str) -> Callable[[predictions.Predict, ra
 
 
 def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
-    """0, which is the data, and `num` times to 1, equidistant in log-SNR: a step costs what the signal falls by in it.
+    """0, which is the data, and `num` times up to 1, equidistant in log-SNR.
 
-    Equidistant times would have all the cost of `vp` in the first few. Those of `ve` are its geometric levels, with the
-    lowest at the least time instead of 0.
+    With equidistant times the first few steps of `vp` would have all the cost. The times of `ve` are its geometric
+    levels, where the lowest is at the least time instead of 0.
     """
     fine = np.geomspace(sde.TRAIN_FROM, 1.0, 10_000)
     log_snr = np.asarray(schedule.log_snr(jnp.asarray(fine, float)), np.float64)
@@ -216,7 +218,7 @@ def _bound_times(schedule: schedules.Schedule, num: int) -> Array:
 
 
 def _times(key: randomness.Keys, batch: Batch, num: int, num_levels: int) -> Array:
-    """Those of the batch, else `num` drawn ones; of levels from i/L, i = 1 .. L, to (i - 1)/(L - 1)."""
+    """The times of the batch, or `num` drawn ones. With L levels i/L, i = 1 .. L, becomes (i - 1)/(L - 1)."""
     t = batch.get("t") if isinstance(batch, dict) else None
     if not num_levels:
         return sde.TRAIN_FROM + (1 - sde.TRAIN_FROM) * randomness.uniform(key, (num,)) if t is None else t
@@ -228,7 +230,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, sde, net, sampling, evaluation}`, see configs/ncsn_toy.py and configs/ncsn_digits.py.
 
     Raises:
-        InputError: on an unknown choice, or values that cannot be.
+        InputError: on an unknown choice, or a value out of range.
     """
     setting, sampling = config.sde, config.sampling
     _check(config)
@@ -236,7 +238,7 @@ def make(config: Any) -> Model:
     stepper = samplers.make(sampling.sampler, process, sampling, denoise=True)
     grids = {
         "annealed_langevin": jnp.linspace(1.0, 0.0, sampling.steps),  # the noise levels
-        "probability_flow": jnp.array([1.0, 0.0]),  # its solver chooses steps of its own
+        "probability_flow": jnp.array([1.0, 0.0]),  # its solver chooses its own steps
     }
     return score_model(
         process,

@@ -1,7 +1,7 @@
-"""A score model of a mixture of Gaussians in the plane beside the truth (Song & Ermon 2019, section 3 and figure 3).
+"""A score model of a mixture of Gaussians in the plane and the truth (Song & Ermon 2019, section 3 and figure 3).
 
-Langevin dynamics at one noise level cannot move between modes that are far apart, so that the weights it finds are
-those of its starting points; through falling noise levels it finds the weights of the data.
+Langevin dynamics at one noise level cannot move between modes that are far apart. So the weights of the modes are those
+of its starting points. With decreasing noise levels it finds the weights of the data.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ START = 8.0  # Langevin starts uniformly in the square of this half-width, as in
 
 
 class Toy(NamedTuple):
-    """The data, and the dynamics that they are compared by.
+    """The data, and the settings of the dynamics to compare.
 
     mixture: its first component is the mode whose weight is measured
     std: of each component
@@ -67,7 +67,7 @@ def of_config(config: Any) -> Toy:
 
 
 def figures(toy: Toy, process: Gaussian, predict: Predict, key: Array) -> dict[str, Figure]:
-    """Densities and scores at three noise levels, true and learned; Langevin dynamics without and with levels; the
+    """True and learned densities and scores at three noise levels; Langevin dynamics without and with levels; the
     probability flow."""
     mixture = toy.mixture
     langevin_key, flow_key = jax.random.split(key)
@@ -101,9 +101,10 @@ def table(toy: Toy, process: Gaussian, predict: Predict, key: Array, x: Array) -
 
 
 def plain_langevin(toy: Toy, process: Gaussian, key: Array, predict: Predict, start: Array) -> Array:
-    """The path (num_steps, *start) of Langevin dynamics at the lowest level, of as many steps as the annealed.
+    """The path (num_steps, *start) of Langevin dynamics at the lowest level, with as many steps as the annealed one.
 
-    A step is the part of the data's variance here that it is of a level's variance there.
+    A step relative to the variance of a component is the same as that of the annealed dynamics relative to the variance
+    of its level.
     """
     score = sde.score(process, predict)
     h = toy.step_size / toy.sigma_min**2 * toy.std**2

@@ -1,11 +1,11 @@
-"""Where the paths of a flow begin, x_1 at t = 1, and which x_1 belongs to which example.
+"""The sources of a flow: where its paths begin, x_1 at t = 1, and which x_1 belongs to which example.
 
     noise   N(0, I), independent of the data or coupled to it
     data    examples of another set, batch["source"]: `data.source` of the configuration
     noisy   the examples themselves with noise, x_0 + τ N(0, I)
 
-Only from noise that is independent of the data is the velocity a score as well. From every other x_1 its flow is all
-there is: samplers that follow the flow alone, `FLOW_SAMPLERS`, may take it.
+The velocity also gives a score only if x_1 is noise that is independent of the data. For every other x_1 there is only
+the flow, for the samplers in `FLOW_SAMPLERS`.
 """
 
 from typing import Any, NamedTuple
@@ -27,11 +27,11 @@ class Source(NamedTuple):
     """x_1 of a batch.
 
     kind: of `SOURCES`
-    coupling: None keeps the pairs that are drawn
+    coupling: None keeps the drawn pairs
     by_class: whether the coupling pairs within classes
     noise: τ of "noisy"
-    levels: of data of levels, as of the system
-    reflowed: whether the ends of training are made by another flow
+    levels: the number of levels of the data, as in the system
+    reflowed: whether another flow makes the pairs of training
     """
 
     kind: str = "noise"
@@ -43,19 +43,19 @@ class Source(NamedTuple):
 
     @property
     def scores(self) -> bool:
-        """Whether the velocity is a score, too."""
+        """Whether the velocity also gives a score."""
         return self.kind == "noise" and self.coupling is None and not self.reflowed
 
     @property
     def in_pairs(self) -> bool:
-        """Whether an example is what its x_1 is to become."""
+        """Whether each example is the target of its own x_1."""
         return self.kind != "noise" and self.coupling is None
 
     def draw(self, key: randomness.Keys, x0: Array, batch: Batch) -> Array:
-        """x_1 of the law that the flow starts from, (batch, *event) as x_0 is.
+        """x_1 from the flow's source, (batch, *event), of the shape of x_0.
 
         Raises:
-            InputError: if the batch has no source and should.
+            InputError: if the batch has no source but needs one.
         """
         if self.kind == "data":
             if not isinstance(batch, dict) or "source" not in batch:
@@ -80,7 +80,7 @@ def of_config(config: Any) -> Source:
     """The source of `config.matching`.
 
     Raises:
-        InputError: on an unknown choice, or one that does not go with another.
+        InputError: on an unknown choice, or on choices that do not fit together.
     """
     setting, num_classes = config.matching, config.net.get("num_classes", 0)
     kind = registry.choose("matching.source", setting.get("source", "noise"), SOURCES)

@@ -1,10 +1,10 @@
-"""Variational diffusion (Kingma et al. 2021): bound and noise schedule of continuous time, both learned, on images.
+"""Variational diffusion (Kingma et al. 2021) of images: the bound of continuous time, and a learned noise schedule.
 
-The network F is told gamma = -log SNR, scaled, and not the time:
+The network F gets the scaled gamma = -log SNR instead of the time:
 
-    ê(z, gamma) = z + F([z, waves of z], 999 (gamma - g_0)/(g_1 - g_0)),   g_0 and g_1 the ends that gamma begins with
+    ê(z, gamma) = z + F([z, waves of z], 999 (gamma - g_0)/(g_1 - g_0)),   g_0 and g_1 the initial ends of gamma
 
-Training descends the bound itself, in bits/dim: the network and the ends of the schedule its mean, the interior of the
+Training descends the bound, in bits/dim. The network and the ends of the schedule descend its mean, the interior of the
 schedule its variance (`diffjax.learned_schedule`). Levels are not dequantised: the bound is on their log-probability.
 """
 
@@ -35,7 +35,7 @@ MakeStepper = Callable[[processes.Gaussian], samplers.Stepper]
 
 
 class Denoiser(NamedTuple):
-    """The network, the schedule and the process that it makes. The fields are arguments of `vdm`."""
+    """The network, the schedule and its process. The fields are arguments of `vdm`."""
 
     network: nn.Module
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Denoiser(NamedTuple):
         return Learned(**params.get("ends", self._given), interior=params["interior"])
 
     def predict_eps(self, params: Any, dropout: randomness.Keys | None = None) -> Callable[[Array, Array], Array]:
-        """(z, gamma) -> ê, what the network says: it is trained so."""
+        """(z, gamma) -> ê, the network's prediction, as it is trained."""
         low, high = self.ends
 
         def predict(z: Array, gamma: Array) -> Array:
@@ -66,7 +66,7 @@ class Denoiser(NamedTuple):
         return predict
 
     def kernels(self, params: Any) -> tuple[processes.Gaussian, predictions.Predict]:
-        """The model p whose bound is reported and from which samples are drawn."""
+        """Process and Predict of the model p, for the reported bound and for samples."""
         schedule, said = self.schedule(params), self.predict_eps(params)
         process = processes.gaussian(schedule)
         predict = predictions.eps(lambda z, t: said(z, schedule.gamma(t)))
@@ -92,7 +92,7 @@ class Denoiser(NamedTuple):
         return learned_schedule.least_variance(schedule, t, diffusion) + ends
 
     def terms(self, params: Any, key: randomness.Keys, batch: Batch) -> dict[str, Array]:
-        """The bound's costs in nats, the integral over time from `num_terms` strata."""
+        """The bound's costs in nats. The integral over time uses `num_terms` strata."""
         x0, (process, predict) = self.unpack(batch), self.kernels(params)
         schedule = self.schedule(params)
         key, end_key = randomness.split(key, 2)
@@ -114,7 +114,7 @@ class Denoiser(NamedTuple):
         return {"prior": prior, "diffusion": total / self.num_terms, "reconstruction": reconstruction}
 
     def log_prob(self, params: Any, key: Array, batch: Batch) -> Array:
-        """log p(z) + log P(x | z) - log q(z | x), the first by the probability flow, at one z next to t = 0."""
+        """log p(z) + log P(x | z) - log q(z | x) at one z near t = 0. log p(z) is by the probability flow."""
         x0, (process, predict) = self.unpack(batch), self.kernels(params)
         noise_key, probe_key = jax.random.split(key)
         t = jnp.full(len(x0), sde.LIKELIHOOD_FROM, x0.dtype)
@@ -128,7 +128,7 @@ class Denoiser(NamedTuple):
         return dict(zip(("gamma_0", "gamma_1"), self.ends, strict=True))
 
     def _ends_cost(self, schedule: Learned, key: randomness.Keys, x0: Array) -> tuple[Array, Array]:
-        """Prior and reconstruction in nats: what the ends of the schedule cost."""
+        """Prior and reconstruction in nats: the costs of the two ends of the schedule."""
         z0 = continuous_bound.noised(x0, randomness.normal(key, x0.shape, x0.dtype), schedule.gamma_0)
         return (
             continuous_bound.prior_cost(x0, schedule.gamma_1),
@@ -154,13 +154,13 @@ def vdm(
 
     Args:
         network: (z, position, label (None), dropout keys) -> (batch, H, W, C), see `nets.unet` and `nets.fourier`.
-        ends: gamma_0 and gamma_1, with which the schedule begins.
-        learn_ends: whether they are learned, too.
+        ends: the initial gamma_0 and gamma_1.
+        learn_ends: whether the ends are learned, too.
         units: the width of the schedule's monotone network.
-        clip: whether the estimate of x_0 is clipped to [-1, 1], in samples and in the bound; in training it is not.
-        make_stepper: of the process of the learned schedule, what samples are drawn by.
-        times: of the sampler, descending from 1 to 0; 250 equal steps unless given.
-        num_terms: times at which the bound's integral is evaluated for each example, one in each of as many strata.
+        clip: whether the estimate of x_0 is clipped to [-1, 1] in samples and in the bound. It is not in training.
+        make_stepper: from the process of the learned schedule to the stepper of samples.
+        times: of the sampler, descending from 1 to 0. The default is 250 equal steps.
+        num_terms: the number of times for the bound's integral for each example, one in each of as many strata.
         conditioning: whether the figures show denoising and inpainting.
     """
     denoiser = Denoiser(network, shape, levels, ends, learn_ends, units, clip, num_terms)
@@ -195,12 +195,12 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, diffusion, net, sampling, evaluation}`, see configs/vdm_cifar10.py for the fields.
 
     Raises:
-        InputError: on an unknown choice, or values that cannot be.
+        InputError: on an unknown choice, or a value out of range.
     """
     _check(config)
     setting, sampling = config.diffusion, config.sampling
     channels, levels = config.data.shape[-1], config.data.levels
-    # A setting of the sampler that is out of range is said here, and not when samples are drawn.
+    # A sampler's setting that is out of range raises an error here, and not only when samples are drawn.
     gamma_0, gamma_1 = setting.ends
     example = learned_schedule.learned(gamma_0, gamma_1, learned_schedule.interior(setting.units))
     make_stepper = partial(samplers.make, sampling.sampler, settings=sampling, denoise=True)
@@ -208,7 +208,7 @@ def make(config: Any) -> Model:
     network: nn.Module = networks.of_images(config.net, channels)
     if config.net.fourier:
         network = FourierFeatures(network, tuple((levels - 1) / period for period in config.net.fourier))
-    # The solver of the flow chooses steps of its own.
+    # The solver of the flow chooses its own steps.
     steps = 1 if sampling.sampler == "probability_flow" else sampling.steps
     return vdm(
         network,

@@ -1,20 +1,20 @@
-"""Hamiltonian variational inference for counts that vary too much (Salimans, Kingma & Welling 2015, section 4.2).
+"""Hamiltonian variational inference for overdispersed counts (Salimans, Kingma & Welling 2015, section 4.2).
 
-y_i deaths among n_i people at risk in city i: a beta-binomial law of mean m and precision K, unknown both.
+There are y_i deaths among n_i people at risk in city i. They are beta-binomial with unknown mean m and precision K.
 
     p(y | m, K) = Π_i B(K m + y_i, K(1 - m) + n_i - y_i) / B(K m, K(1 - m)),    p(m, K) ∝ 1 / [m (1 - m) (1 + K)²]
 
 In z = (logit m, log K) the prior is flat × the standard logistic density, since dm = m(1 - m) dlogit m, dK = K dlog K.
-Its constant is taken to be 1, and the binomial coefficients are left out: Z is relative to that.
+Its constant is 1 here, and the binomial coefficients are left out. Z is relative to that.
 
-The approximate posterior is one iteration of L leapfrog steps from a Gaussian of full covariance, for several L side by
-side; L = 0 is that Gaussian alone. Two dimensions allow quadrature: of log Z = log p(y), and of the density of the last
-state z_T, from which the momentum v that it came with is integrated out,
+The approximate posterior is one iteration of L leapfrog steps from a Gaussian with full covariance, for several L side
+by side. L = 0 is that Gaussian alone. In two dimensions quadrature gives log Z = log p(y), and the density of the last
+state z_T after integrating over its momentum v:
 
     q(z_T) = ∫ q_0(z_0) q(v' | z_0) dv = E_{v ~ r(. | z_T)} [q_0(z_0) q(v' | z_0) / r(v | z_T)]
 
-with (z_0, v') the leapfrog backwards from (z_T, v), whose Jacobian is 1; by Gauss-Hermite nodes of r. R² is of
-this density: that of log-weights, which are of momenta too, would fall short of 1 even where z_T is exact.
+Here (z_0, v') is the leapfrog backwards from (z_T, v), with Jacobian 1. The integral uses Gauss-Hermite nodes of r. R²
+is that of this density. Log-weights also depend on momenta, so their R² would be below 1 even if z_T were exact.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def log_joint(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#batch 
 
 
 class Gaussian(NamedTuple):
-    """N(mean, F Fᵀ), with F of the lower triangle of `factor` and the exponential of its diagonal."""
+    """N(mean, F Fᵀ). F is the lower triangle of `factor`, with the exponential of its diagonal."""
 
     mean: Float[Array, " dim"]
     factor: Float[Array, "dim dim"]
@@ -68,7 +68,7 @@ class Gaussian(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """The parameters of one approximate posterior: where it starts, and one iteration or, of 0 steps, none."""
+    """The parameters of one approximate posterior: its start, and one iteration, or none for 0 steps."""
 
     initial: Gaussian
     iterations: tuple[vi.Hamiltonian, ...]
@@ -77,7 +77,7 @@ class Posterior(NamedTuple):
 def log_density(
     posterior: Posterior, target: LogJoint, table: Float[Array, "cities 2"], z: Float[Array, "n 2"], num_leapfrog: int
 ) -> Float[Array, " n"]:
-    """log q(z_T) at the points z, in nats: the integral at the head of this file."""
+    """log q(z_T) at the points z, in nats: the integral in the docstring of this module."""
     if not posterior.iterations:
         return jax.vmap(posterior.initial.log_prob)(z)
     (iteration,) = posterior.iterations
@@ -101,10 +101,10 @@ def log_density(
 
 
 class Setting(NamedTuple):
-    """Where the approximate posteriors begin, in z = location + scale u, and how far their dynamics go.
+    """The start of the approximate posteriors, in z = location + scale u, and the length of their dynamics.
 
-    num_leapfrog: numbers of leapfrog steps, increasing, a posterior each.
-    step_size, time: of the leapfrog at first; a step is not longer than time / number.
+    num_leapfrog: increasing numbers of leapfrog steps, one for each posterior.
+    step_size, time: of the initial leapfrog. A step is not longer than time / number.
     """
 
     num_leapfrog: tuple[int, ...]
@@ -136,7 +136,7 @@ class Setting(NamedTuple):
         return jax.vmap(lambda key, table: self.draw(params[str(n)], key, table, n))(keys, tables)
 
     def evaluate(self, params: Any, key: Array, table: Array, num: int) -> tuple[Array, ...]:
-        """log p on two grids, log q on the near one, and `num` log-weights, of each number of leapfrog steps."""
+        """log p on two grids, log q on the near grid, and `num` log-weights, for each number of leapfrog steps."""
         grids = [jnp.stack(jnp.meshgrid(axis, axis), -1) for axis in (NEAR_AXIS, WIDE_AXIS)]
         log_p = [jax.lax.map(lambda u: self.target(table, u), grid) for grid in grids]
         points, steps = grids[0].reshape(-1, 2), self.num_leapfrog
@@ -154,13 +154,13 @@ def beta_binomial(
 ) -> Model:
     """Hamiltonian variational inference of (logit m, log K), for several numbers of leapfrog steps side by side.
 
-    The params are a `Posterior` a number of leapfrog steps. `loss` is the mean of their -log w; `bound` and `sample`
-    are of that with the most steps. An example of a batch is a table, and asks for one draw given it.
+    The params have one `Posterior` for each number of leapfrog steps. `loss` is the mean of their -log w. `bound` and
+    `sample` use the one with the most steps. An example of a batch is a table, and asks for one draw given it.
 
     Args:
-        table: (cities, 2), deaths and people at risk, given which `sample` draws.
+        table: (cities, 2), deaths and people at risk. `sample` draws from the posterior given this table.
         estimator: of the gradient, see `vi.objective`.
-        num_draws: log-weights behind every number of the table.
+        num_draws: the number of log-weights for every number of the table.
     """
     steps, most = setting.num_leapfrog, max(setting.num_leapfrog)
     evaluate = jax.jit(setting.evaluate, static_argnums=3)
@@ -193,7 +193,7 @@ def beta_binomial(
         return location + scale * setting.draws(params, key, tables, most)[0]
 
     def report(params: Any, key: Array, batch: Batch) -> Report:
-        """Of the first table of the batch."""
+        """The report for the first table of the batch."""
         return report_of(evaluate(params, key, _tables(batch)[0], num_draws))
 
     def figures(params: Any, key: Array, batch: Batch) -> dict[str, Figure]:
@@ -220,7 +220,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, posterior, evaluation}`, see configs/hvi_beta_binomial.py.
 
     Raises:
-        InputError: on data that are no table of counts, or a posterior that cannot be.
+        InputError: on data that are no table of counts, or a value of the posterior out of range.
     """
     _check(config)
     posterior = config.posterior

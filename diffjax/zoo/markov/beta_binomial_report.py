@@ -1,4 +1,4 @@
-"""What is known of the beta-binomial model's posteriors by quadrature: tables and figures."""
+"""Tables and figures of the beta-binomial model's posteriors, by quadrature."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ NEAR_AXIS, WIDE_AXIS = np.linspace(-NEAR, NEAR, POINTS), np.linspace(-WIDE, WIDE
 
 
 class Report(NamedTuple):
-    """What the figures and the table show, with a row a number of leapfrog steps; nats."""
+    """The content of figures and table, with a row for each number of leapfrog steps. Nats."""
 
     log_z: float
     log_p: Float[np.ndarray, "points points"]  # log p(u | y) on the grid
@@ -26,7 +26,7 @@ class Report(NamedTuple):
 
 
 def compare(log_p: np.ndarray, log_q: np.ndarray) -> tuple[float, float]:
-    """How near q is to p, from their values on a regular grid that holds all of q; constants do not matter.
+    """Two measures of the difference of q and p, from their values on a regular grid that covers q.
 
     Returns:
         R² = 1 - Var_q[log p - log q] / Var_q[log p] (Salimans & Knowles 2013), 1 if q ∝ p; and E_q[log q - log p],
@@ -43,7 +43,7 @@ def compare(log_p: np.ndarray, log_q: np.ndarray) -> tuple[float, float]:
 
 
 def report_of(parts: Sequence[Array]) -> Report:
-    """Of what `Setting.evaluate` returns."""
+    """The report of what `Setting.evaluate` returns."""
     log_p, everywhere, log_q, bounds = (np.asarray(part, np.float64) for part in parts)
     area = (WIDE_AXIS[1] - WIDE_AXIS[0]) ** 2
     log_z = everywhere.max() + np.log(np.exp(everywhere - everywhere.max()).sum() * area)
@@ -52,7 +52,7 @@ def report_of(parts: Sequence[Array]) -> Report:
 
 
 def table(steps: Sequence[int], found: Report) -> dict[str, dict[str, float]]:
-    """In nats: "below log Z" is the "KL" of what is drawn, and what r does not know of the momentum."""
+    """In nats. "below log Z" is the sum of "KL", that of the draws, and the loss by the inverse model r."""
     rows = {"exact": {"log Z": found.log_z}}
     for n, bounds, kl, r_squared in zip(steps, found.bounds, found.kl, found.r_squared, strict=True):
         rows[f"{n} leapfrog steps"] = {
@@ -67,7 +67,7 @@ def table(steps: Sequence[int], found: Report) -> dict[str, dict[str, float]]:
 
 
 def figures(steps: Sequence[int], axes: tuple[np.ndarray, np.ndarray], found: Report) -> dict[str, Figure]:
-    """Densities over the axes of the near grid; the bound and R² against the number of leapfrog steps."""
+    """Densities on the near grid, and the bound and R² against the number of leapfrog steps."""
     x, y = axes
 
     def panel(title: str, log_density: np.ndarray) -> Contours:

@@ -1,9 +1,9 @@
 """Gibbs sampling and over-relaxation as variational inference of a bivariate Gaussian (Salimans et al. 2015).
 
-`over_relaxation.py` has the chains and their closed forms. p is normalised, so that log Z = 0, and with the best
-inverse models the bound is -KL(q(z_T) ‖ p) exactly. Learned ones, linear too and trained together with a (algorithm 2),
-should get there. One set of parameters holds chains of several lengths, each with Gibbs sampling, with a given a and
-with a of its own.
+`over_relaxation.py` has the chains and their closed forms. p is normalised, so log Z = 0. With the best inverse models
+the bound is exactly -KL(q(z_T) ‖ p). Learned ones are linear, too. They are trained together with a (algorithm 2) and
+should reach this bound. One set of parameters has chains of several lengths, each with Gibbs sampling, with a given a,
+and with a learned a.
 """
 
 import math
@@ -31,7 +31,7 @@ AXES = ("z_1", "z_2")
 
 
 class Chains(NamedTuple):
-    """Chains of several lengths, each in three ways: Gibbs sampling, with the given a, and with an a of its own.
+    """Chains of several lengths, each in three ways: Gibbs sampling, with the given a, and with a learned a.
 
     The parameters are {"atanh_a": (lengths,), "inverses": Inverses of (lengths, 3, steps, ...)}.
     """
@@ -74,7 +74,7 @@ class Chains(NamedTuple):
         return jax.vmap(jax.vmap(one, (0, 0, None, 0)))(a, inverses, jnp.asarray(self.active), density_a)
 
     def last(self, params: Any, keys: Array) -> tuple[Array, Array]:
-        """z_T (num, 2) and log w (num,) of the longest chain with its own a."""
+        """z_T (num, 2) and log w (num,) of the longest chain with learned a."""
         a, own = jnp.tanh(params["atanh_a"][-1]), jax.tree.map(lambda leaf: leaf[-1, LEARNED], params["inverses"])
         active = jnp.asarray(self.active[-1])
         return jax.vmap(lambda key: chain(self.p, a, own, active, key))(keys)
@@ -90,8 +90,8 @@ class Chains(NamedTuple):
 
 
 class Found(NamedTuple):
-    """a and KL(q(z_T) ‖ p) in closed form (lengths, 3); of chains z_T (lengths, 3, num, 2), log w, and log w with
-    perfect inverse models, (lengths, 3, num)."""
+    """a and KL(q(z_T) ‖ p) in closed form, (lengths, 3). For drawn chains z_T (lengths, 3, num, 2), and log w and log w
+    with perfect inverse models, both (lengths, 3, num)."""
 
     a: np.ndarray
     kl: np.ndarray
@@ -110,15 +110,15 @@ def bivariate_gaussian(
 ) -> Model:
     """Markov chains as posteriors of a bivariate Gaussian.
 
-    A batch gives the number of chains, and in figures exact draws of p. `bound` is that of the longest chain with its
-    own a, which `sample` draws from; `loss` is the mean over all chains.
+    A batch gives the number of chains. For the figures it has exact draws of p. `bound` and `sample` use the longest
+    chain with learned a. `loss` is the mean over all chains.
 
     Args:
         sigmas: σ_1 of the difference and σ_2 of the sum of the two entries.
         lengths: of the chains, increasing.
         over_relaxation: the a of the second way to move, between -1 and 1.
         estimator: of the gradient, see `vi.objective`.
-        num_draws: chains behind every number of the table.
+        num_draws: the number of chains for every number of the table.
     """
     chains = Chains(target(sigmas), tuple(lengths), over_relaxation)
     compare = jax.jit(chains.compare)
@@ -169,7 +169,7 @@ def _measured(chains: Chains, compare: Callable[..., Any], params: Any, key: Arr
 
 
 def _table(chains: Chains, found: Found) -> dict[str, dict[str, float]]:
-    """In nats. "below exact": what the learned inverse models lose against perfect ones on the same chains."""
+    """In nats. "below exact" is the loss of learned inverse models against perfect ones on the same chains."""
     best_a, least = best(chains.p, chains.longest)
     rows = {}
     gaps = found.perfect - found.log_w
@@ -209,7 +209,7 @@ def _figures(chains: Chains, found: Found, draws: Array) -> dict[str, Figure]:
 
 
 def _late(num_steps: int) -> Callable[[Array], Array]:
-    """Zeros before what a shorter chain has, so that all end together."""
+    """Puts zeros before the steps of a shorter chain, so that all chains end together."""
     return lambda leaf: jnp.concatenate([jnp.zeros((num_steps - len(leaf), *leaf.shape[1:])), leaf])
 
 
@@ -221,7 +221,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, chain, evaluation}`, see configs/mcvi_bivariate_gaussian.py.
 
     Raises:
-        InputError: on data that are no pairs of real numbers, or chains that cannot be.
+        InputError: on data that are no pairs of real numbers, or a value of the chains out of range.
     """
     _check(config)
     return bivariate_gaussian(

@@ -1,15 +1,15 @@
-"""Black-box variational inference of a Normal's mean and precision, where all is known in closed form.
+"""Black-box variational inference of a Normal's mean and precision, with all closed forms.
 
     x_i ~ N(μ, 1/τ),  μ ~ N(m_0, 1/(λ_0 τ)),  τ ~ Gamma(a_0, b_0)                       (Bishop 2006, section 10.1.3)
 
-The posterior is of the same form, with λ_N = λ_0 + N, m_N = (λ_0 m_0 + N x̄)/λ_N, a_N = a_0 + N/2 and
-b_N = b_0 + ½ Σ (x_i - x̄)² + ½ λ_0 N (x̄ - m_0)²/λ_N, which also makes
+The posterior has the same form, with λ_N = λ_0 + N, m_N = (λ_0 m_0 + N x̄)/λ_N, a_N = a_0 + N/2 and
+b_N = b_0 + ½ Σ (x_i - x̄)² + ½ λ_0 N (x̄ - m_0)²/λ_N. The evidence is
 
     log p(x) = log Γ(a_N)/Γ(a_0) + a_0 log b_0 - a_N log b_N + ½ log λ_0/λ_N - ½ N log 2π
 
-Under q(μ) q(τ) coordinate ascent has q(μ) = N(m_N, 1/(λ_N E τ)) and q(τ) = Gamma(a_0 + (N + 1)/2, b) in turn, with
-b = b_0 + ½ E_μ[Σ (x_i - μ)² + λ_0 (μ - m_0)²]. Its limit is what every gradient estimator should reach with the same
-family: one posterior each, trained side by side.
+For q(μ) q(τ), coordinate ascent alternates q(μ) = N(m_N, 1/(λ_N E τ)) and q(τ) = Gamma(a_0 + (N + 1)/2, b), with b =
+b_0 + ½ E_μ[Σ (x_i - μ)² + λ_0 (μ - m_0)²]. Every gradient estimator should reach its limit with the same family. Each
+has its own posterior. They are trained side by side.
 """
 
 import math
@@ -53,7 +53,7 @@ class NormalGamma(NamedTuple):
 
 
 class Params(NamedTuple):
-    """Of one q(μ) q(τ) = Normal × Gamma, all real."""
+    """The parameters of one q(μ) q(τ) = Normal × Gamma, all real."""
 
     mean: Float[Array, ""]
     log_std: Float[Array, ""]
@@ -82,13 +82,13 @@ def posterior(prior: NormalGamma, x: Float[Array, " n"]) -> NormalGamma:
 
 
 def log_evidence(prior: NormalGamma, x: Float[Array, " n"]) -> Float[Array, ""]:
-    """log p(x) in nats: the joint over the posterior, at any μ and τ."""
+    """log p(x) in nats: the joint divided by the posterior, at any μ and τ."""
     z = {"mean": x.mean(), "precision": jnp.ones(())}
     return log_joint(prior, x, z) - posterior(prior, x).log_prob(z)
 
 
 def coordinate_ascent(prior: NormalGamma, x: Float[Array, " n"], num_updates: int = UPDATES) -> Params:
-    """The best q(μ) q(τ), from E τ under the prior by turns (Bishop 2006, eq. 10.26 to 10.30)."""
+    """The best q(μ) q(τ), by alternating updates from E τ under the prior (Bishop 2006, eq. 10.26 to 10.30)."""
     exact = posterior(prior, x)
     concentration = prior.concentration + 0.5 * (len(x) + 1)
     expected = jnp.asarray(prior.concentration / prior.rate)
@@ -110,7 +110,7 @@ def elbo(prior: NormalGamma, x: Float[Array, " n"], params: Params) -> Float[Arr
 
 
 def _squares(prior: NormalGamma, x: Array, mean: Array, variance: Array) -> Float[Array, ""]:
-    """E[Σ (x_i - μ)² + λ_0 (μ - m_0)²] of μ ~ N(mean, variance)."""
+    """E[Σ (x_i - μ)² + λ_0 (μ - m_0)²] for μ ~ N(mean, variance)."""
     at_mean = ((x - mean) ** 2).sum() + prior.strength * (mean - prior.location) ** 2
     return at_mean + (len(x) + prior.strength) * variance
 
@@ -125,12 +125,12 @@ def black_box(
 ) -> Model:
     """One factorised posterior for each gradient estimator, trained side by side.
 
-    The params are a `Params` an estimator. An example of a batch is all observations x, and asks for `num_draws` draws
-    given them. `loss` is the mean of the -ELBOs; `bound` and `sample` are of the last estimator.
+    The params have one `Params` for each estimator. An example of a batch is all observations x, and asks for
+    `num_draws` draws given them. `loss` is the mean of the -ELBOs. `bound` and `sample` use the last estimator.
 
     Args:
         baseline: of the score estimators, see `vi.expectation`.
-        num_gradients: behind the variances of the table.
+        num_gradients: the number of gradients for the variances of the table.
     """
     last = estimators[-1]
 
@@ -139,7 +139,7 @@ def black_box(
         return {name: Params(*jnp.zeros((4, 1))[..., 0]) for name in estimators}
 
     def values(params: Params, key: Array, x: Array, estimator: GradientEstimator) -> Float[Array, " num"]:
-        """Draws of the ELBO, whose derivative is the estimator."""
+        """Draws of the ELBO. Their derivative is the estimator."""
 
         def target(z: Any) -> Array:
             return log_joint(prior, x, z)
@@ -170,7 +170,7 @@ def black_box(
 
     @jax.jit
     def spread(best: Params, key: Array, x: Array) -> dict[str, Array]:
-        """The summed variance of each estimator's gradient, where coordinate ascent ends."""
+        """The summed variance of each estimator's gradient at the end of coordinate ascent."""
 
         def one(key: Array, name: GradientEstimator) -> Array:
             return jnp.stack(jax.grad(lambda params: values(params, key, x, name).mean())(best))
@@ -198,7 +198,7 @@ def black_box(
 def _table(
     prior: NormalGamma, x: Array, best: Params, params: dict[str, Params], variances: Mapping[Any, Array]
 ) -> dict[str, dict[str, float]]:
-    """In nats, in closed form; "gradient variance" is of one example's gradient at the best q(μ) q(τ)."""
+    """In nats, in closed form. "gradient variance" is that of one example's gradient at the best q(μ) q(τ)."""
     evidence, limit = float(log_evidence(prior, x)), float(elbo(prior, x, best))
     rows = {
         "exact": {"log evidence": evidence},
@@ -216,7 +216,7 @@ def _table(
 
 
 def _densities(prior: NormalGamma, x: Array, params: dict[str, Params]) -> Panels:
-    """The exact posterior, that of coordinate ascent, and those that were learned."""
+    """The exact posterior, that of coordinate ascent, and the learned ones."""
     exact, best = posterior(prior, x), coordinate_ascent(prior, x)
     gamma = Gamma(exact.concentration, exact.rate)
     wide = 5.0 / math.sqrt(exact.strength * gamma.mean)
@@ -245,7 +245,7 @@ def make(config: Any) -> Model:
     """The Model of `config.{data, posterior, evaluation}`, see configs/bbvi_normal_gamma.py.
 
     Raises:
-        InputError: on data that are no list of numbers, or a posterior that cannot be.
+        InputError: on data that are no list of numbers, or a value of the posterior out of range.
     """
     _check(config)
     setting = config.posterior

@@ -1,4 +1,4 @@
-"""The beta-binomial law of counts, in float32 and with the derivatives that Hamiltonian dynamics need.
+"""The beta-binomial distribution of counts, in float32, with the derivatives for Hamiltonian dynamics.
 
 p(y | m, K) = Π_i B(K m + y_i, K(1 - m) + n_i - y_i) / B(K m, K(1 - m)),    binomial coefficients left out
 """
@@ -8,20 +8,19 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-SHIFT = 3  # so far up Stirling's formula is good to float32
+SHIFT = 3  # from here on Stirling's formula has the precision of float32
 
 
 @jax.custom_jvp
 def log_likelihood(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#batch 2"]) -> Float[Array, "*batch"]:
-    """log p(y | m, K) in nats, from rows (y, n) and z = (logit m, log K); in float32 good to 1e-4 or so.
+    """log p(y | m, K) in nats, from rows (y, n) and z = (logit m, log K). In float32 the error is about 1e-4.
 
-    log Γ of such counts is 10⁶ and what we want a few nats. With a = K m and b = K(1 - m), Stirling's formula makes of
-    Γ(a + y)/Γ(a) Γ(b + n - y)/Γ(b) Γ(K)/Γ(K + n), without large terms that cancel,
+    log Γ of such counts is about 10⁶, and the result a few nats. With a = K m and b = K(1 - m), Stirling's formula
+    turns Γ(a + y)/Γ(a) Γ(b + n - y)/Γ(b) Γ(K)/Γ(K + n) into a sum without large terms that cancel:
 
         y log p + (n - y) log(1 - p) - K KL(m ‖ p) + rest(a, y) + rest(b, n - y) - rest(K, n),    p = (a + y)/(K + n)
 
-    It is used for a + 3, b + 3 and K + 6, and the recursion Γ(x + 1) = x Γ(x) for the rest of the way. The table has no
-    derivative.
+    It is used at a + 3, b + 3 and K + 6. The recursion Γ(x + 1) = x Γ(x) gives the rest. The table has no derivative.
     """
     _, a, b, k, deaths, survivors, up, down = _parts(table, z)
     at_risk = deaths + survivors
@@ -34,7 +33,7 @@ def log_likelihood(table: Float[Array, "*#batch cities 2"], z: Float[Array, "*#b
 
 @log_likelihood.defjvp
 def _log_likelihood_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """By hand, because what it is made for takes derivatives of the score: a fifth of the time to compile."""
+    """Written by hand, because derivatives of the score are needed: it compiles in a fifth of the time."""
     _, dz = tangents
     m_rest, a, b, k, deaths, survivors, up, down = _parts(*primals)
     both = _rest_slope(k, deaths + survivors, 2 * SHIFT)
@@ -68,7 +67,7 @@ def _rest_slope(x: Array, count: Array, shift: int) -> Array:
 
 
 def _stirling(x: Array) -> Array:
-    """log Γ(x) - (x - ½) log x + x - ½ log 2π, to 3e-7 from x = 3 on."""
+    """log Γ(x) - (x - ½) log x + x - ½ log 2π, with an error of 3e-7 for x ≥ 3."""
     s = 1.0 / (x * x)
     return (1 / 12 - s * (1 / 360 - s / 1260)) / x
 

@@ -1,15 +1,15 @@
-"""Over-relaxed Gibbs sampling of a bivariate Gaussian, and all there is to know of it in closed form.
+"""Over-relaxed Gibbs sampling of a bivariate Gaussian, with its closed forms.
 
     p(z) ∝ exp[-(z_1 - z_2)²/(2σ_1²) - (z_1 + z_2)²/(2σ_2²)]
     p(z_i | z_j) = N(κ z_j, τ²),    κ = (σ_2² - σ_1²)/(σ_2² + σ_1²),    τ² = σ_1² σ_2²/(σ_1² + σ_2²)
 
-A chain starts from the best factorised Gaussian, N(0, τ² I), and moves its two entries in turn, by Adler's
-over-relaxation, of which a = 0 is Gibbs sampling:
+A chain starts from the best factorised Gaussian, N(0, τ² I), and moves its two entries in turn by Adler's
+over-relaxation. a = 0 is Gibbs sampling:
 
     z_i' ~ N(κ z_j + a (z_i - κ z_j), τ² (1 - a²))
 
-Every q(z_t) is then a Gaussian N(0, C_t), and the best inverse model q(z_{t-1} | z_t) is linear with a constant
-variance (Salimans, Kingma & Welling 2015, section 2.4).
+Every q(z_t) is then a Gaussian N(0, C_t). The best inverse model q(z_{t-1} | z_t) is linear with constant variance
+(Salimans, Kingma & Welling 2015, section 2.4).
 """
 
 import math
@@ -27,7 +27,7 @@ from diffjax.vi.markov_chain import Conditional
 
 
 class Target(NamedTuple):
-    """p(z), by what its conditionals need: κ, τ² and the standard deviation of either entry."""
+    """p(z), by κ, τ² and the standard deviation of each entry."""
 
     slope: float
     variance: float
@@ -41,9 +41,9 @@ class Target(NamedTuple):
 
 
 class Inverses(NamedTuple):
-    """r_t(z_i | z_t) = N(κ z_j + τ (w_t · f + b_t), τ² exp(l_t)), f = (z_i - κ z_j)/τ and z_j over its scale.
+    """r_t(z_i | z_t) = N(κ z_j + τ (w_t · f + b_t), τ² exp(l_t)). f has (z_i - κ z_j)/τ and z_j over its scale.
 
-    f is white under p, and all zero is the inverse of Gibbs sampling in equilibrium.
+    f is white under p. If all numbers are zero, it is the inverse of Gibbs sampling in equilibrium.
     """
 
     weight: Float[Array, "*chains steps 2"]
@@ -52,7 +52,7 @@ class Inverses(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """kl: KL(q(z_t) ‖ p) in nats at t = 0 .. T; inverses: q(z_{t-1} | z_t), t = 1 .. T, in single precision."""
+    """kl: KL(q(z_t) ‖ p) in nats at t = 0 .. T. inverses: q(z_{t-1} | z_t) at t = 1 .. T, in single precision."""
 
     kl: Float[np.ndarray, " steps+1"]
     inverses: Inverses
@@ -65,7 +65,7 @@ def target(sigmas: Sequence[float]) -> Target:
 
 
 def exact(p: Target, a: float, num_steps: int) -> Exact:
-    """All there is to know of a chain, in closed form and double precision."""
+    """The closed forms of a chain, in double precision."""
     precision = np.array([[1, -p.slope], [-p.slope, 1]]) / p.variance
     cov = [p.variance * np.eye(2)]
     weights, log_variances = np.zeros((num_steps, 2)), np.zeros(num_steps)
@@ -88,7 +88,7 @@ def exact(p: Target, a: float, num_steps: int) -> Exact:
 
 
 def best(p: Target, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The a, to 0.005, that brings a chain of 1 .. num_steps steps nearest to p, and KL(q(z_T) ‖ p) there."""
+    """The best a, to 0.005, for chains of 1 .. num_steps steps, and their KL(q(z_T) ‖ p)."""
     grid = np.linspace(-0.995, 0.995, 399)
     kl = np.array([exact(p, a, num_steps).kl[1:] for a in grid])
     return grid[kl.argmin(0)], kl.min(0)
@@ -105,9 +105,9 @@ def chain(
     """z_T of one chain and its log-weight, E w = 1.
 
     Args:
-        active: false where a step draws z_i anew from N(0, τ²), the inverse model being the same. Such steps at the
-            start leave law and weight as they are without them: chains of any length are one computation, under `vmap`.
-        density_a: the a of the transitions from which to take log q, if not `a`.
+        active: false if a step only draws z_i again from N(0, τ²), with the same inverse model. Such steps at the start
+            do not change distribution or weight. So chains of all lengths are one computation, under `vmap`.
+        density_a: the a of the transitions for log q, if it is not `a`.
     """
 
     def over_relaxed(t: int, a: Array) -> Conditional:
@@ -139,5 +139,5 @@ def chain(
 
 
 def _turn(t: int) -> tuple[int, int]:
-    """The coordinate that step t moves, and the other."""
+    """The coordinate that step t moves, and the other one."""
     return t % 2, 1 - t % 2
