@@ -16,6 +16,7 @@ from diffjax.predictions import Prediction
 S2 = 0.25  # variance of the 1-D Gaussian data
 KEY = jax.random.key(0)
 DETERMINISTIC = ("euler", "heun", "midpoint", "rk4", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "unipc")
+CATEGORICAL = ("tau_leaping", "remasking", "first_hitting")  # of classes, not of numbers
 ENDLESS = {  # schedules that end without signal
     "straight": schedules.straight(),
     "chain": schedules.zero_terminal_snr(schedules.linear(50, 2e-3, 0.2)),
@@ -289,7 +290,7 @@ def test_every_sampler_works_where_there_is_no_signal_left(name):
     schedule, n = ENDLESS[name], 2000
     process = processes.gaussian(schedule)
     # `consistency` needs the end of a path, not a mean: tests/losses/test_consistency.py.
-    names = [name for name in samplers.SAMPLERS if name not in ("annealed_langevin", "consistency")]
+    names = [name for name in samplers.SAMPLERS if name not in ("annealed_langevin", "consistency", *CATEGORICAL)]
     steppers = {name: samplers.make(name, process, {"restart_levels": (0.1, 0.5)}) for name in names}
     grids = {k: samplers.noise_levels(schedule, k) for k in (1, 2, 3, 40)}
 
@@ -366,7 +367,7 @@ def test_sixteen_bits(dtype):
     # Inputs and network in 16 bits, without promotion by jax: float32 comes out, close to the same in float32.
     schedule = schedules.vp()
     process, x = processes.gaussian(schedule), jnp.array([[2.0], [-0.7]], dtype)
-    names = [name for name in samplers.SAMPLERS if name not in ("annealed_langevin", "probability_flow")]
+    names = [name for name in samplers.SAMPLERS if name not in ("annealed_langevin", "probability_flow", *CATEGORICAL)]
 
     def ends(x, dtype):
         predict = predictions.v(lambda x, t: (schedules.broadcast_to(jnp.sin(t), x) * x).astype(dtype))

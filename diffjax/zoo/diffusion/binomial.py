@@ -1,6 +1,6 @@
 """Binomial diffusion (Sohl-Dickstein et al. 2015, section 2.4 and appendix B.2): bits become independent coins.
 
-β_t = 1/(T - t + 1), so every step loses the same share, 1/T, of x_0. The network has sigmoid layers and a read-out for
+β_t = 1/(T - t + 1), so every step erases 1/T of the original x_0. The network has sigmoid layers and a read-out for
 each step. It gives the log-odds of x_0. The reverse kernel mixes the posteriors over the predicted x_0. If the
 prediction is right, this is the best kernel of independent bits.
 """

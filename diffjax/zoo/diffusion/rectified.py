@@ -2,8 +2,8 @@
 
 The teacher is a run of `flow_matching` with the same network and section `matching`. Training begins with its
 parameters, which the memory keeps. A step draws x_1 from the source, carries it to x_0 by the teacher, and descends the
-loss of flow matching at this pair. Of a batch the labels alone matter, or, where paths begin in other examples than
-noise, those. A batch without a memory, as a loss called by hand has it, is of the model as its own teacher.
+loss of flow matching at this pair. Only the labels of a batch are used, or its sources where paths begin in examples
+instead of noise. If a batch has no memory (a loss called by hand), the model is its own teacher.
 """
 
 from typing import Any
