@@ -31,8 +31,8 @@ def test_every_configuration_of_images_takes_a_transformer(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     net = dit_digits.get_config().net
     net.update(depth=1, num_classes=config.net.get("num_classes", 0))
-    with net.unlocked():  # what a system has of its own there, as VDM's waves
-        net.update({field: config.net[field] for field in ("fourier",) if field in config.net})
+    with net.unlocked():  # what a system has of its own there: VDM's waves, the vectors of classes
+        net.update({field: config.net[field] for field in ("fourier", "class_features") if field in config.net})
     config.net = net
     model = zoo.make(config)
     params = jax.eval_shape(model.init, jax.random.key(0))
