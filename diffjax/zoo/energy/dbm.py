@@ -17,10 +17,9 @@ from jax import Array
 
 from diffjax import energy, randomness
 from diffjax.energy.contrastive import check_count
-from diffjax.errors import InputError
 from diffjax.evaluation.partition import Partition
 from diffjax.memory import Memory
-from diffjax.zoo.energy.rbm import FILTERS, check_bits, filters
+from diffjax.zoo.energy.rbm import FILTERS, check_bits, check_deep, filters
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
 from diffjax.zoo.latent.likelihoods import bits
 from diffjax.zoo.model import Batch, Examples, Model
@@ -126,9 +125,7 @@ def make(config: Any) -> Model:
     """
     setting = config.dbm
     check_bits(config.data.levels)
-    hidden = tuple(setting.hidden)
-    if len(hidden) < 2 or not all(type(num) is int and num > 0 for num in hidden):
-        raise InputError(f"dbm.hidden must be the bits of at least two hidden layers, such as (500, 500), not {hidden}")
+    hidden = check_deep("dbm.hidden", setting.hidden)
     counts = {"k": "Gibbs steps", "num_chains": "chains", "sample_steps": "Gibbs steps", "sweeps": "sweeps"}
     for name, what in counts.items():
         check_count(f"dbm.{name}", setting[name], what)

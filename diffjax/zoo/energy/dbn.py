@@ -22,7 +22,7 @@ from diffjax.energy.contrastive import check_count
 from diffjax.errors import InputError
 from diffjax.evaluation.partition import Partition
 from diffjax.memory import Memory
-from diffjax.zoo.energy.rbm import FILTERS, check_bits, filters
+from diffjax.zoo.energy.rbm import FILTERS, check_bits, check_deep, filters
 from diffjax.zoo.figures import Figure, Figures, Grid, grid
 from diffjax.zoo.latent.likelihoods import bits
 from diffjax.zoo.model import Batch, Examples, Model
@@ -155,9 +155,7 @@ def make(config: Any) -> Model:
     """
     setting = config.dbn
     check_bits(config.data.levels)
-    hidden = tuple(setting.hidden)
-    if len(hidden) < 2 or not all(type(num) is int and num > 0 for num in hidden):
-        raise InputError(f"dbn.hidden must be the bits of at least two hidden layers, such as (500, 500), not {hidden}")
+    hidden = check_deep("dbn.hidden", setting.hidden)
     for name, what in (("k", "Gibbs steps"), ("num_chains", "chains"), ("sample_steps", "Gibbs steps")):
         check_count(f"dbn.{name}", setting[name], what)
     check_count("evaluation.temperatures", config.evaluation.temperatures, "temperatures")

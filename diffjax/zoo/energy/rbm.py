@@ -8,6 +8,7 @@ within each, so that the density bounds the probability of the levels.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -159,6 +160,14 @@ def make(config: Any) -> Model:
         temperatures=config.evaluation.temperatures,
         sample_steps=setting.sample_steps,
     )
+
+
+def check_deep(field: str, hidden: Sequence[int]) -> tuple[int, ...]:
+    """`hidden` as a tuple. Raises `InputError` unless it is the bits of at least two hidden layers."""
+    hidden = tuple(hidden)
+    if len(hidden) < 2 or not all(type(num) is int and num > 0 for num in hidden):
+        raise InputError(f"{field} must be the bits of at least two hidden layers, such as (500, 500), not {hidden}")
+    return hidden
 
 
 def check_bits(levels: int, field: str = "data.levels") -> None:
